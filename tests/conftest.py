@@ -1,0 +1,28 @@
+"""Fixtures that every test module may use: real images made at run time, and the shared photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def _shared(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"needs the images of {name}, expected in ../shared/data/{name}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flowers_dir() -> Path:
+    """2,800 photographs of 102 flowers, in train, val and test."""
+    return _shared("flowers-longtail")
+
+
+@pytest.fixture(scope="session")
+def awkward_dir() -> Path:
+    """206 odd or broken image files, with INDEX.tsv."""
+    return _shared("awkward-images")
