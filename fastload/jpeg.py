@@ -1,12 +1,45 @@
-"""The anatomy of a JPEG: header, restart intervals; `slice_jpeg`: the smallest JPEG that covers a box."""
+"""The anatomy of a JPEG: header, restart intervals; `slice_jpeg`: the smallest JPEG over a box.
+
+A baseline JPEG is a header and a stream of minimum coded units (MCUs), row by row. With a restart
+interval of n, every n MCUs the stream is byte-aligned, DC prediction starts anew and a marker, RST0
+to RST7 in turn, stands between (ITU-T T.81, E.1.4 and F.1.2.1.3). Where n divides the MCU row, any
+rectangle of intervals is therefore a JPEG of its own:
+
+    |  0  |  1  |  2  |  3  |
+    |  4  |##5##|##6##|  7  |   ->   header with a smaller size, 5, RST0, 6, RST1, 9, RST2, 10, EOI
+    |  8  |##9##|#10##| 11  |
+
+Paragraph numbers are those of ITU-T T.81 (09/92).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fastload.errors import CorruptImageError, UnsupportedImageError
+
+Box: TypeAlias = tuple[int, int, int, int]
+"""Top, left, height and width in pixels of the whole image."""
+
+# Twice `PIL.Image.MAX_IMAGE_PIXELS`, above which Pillow too refuses to open an image.
+MAX_PIXELS = 178_956_970
+
+INTERVAL_PIXELS = (
+    32,
+    64,
+    96,
+)  # least, usual and greatest width; measured in the design's prototype
+
+_EOI, _SOS, _DRI = 0xD9, 0xDA, 0xDD
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all SOFn; DHT, JPG and DAC are none
+_HUFFMAN_SEQUENTIAL = (0xC0, 0xC1)
+_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length: TEM, RSTn, SOI
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +61,245 @@ class Encoded:
 
     def __getitem__(self, index: int) -> memoryview:
         start = int(self.starts[index])
-        return memoryview(self.buffer)[start : start + int(self.sizes[index])]
+        return self.buffer.data[start : start + int(self.sizes[index])]
 
     @staticmethod
     def join(images: Sequence[bytes | memoryview]) -> Encoded:
         """Copy images into one new buffer."""
         sizes = np.array([len(image) for image in images], np.int64)
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)[: len(images)]
+        starts = np.cumsum(sizes) - sizes
         return Encoded(np.frombuffer(b"".join(images), np.uint8), starts, sizes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JpegHeader:
+    """What stands before the first entropy-coded byte.
+
+    Attributes:
+        frame: Marker of the frame header: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, …
+        precision: Bits per sample, 8 in nearly all files.
+        height: In pixels, at least 1.
+        width: In pixels, at least 1.
+        sampling: Horizontal and vertical sampling factor of each component.
+        restart_interval: In MCUs; 0 where there is none.
+        interleaved: Whether the first scan holds all components.
+        size_offset: Where the height and width (two bytes each) stand.
+        scan_offset: Where the first entropy-coded byte stands.
+    """
+
+    frame: int
+    precision: int
+    height: int
+    width: int
+    sampling: tuple[tuple[int, int], ...]
+    restart_interval: int
+    interleaved: bool
+    size_offset: int
+    scan_offset: int
+
+    @property
+    def mcu_height(self) -> int:
+        """Rows of pixels in one MCU of an interleaved scan (A.2.3; a single component has 8)."""
+        return 8 * max(v for _, v in self.sampling) if len(self.sampling) > 1 else 8
+
+    @property
+    def mcu_width(self) -> int:
+        """Columns of pixels in one MCU of an interleaved scan."""
+        return 8 * max(h for h, _ in self.sampling) if len(self.sampling) > 1 else 8
+
+
+def restart_interval_for(width: int, mcu_width: int) -> int:
+    """The restart interval to store an image with, in MCUs.
+
+    The largest divisor of the MCU row that spans 32 to 96 pixels, so that the image can be sliced;
+    else 64 pixels, which the native core decodes all the same. A narrower image: one row.
+
+    Args:
+        width: Of the image, in pixels.
+        mcu_width: 8 or 16 pixels.
+    """
+    least, usual, greatest = (pixels // mcu_width for pixels in INTERVAL_PIXELS)
+    row = -(-width // mcu_width)
+    if row <= usual:
+        return row
+    for interval in range(greatest, least - 1, -1):
+        if row % interval == 0:
+            return interval
+    return usual
+
+
+def read_header(jpeg: bytes | memoryview) -> JpegHeader:
+    """Read the header of a JPEG, up to its first scan.
+
+    Raises:
+        CorruptImageError: If the bytes are not a JPEG or its header is cut off or contradictory.
+        UnsupportedImageError: If the header leaves the height to a later DNL marker.
+    """
+    try:
+        return _read_header(memoryview(jpeg).cast("B"))
+    except (IndexError, struct.error) as error:
+        raise CorruptImageError("the JPEG header is cut off") from error
+
+
+def _read_header(jpeg: memoryview) -> JpegHeader:
+    frame: _Frame | None = None
+    restart_interval = 0
+    for marker, offset, length in _segments(jpeg):
+        if marker in _FRAMES:
+            if frame is not None:
+                raise CorruptImageError("the JPEG has two frame headers")
+            frame = _read_frame(jpeg, offset, length)
+        elif marker == _DRI:
+            (restart_interval,) = struct.unpack_from(">H", jpeg, offset + 2)
+        elif marker == _SOS:
+            break
+    if frame is None:
+        raise CorruptImageError("the JPEG has no frame header before its first scan")
+    return JpegHeader(
+        frame=jpeg[frame.offset - 1],
+        precision=frame.precision,
+        height=frame.height,
+        width=frame.width,
+        sampling=frame.sampling,
+        restart_interval=restart_interval,
+        interleaved=jpeg[offset + 2] == len(frame.sampling),
+        size_offset=frame.offset + 3,
+        scan_offset=offset + length,
+    )
+
+
+def _segments(jpeg: memoryview) -> Iterator[tuple[int, int, int]]:
+    """Marker, offset of its length field, and length of each segment, up to the first scan's."""
+    if bytes(jpeg[:2]) != b"\xff\xd8":
+        raise CorruptImageError("not a JPEG: it does not begin with FF D8")
+    marker, offset = 0, 2
+    while marker != _SOS:
+        if jpeg[offset] != 0xFF:
+            raise CorruptImageError("the JPEG header has bytes between its segments")
+        while jpeg[offset] == 0xFF:  # fill bytes, B.1.1.2
+            offset += 1
+        marker = jpeg[offset]
+        offset += 1
+        if marker == _EOI:
+            raise CorruptImageError("the JPEG ends before its first scan")
+        if marker in _ALONE:
+            continue
+        (length,) = struct.unpack_from(">H", jpeg, offset)
+        if length < 2 or offset + length > len(jpeg):
+            raise CorruptImageError("a JPEG header segment is cut off")
+        yield marker, offset, length
+        offset += length
+
+
+class _Frame(NamedTuple):
+    offset: int
+    precision: int
+    height: int
+    width: int
+    sampling: tuple[tuple[int, int], ...]
+
+
+def _read_frame(jpeg: memoryview, offset: int, length: int) -> _Frame:
+    precision, height, width, components = struct.unpack_from(">BHHB", jpeg, offset + 2)
+    if length != 8 + 3 * components or components == 0:
+        raise CorruptImageError("the JPEG frame header contradicts its length")
+    if height == 0:
+        raise UnsupportedImageError("the JPEG header leaves the height open (DNL)")
+    if width == 0:
+        raise CorruptImageError("the JPEG is 0 pixels wide")
+    factors = [jpeg[offset + 9 + 3 * index] for index in range(components)]
+    sampling = tuple((factor >> 4, factor & 15) for factor in factors)
+    if any(not (1 <= h <= 4 and 1 <= v <= 4) for h, v in sampling):
+        raise CorruptImageError("a JPEG sampling factor is outside [1, 4]")
+    return _Frame(offset, precision, height, width, sampling)
+
+
+def slice_jpeg(jpeg: bytes | memoryview, box: Box) -> tuple[bytes | memoryview, Box]:
+    """The smallest JPEG, made of whole restart intervals of `jpeg`, that covers `box`.
+
+    The pixels of `box` decode to the same values from either: around it stays one pixel, from which
+    libjpeg interpolates chroma. Nothing is decoded.
+
+    Args:
+        jpeg: A complete JPEG file.
+        box: Region of it, inside the image.
+
+    Returns:
+        The sliced file, and where `box` lies in it. Where the file cannot be sliced (no restart
+        intervals, or they do not divide a row of MCUs; progressive; several scans; markers out of
+        sequence), or nothing can be left out, `jpeg` and `box` themselves.
+
+    Raises:
+        CorruptImageError: If the header is damaged.
+        UnsupportedImageError: If the header leaves the height open.
+        ValueError: If `box` does not lie inside the image.
+    """
+    data = memoryview(jpeg).cast("B")
+    header = read_header(data)
+    top, left, height, width = box
+    if not (0 <= top < top + height <= header.height and 0 <= left < left + width <= header.width):
+        raise ValueError(f"box must lie inside {header.height} x {header.width}, got {box}")
+    grid = _interval_grid(header)
+    if grid is None:
+        return jpeg, box
+    rows, columns, pitch = grid
+    margin = 1 if len(set(header.sampling)) > 1 else 0
+    first_row = max(top - margin, 0) // header.mcu_height
+    last_row = min(top + height - 1 + margin, header.height - 1) // header.mcu_height
+    first = max(left - margin, 0) // pitch
+    last = min(left + width - 1 + margin, header.width - 1) // pitch
+    if (last_row - first_row + 1) * (last - first + 1) == rows * columns:
+        return jpeg, box
+    bounds = _find_intervals(data, header.scan_offset, rows * columns)
+    if bounds is None:
+        return jpeg, box
+    new_height = (
+        min((last_row + 1) * header.mcu_height, header.height) - first_row * header.mcu_height
+    )
+    new_width = min((last + 1) * pitch, header.width) - first * pitch
+    parts: list[bytes | memoryview] = [
+        data[: header.size_offset],
+        struct.pack(">HH", new_height, new_width),
+        data[header.size_offset + 4 : header.scan_offset],
+    ]
+    kept = 0
+    for row in range(first_row, last_row + 1):
+        for interval in range(row * columns + first, row * columns + last + 1):
+            if kept:
+                parts.append(_RESTARTS[(kept - 1) % 8])
+            parts.append(data[bounds[interval] + 2 : bounds[interval + 1]])
+            kept += 1
+    parts.append(b"\xff\xd9")
+    residual = (top - first_row * header.mcu_height, left - first * pitch, height, width)
+    return b"".join(parts), residual
+
+
+_RESTARTS = [bytes((0xFF, 0xD0 + number)) for number in range(8)]
+
+
+def _interval_grid(header: JpegHeader) -> tuple[int, int, int] | None:
+    """Rows of intervals, intervals in a row, and the width of one in pixels; None: no such grid."""
+    mcus = -(-header.width // header.mcu_width)
+    interval = header.restart_interval
+    sliceable = header.frame in _HUFFMAN_SEQUENTIAL and header.interleaved and interval
+    if not sliceable or mcus % interval:
+        return None
+    rows = -(-header.height // header.mcu_height)
+    return rows, mcus // interval, interval * header.mcu_width
+
+
+def _find_intervals(jpeg: memoryview, scan_offset: int, count: int) -> list[int] | None:
+    """Offsets of the `count + 1` markers around the intervals; None where they are out of sequence.
+
+    The first is as if a marker stood just before the scan, the last is that of EOI.
+    """
+    scan = np.frombuffer(jpeg, np.uint8, offset=scan_offset)
+    after = scan[1:]
+    at = np.flatnonzero(scan[:-1] == 0xFF)
+    at = at[after[at] != 0]  # a stuffed FF 00 is data, F.1.2.3
+    markers = after[at[:count]]
+    if len(markers) < count or markers[-1] != _EOI:
+        return None
+    if (markers[:-1] != 0xD0 + np.arange(count - 1) % 8).any():
+        return None
+    return [scan_offset - 2, *(at[:count] + scan_offset).tolist()]

@@ -31,7 +31,7 @@ def detect() -> World:
     Raises:
         ValueError: If RANK and WORLD_SIZE are set to something other than 0 <= RANK < WORLD_SIZE.
     """
-    from torch import distributed  # noqa: PLC0415  keeps `import fastload.world` free of torch
+    from torch import distributed  # here, so that naming a World does not load torch
 
     if distributed.is_available() and distributed.is_initialized():
         return World(rank=distributed.get_rank(), size=distributed.get_world_size())

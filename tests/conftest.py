@@ -1,4 +1,4 @@
-"""Fixtures that every test module may use: real images made at run time, and the shared photographs."""
+"""Fixtures that every test module may use."""
 
 from __future__ import annotations
 

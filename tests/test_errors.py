@@ -1,0 +1,46 @@
+"""A command explains every error in one sentence and an exit status."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from fastload.errors import FastloadError, ImageError, ShardError, run_command
+
+
+def fail(error: BaseException) -> int:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (FastloadError("found 3; expected 4"), 1, "fastload.x: found 3; expected 4\n"),
+        (OSError(errno.ENOSPC, "full", "out/a.tar"), 1, "out/a.tar: no space is left"),
+        (PermissionError(errno.EACCES, "no", "out"), 1, "out: permission was denied"),
+        (OSError(errno.EIO, "Input/output error", "a"), 1, "a: Input/output error"),
+        (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
+    ],
+)
+def test_an_explained_error_is_one_sentence(error, status, sentence, capsys):
+    assert run_command("fastload.x", lambda: fail(error)) == status
+    printed = capsys.readouterr().err
+    assert sentence in printed
+    assert "Traceback" not in printed
+
+
+def test_a_bug_is_not_explained_away():
+    with pytest.raises(ZeroDivisionError):
+        run_command("fastload.x", lambda: 1 // 0)
+
+
+def test_a_shard_error_names_the_place():
+    error = ShardError("its CRC is wrong", shard="train-000001.tar", key="00000012", offset=1536)
+    assert str(error) == "train-000001.tar, sample 00000012, offset 1536: its CRC is wrong"
+    assert str(ShardError("is missing", shard="a.tar")) == "a.tar: is missing"
+
+
+def test_an_image_error_keeps_the_reason_apart_from_the_name():
+    error = ImageError("is empty", name="train/rose/1.jpg")
+    assert (str(error), error.reason) == ("train/rose/1.jpg: is empty", "is empty")

@@ -1,0 +1,26 @@
+"""A world knows its rank; only `detect` asks the environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastload.world import World, detect
+
+
+def test_alone_by_default(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert detect() == World(rank=0, size=1)
+
+
+def test_torchruns_environment_is_read(monkeypatch):
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert detect() == World(rank=2, size=4)
+
+
+def test_a_rank_outside_its_world_is_refused():
+    with pytest.raises(ValueError, match=r"rank must be in \[0, 2\), got 2"):
+        World(rank=2, size=2)
+    with pytest.raises(ValueError, match="size must be at least 1, got 0"):
+        World(size=0)
