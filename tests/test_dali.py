@@ -1,0 +1,520 @@
+"""DALI's CPU graph gives the pixels of the CPU back-ends; the GPU graph's definition is sound.
+
+Tests marked `gpu` run the same on a card: `pytest -m gpu tests/test_dali.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from fastload import dali, native
+from fastload.dali import DaliRenderer, GraphOptions, RenderGraph, define_graph, slice_batch
+from fastload.decode import LibjpegRenderer, cpu_renderer
+from fastload.errors import BackendUnavailableError
+from fastload.jpeg import Encoded
+from tests.test_jpeg import encode, photograph
+
+WHY_NOT = dali.why_unavailable()
+WHY_NO_GPU = dali.why_unavailable(device=0)
+CPU_NAMES = ["libjpeg", *(["native"] if native.is_available() else [])]
+
+needs_gpu = pytest.mark.skipif(
+    bool(WHY_NO_GPU), reason=f"{WHY_NO_GPU}; on a GPU: pytest -m gpu tests/test_dali.py"
+)
+
+
+def needs_dali(test: Any) -> Any:
+    reason = f"{WHY_NOT}; then: pytest -m dali tests/test_dali.py"
+    return pytest.mark.dali(pytest.mark.skipif(bool(WHY_NOT), reason=reason)(test))
+
+
+def on_each_device(test: Any) -> Any:
+    """Run on the CPU, and on the GPU where there is one."""
+    cpu = pytest.param(None, id="cpu", marks=pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT))
+    gpu = pytest.param(0, id="gpu", marks=[pytest.mark.gpu, needs_gpu])
+    return pytest.mark.dali(pytest.mark.parametrize("device", [cpu, gpu])(test))
+
+
+def crops(count: int, *, seed: int = 0) -> tuple[Encoded, NDArray[np.int32], NDArray[np.bool_]]:
+    """Photographs of many sizes and samplings, sliceable or not; a box in each; half flipped."""
+    rng = np.random.default_rng(seed)
+    samplings = ("4:4:4", "4:2:2", "4:2:0", "grey")
+    images, boxes = [], []
+    for index in range(count):
+        height, width = rng.integers(80, 400, 2).tolist()
+        sampling = samplings[index % 4]
+        mcu_width = 8 if sampling in ("4:4:4", "grey") else 16
+        interval = (0, 1, -(-width // mcu_width))[index // 4 % 3]  # none, one MCU, one row
+        images.append(encode(photograph(height, width, seed=index), sampling, interval))
+        tall, wide = int(rng.integers(24, height + 1)), int(rng.integers(24, width + 1))
+        top, left = rng.integers(0, height - tall + 1), rng.integers(0, width - wide + 1)
+        boxes.append((top, left, tall, wide))
+    return Encoded.join(images), np.array(boxes, np.int32), np.arange(count) % 2 == 1
+
+
+def render(
+    options: GraphOptions,
+    batch: tuple[Encoded, NDArray[np.int32], NDArray[np.bool_]],
+    graph: RenderGraph | None = None,
+) -> NDArray[Any]:
+    """One batch through a graph, as NumPy, wherever the graph runs."""
+    graph = graph or RenderGraph(options)
+    slices = slice_batch(*batch)
+    assert slices is not None
+    graph.submit(slices)
+    return to_numpy(graph.collect())
+
+
+def to_numpy(pixels: Any) -> NDArray[Any]:
+    assert pixels is not None
+    array: NDArray[Any] = torch.utils.dlpack.from_dlpack(pixels).cpu().numpy()
+    return array
+
+
+def reference(
+    batch: tuple[Encoded, NDArray[np.int32], NDArray[np.bool_]], size: int, name: str = "libjpeg"
+) -> NDArray[np.uint8]:
+    out = np.zeros((len(batch[0]), size, size, 3), np.uint8)
+    assert cpu_renderer(name).render(*batch, out) == {}
+    return out
+
+
+def differences(pixels: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean absolute difference of each image."""
+    apart = np.abs(pixels.astype(np.float64) - others.astype(np.float64))
+    means: NDArray[np.float64] = apart.reshape(len(pixels), -1).mean(1)
+    return means
+
+
+@on_each_device
+@pytest.mark.parametrize("name", CPU_NAMES)
+@pytest.mark.parametrize("size", [64, 224])
+def test_its_pixels_are_those_of_the_cpu_back_ends(name: str, size: int, device: int | None):
+    batch = crops(36)
+    pixels = render(GraphOptions(size=size, batch_size=36, device=device), batch)
+    assert pixels.shape == (36, size, size, 3)
+    assert pixels.dtype == np.uint8
+    assert differences(pixels, reference(batch, size, name)).max() <= 1
+
+
+@on_each_device
+def test_the_pixels_are_not_shifted(device: int | None):
+    # On a ramp of 1 grey a pixel, half a pixel of shift would show as half a grey, everywhere.
+    ramp = np.add.outer(np.arange(120), np.arange(120)).astype(np.uint8)
+    jpeg = io.BytesIO()
+    Image.fromarray(np.stack([ramp] * 3, -1)).save(jpeg, "JPEG", quality=98, subsampling="4:4:4")
+    boxes = np.array([(0, 0, 120, 120), (7, 13, 90, 101), (20, 5, 60, 60)], np.int32)
+    batch = (Encoded.join([jpeg.getvalue()] * 3), boxes, np.zeros(3, np.bool_))
+    pixels = render(GraphOptions(size=60, batch_size=3, device=device), batch).astype(np.float64)
+    for square, (top, left, tall, wide) in zip(pixels, boxes.tolist(), strict=True):
+        centre = top + left + (tall - 1) / 2 + (wide - 1) / 2
+        assert square.mean() == pytest.approx(centre, abs=0.2)
+        assert square[:, :30].mean() == pytest.approx(centre - wide / 4, abs=0.2)
+        assert square[:30].mean() == pytest.approx(centre - tall / 4, abs=0.2)
+
+
+@on_each_device
+def test_a_flip_mirrors_left_and_right(device: int | None):
+    encoded, boxes, flips = crops(8)
+    options = GraphOptions(size=48, batch_size=8, device=device)
+    as_asked = render(options, (encoded, boxes, flips))
+    other_way = render(options, (encoded, boxes, ~flips))
+    assert (as_asked == other_way[:, :, ::-1]).all()
+    assert (as_asked != other_way).any()
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_float_type_is_normalised(dtype: str, device: int | None):
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    batch = crops(8)
+    options = GraphOptions(size=64, batch_size=8, device=device, dtype=dtype, mean=mean, std=std)
+    pixels = render(options, batch)
+    expected = (reference(batch, 64) / 255 - np.array(mean)) / np.array(std)
+    assert pixels.dtype == np.dtype(dtype)
+    assert differences(pixels, expected).max() <= 1 / 255 / min(std)
+
+
+@on_each_device
+def test_batches_come_back_in_order_and_stay_the_caller_s(device: int | None):
+    batches = [crops(4, seed=seed) for seed in range(5)]
+    graph = RenderGraph(GraphOptions(size=32, batch_size=4, device=device))
+    for batch in batches:
+        graph.submit(slice_batch(*batch))
+    assert len(graph) == 5
+    kept = [graph.collect() for _ in batches]
+    assert len(graph) == 0
+    for batch, pixels in zip(batches, kept, strict=True):
+        assert differences(to_numpy(pixels), reference(batch, 32)).max() <= 1
+
+
+@on_each_device
+@pytest.mark.parametrize("poisoned", [0, 1, 3, 4])
+def test_an_image_that_ends_the_pipeline_costs_its_own_batch_only(
+    poisoned: int, device: int | None
+):
+    batches = [crops(4, seed=seed) for seed in range(5)]
+    graph = RenderGraph(GraphOptions(size=32, batch_size=4, device=device))
+    for index, batch in enumerate(batches):
+        slices = slice_batch(*batch)
+        assert slices is not None
+        if index == poisoned:
+            slices.images[2] = np.frombuffer(b"GIF89a, not a JPEG", np.uint8)
+        graph.submit(slices)
+    results = [graph.collect() for _ in batches]
+    assert [index for index, pixels in enumerate(results) if pixels is None] == [poisoned]
+    assert graph.rebuilds >= 1
+    for index, batch in enumerate(batches):
+        if index != poisoned:
+            assert differences(to_numpy(results[index]), reference(batch, 32)).max() <= 1
+    again = render(graph.options, batches[0], graph)
+    assert differences(again, reference(batches[0], 32)).max() <= 1
+
+
+@needs_dali
+def test_a_batch_without_slices_keeps_its_place():
+    batches = [crops(2, seed=seed) for seed in range(2)]
+    graph = RenderGraph(GraphOptions(size=32, batch_size=2))
+    for slices in (slice_batch(*batches[0]), None, slice_batch(*batches[1])):
+        graph.submit(slices)
+    assert [graph.collect() is None for _ in range(3)] == [False, True, False]
+    assert graph.rebuilds == 0
+
+
+@needs_dali
+def test_collecting_from_nothing_is_an_index_error():
+    graph = RenderGraph(GraphOptions(size=32, batch_size=2))
+    with pytest.raises(IndexError):
+        graph.collect()
+
+
+@needs_dali
+def test_a_batch_larger_than_the_graph_is_refused():
+    graph = RenderGraph(GraphOptions(size=32, batch_size=2))
+    with pytest.raises(ValueError, match="at most 2 images, got 3"):
+        graph.submit(slice_batch(*crops(3)))
+
+
+def broken_files() -> dict[str, bytes]:
+    sound = encode(photograph(120, 160), "4:2:0", 10)
+    gif = io.BytesIO()
+    Image.fromarray(photograph(120, 160)).save(gif, "GIF")
+    tables = sound.index(b"\xff\xc4")
+    return {
+        "cut off": sound[: len(sound) // 2],
+        "garbage": np.random.default_rng(0).bytes(4000),
+        "empty": b"",
+        "GIF": gif.getvalue(),
+        "no Huffman tables": sound[: tables + 5] + bytes(20) + sound[tables + 25 :],
+    }
+
+
+@needs_dali
+@pytest.mark.parametrize("kind", list(broken_files()))
+def test_a_planted_corrupt_file_is_named_and_the_rest_is_rendered(kind: str):
+    sound = encode(photograph(120, 160), "4:2:0", 10)
+    boxes = np.array([(20, 30, 80, 100)] * 5, np.int32)
+    flips = np.zeros(5, np.bool_)
+    renderer = DaliRenderer(fallback=LibjpegRenderer())
+    expected = reference((Encoded.join([sound] * 5), boxes, flips), 32)
+    for _ in range(2):
+        out = np.zeros((5, 32, 32, 3), np.uint8)
+        files = [sound, sound, broken_files()[kind], sound, sound]
+        failures = renderer.render(Encoded.join(files), boxes, flips, out)
+        assert list(failures) == ([] if kind == "GIF" else [2])
+        assert all(failures.values())
+        others = [0, 1, 3, 4]
+        assert differences(out[others], expected[others]).max() <= 1
+    assert renderer.render(Encoded.join([sound] * 5), boxes, flips, out) == {}
+    assert differences(out, expected).max() <= 1
+    assert renderer.rebuilds == (2 if kind == "no Huffman tables" else 0)
+
+
+@needs_dali
+def test_one_renderer_serves_chunks_and_sizes_of_any_number():
+    renderer = DaliRenderer(fallback=LibjpegRenderer())
+    for count, size in ((3, 32), (8, 32), (2, 32), (2, 64), (8, 48)):
+        batch = crops(count, seed=count)
+        out = np.zeros((count, size, size, 3), np.uint8)
+        assert renderer.render(*batch, out) == {}
+        assert differences(out, reference(batch, size)).max() <= 1
+
+
+@needs_dali
+def test_a_whole_file_is_sent_where_it_cannot_be_sliced_and_less_where_it_can():
+    pixels, box = photograph(160, 320), np.array([(40, 60, 50, 70)], np.int32)
+    no_flip = np.zeros(1, np.bool_)
+    plain, sliceable = encode(pixels, "4:2:0"), encode(pixels, "4:2:0", 2)
+    whole = slice_batch(Encoded.join([plain]), box, no_flip)
+    slices = slice_batch(Encoded.join([sliceable]), box, no_flip)
+    assert whole is not None
+    assert slices is not None
+    assert whole.images[0].tobytes() == plain
+    assert len(slices.images[0]) < len(sliceable) / 3
+    height, width = simplejpeg.decode_jpeg_header(slices.images[0].tobytes())[:2]
+    assert slices.decoded_bytes == 3 * (height * width + 50 * 70)
+    assert whole.decoded_bytes == 3 * (160 * 320 + 50 * 70)
+
+
+# The GPU graph's definition, checked without a GPU.
+
+
+# Arguments that are fed with each batch.
+FED = {
+    "decoders__ImageSlice": ("start", "shape"),
+    "Slice": ("start", "shape"),
+    "CropMirrorNormalize": ("mirror",),
+}
+
+
+def operators(options: GraphOptions) -> list[tuple[str, str, Any, Any]]:
+    """Schema name, device, specification and constant arguments of each operator."""
+    pipeline = define_graph(options)
+    pipeline._build_graph()
+    instances = [(each._op, each._spec) for each in pipeline._ops]
+    return [(op.schema.Name(), op.device, spec, op._init_args) for op, spec in instances]
+
+
+def complaints(options: GraphOptions) -> list[str]:
+    """What DALI's schemas have against the operators and arguments of a graph."""
+    backend: Any = importlib.import_module("nvidia.dali.backend")
+    registered = {
+        "cpu": backend.RegisteredCPUOps(),
+        "gpu": backend.RegisteredGPUOps(),
+        "mixed": backend.RegisteredMixedOps(),
+    }
+    found = []
+    for name, device, spec, constants in operators(options):
+        schema = backend.GetSchema(name)
+        regular = spec.NumRegularInput()
+        fed = FED.get(name, ())
+        arguments = [*(each for each in constants if not each.startswith("_")), *fed]
+        sources = [spec.InputDevice(index) for index in range(spec.NumInput())]
+        if name not in registered[device]:
+            found.append(f"{name} is not registered for {device}")
+        if schema.IsDeprecated():
+            found.append(f"{name} is deprecated")
+        if not schema.MinNumInput() <= regular <= schema.MaxNumInput():
+            found.append(f"{name} takes no {regular} inputs")
+        if set(sources[:regular]) - {"gpu" if device == "gpu" else "cpu"}:
+            found.append(f"{name} on {device} reads from {sources}")
+        if len(sources) - regular != len(fed) or set(sources[regular:]) - {"cpu"}:
+            found.append(f"{name} is fed {sources[regular:]}, not {fed} on the CPU")
+        for argument in arguments:
+            if not schema.HasArgument(argument):
+                found.append(f"{name} knows no {argument}")
+            elif schema.IsDeprecatedArg(argument):
+                found.append(f"{argument} of {name} is deprecated")
+        found += [
+            f"{name} cannot be fed {each}" for each in fed if not schema.IsTensorArgument(each)
+        ]
+    return found
+
+
+GPU_OPTIONS = [
+    GraphOptions(size=224, batch_size=128, device=0, num_threads=4),
+    GraphOptions(
+        size=160, batch_size=32, device=0, dtype="float16", mean=(0.5,) * 3, std=(0.2,) * 3
+    ),
+    GraphOptions(size=160, batch_size=32, device=0, dtype="float32"),
+]
+
+
+@needs_dali
+@pytest.mark.parametrize("options", GPU_OPTIONS, ids=lambda options: options.dtype)
+def test_every_operator_of_the_gpu_graph_is_registered_where_it_is_placed(options: GraphOptions):
+    placed = [(name, device) for name, device, *_ in operators(options)]
+    assert [each for each in placed if each[0] != "ExternalSource"] == [
+        ("decoders__Image", "mixed"),
+        ("Slice", "gpu"),
+        ("Resize", "gpu"),
+        ("CropMirrorNormalize", "gpu"),
+    ]
+    assert placed.count(("ExternalSource", "cpu")) == 4
+    assert complaints(options) == []
+
+
+@needs_dali
+@pytest.mark.parametrize("options", GPU_OPTIONS, ids=lambda options: options.dtype)
+def test_the_gpu_graph_is_accepted_by_dali_s_backend(options: GraphOptions):
+    pipeline = define_graph(options)
+    pipeline._device_id = None  # DALI will not even take a definition for a device without a driver
+    assert len(pipeline.serialize()) > 1000
+
+
+@needs_dali
+def test_the_cpu_graph_reads_the_box_alone():
+    options = GraphOptions(size=224, batch_size=128)
+    placed = {(name, device) for name, device, *_ in operators(options)}
+    assert ("decoders__ImageSlice", "cpu") in placed
+    assert {device for _, device in placed} == {"cpu"}
+    assert complaints(options) == []
+
+
+@needs_dali
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("jpeg_fancy_upsampling=", "jpeg_smooth_upsampling="),
+        ("fn.resize", "fn.resize_antialiased"),
+        ("mirror=flips", "mirrored=flips"),
+        ('device="mixed"', 'device="gpu"'),
+        ("fn.slice(decoded, axis_names", "fn.slice(decoded, decoded, decoded, decoded, axis_names"),
+    ],
+)
+def test_a_mistake_in_the_gpu_graph_is_found_without_a_gpu(
+    before: str, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = Path(dali.__file__).read_text()
+    assert before in source
+    (tmp_path / "mistaken_dali.py").write_text(source.replace(before, after))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mistaken_dali", raising=False)
+    mistaken = importlib.import_module("mistaken_dali")
+    with pytest.raises(dali.DALI_ERRORS):
+        mistaken.define_graph(mistaken.GraphOptions(size=224, batch_size=8, device=0))
+
+
+@pytest.mark.parametrize("options", [{"size": 0}, {"batch_size": 0}, {"num_threads": 0}])
+def test_options_below_one_are_refused(options: dict[str, Any]):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        GraphOptions(**{"size": 32, "batch_size": 1, **options})
+
+
+def test_a_type_dali_does_not_write_is_refused():
+    with pytest.raises(ValueError, match="dtype must be uint8, float16 or float32, got 'bfloat16'"):
+        GraphOptions(size=32, batch_size=1, dtype="bfloat16")
+
+
+# Where DALI cannot run.
+
+BLOCK = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name == "nvidia" or name.startswith("nvidia."):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def run_python(code: str, *, path: Path | None = None) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(path)} if path else None
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_importing_fastload_never_imports_dali():
+    out = run_python(
+        "import importlib, pkgutil, sys, fastload\n"
+        "for each in pkgutil.iter_modules(fastload.__path__):\n"
+        "    if each.name not in ('__main__', '_core'):\n"
+        "        importlib.import_module('fastload.' + each.name)\n"
+        "print([name for name in sys.modules if name.startswith('nvidia.dali')])"
+    )
+    assert out.strip() == "[]"
+
+
+def test_without_dali_the_extra_is_named():
+    out = run_python(
+        BLOCK + "from fastload.dali import DaliRenderer, why_unavailable\n"
+        "from fastload.errors import BackendUnavailableError\n"
+        "print(why_unavailable())\n"
+        "try:\n    DaliRenderer()\nexcept BackendUnavailableError as error:\n    print(error)\n"
+    )
+    for line in out.splitlines():
+        assert line.startswith("DALI is not installed")
+        assert line.endswith("pip install 'fastload[dali]'")
+    assert len(out.splitlines()) == 2
+
+
+def test_a_dali_that_is_too_old_is_named_with_its_version(tmp_path: Path):
+    package = tmp_path / "nvidia" / "dali"
+    package.mkdir(parents=True)
+    (tmp_path / "nvidia" / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("__version__ = '1.44.0'\n")
+    out = run_python(
+        "from fastload.dali import why_unavailable; print(why_unavailable())", path=tmp_path
+    )
+    assert out.strip() == (
+        "DALI 1.44.0 is too old, 2.2 is the least: pip install -U 'fastload[dali]'"
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@needs_dali
+def test_without_a_gpu_the_gpu_graph_says_so():
+    with pytest.raises(BackendUnavailableError, match="GPU"):
+        RenderGraph(GraphOptions(size=32, batch_size=2, device=0))
+
+
+@needs_dali
+def test_an_operator_that_fails_to_build_is_a_reason_not_a_crash(monkeypatch: pytest.MonkeyPatch):
+    # A GPU that is not there: DALI refuses to build, as it does where an installation is broken.
+    monkeypatch.setattr(dali, "why_unavailable", lambda **_: "")
+    with pytest.raises(BackendUnavailableError, match="DALI cannot build its graph: "):
+        RenderGraph(GraphOptions(size=32, batch_size=2, device=99))
+
+
+# On a GPU.
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_the_pixels_stay_on_the_gpu():
+    graph = RenderGraph(GraphOptions(size=224, batch_size=16, device=0))
+    graph.submit(slice_batch(*crops(16)))
+    pixels = torch.utils.dlpack.from_dlpack(graph.collect(torch.cuda.current_stream()))
+    assert pixels.device == torch.device("cuda", 0)
+    assert pixels.permute(0, 3, 1, 2).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_the_memory_of_two_graphs_is_bounded_and_given_back():
+    before = torch.cuda.mem_get_info()[0]
+    graphs = [RenderGraph(GraphOptions(size=224, batch_size=64, device=0)) for _ in range(2)]
+    for seed in range(20):
+        for graph in graphs:
+            slices = slice_batch(*crops(64, seed=seed))
+            while len(graph) == 3 or not graph.has_room(slices):
+                graph.collect()
+            graph.submit(slices)
+    assert before - torch.cuda.mem_get_info()[0] < 2 * dali.DEVICE_BYTES
+    for graph in graphs:
+        graph.close()
+    assert before - torch.cuda.mem_get_info()[0] < 300 << 20  # contexts of nvJPEG and DALI
+
+
+@needs_dali
+def test_a_batch_that_does_not_fit_the_gpu_waits_or_goes_to_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    slices = slice_batch(*crops(4))
+    assert slices is not None
+    graph = RenderGraph(GraphOptions(size=32, batch_size=4))
+    assert graph.has_room(slices)
+    graph.submit(slices)
+    assert graph.has_room(slices)
+    monkeypatch.setattr(dali, "DEVICE_BYTES", 2 * slices.decoded_bytes - 1)
+    assert not graph.has_room(slices)
+    assert graph.has_room(None)
+    assert graph.collect() is not None
+    assert graph.has_room(slices)
