@@ -1,0 +1,1 @@
+"""Who is fastest, what is the bottleneck: measurements, their results and their report."""
