@@ -23,6 +23,8 @@ enum Status : int {
     kBadInterval,
     kBadRestart,
     kTooFewBytes,
+    kBadProgression,
+    kTooMuchWork,
     kLastCorrupt,  // those above are damage, those below a kind of file
     kProgressive,
     kOtherProcess,
@@ -35,6 +37,10 @@ enum Status : int {
     kBytesBetweenSegments,
     kTooLarge,
     kStandardTables,
+    kMissingScans,
+    kCoefficientRange,
+    kWideQuantTable,
+    kUnalignedOrientation,
     kLastUnsupported,
     kOutOfMemory,
     kBadBox,
@@ -61,6 +67,8 @@ inline const char* reason(int status) {
         case kBadInterval: return "JPEG scan data do not end where their interval ends";
         case kBadRestart: return "JPEG restart markers are out of sequence";
         case kTooFewBytes: return "JPEG header claims more pixels than its bytes can hold";
+        case kBadProgression: return "progressive JPEG sends a coefficient's bits out of order";
+        case kTooMuchWork: return "progressive JPEG has more scans over its pixels than it has data for";
         case kProgressive: return "progressive JPEG";
         case kOtherProcess: return "JPEG of an arithmetic, lossless or hierarchical process";
         case kPrecision: return "JPEG has other than 8 bits a sample";
@@ -72,6 +80,10 @@ inline const char* reason(int status) {
         case kBytesBetweenSegments: return "JPEG has stray bytes between its header segments";
         case kTooLarge: return "JPEG has more pixels than the native decoder takes";
         case kStandardTables: return "JPEG relies on unwritten standard Huffman tables";
+        case kMissingScans: return "progressive JPEG leaves out the last bits of its coefficients";
+        case kCoefficientRange: return "JPEG has coefficients outside the range of baseline JPEG";
+        case kWideQuantTable: return "JPEG has quantisation steps over 255, which baseline JPEG has not";
+        case kUnalignedOrientation: return "EXIF orientation cannot be applied without loss at this size";
         case kOutOfMemory: return "not enough memory to decode this JPEG";
         case kBadBox: return "box does not lie inside the image";
         default: return "unknown status";

@@ -1,0 +1,228 @@
+// A whole JPEG file, read to the last bit of its last MCU: as tokens where the scan can stay as it
+// is, as coefficients where it cannot.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+
+#include "coefficients.hpp"
+#include "header.hpp"
+#include "layout.hpp"
+#include "orient.hpp"
+#include "progressive.hpp"
+#include "sequential.hpp"
+#include "tokens.hpp"
+
+namespace fl {
+
+// Pillow refuses to open more (twice PIL.Image.MAX_IMAGE_PIXELS); coefficients then take 1.1 GB.
+constexpr int64_t kMostPixels = 178956970;
+
+// Where reading stopped, for the report of a failure.
+struct Place {
+    size_t mcu = 0, mcus = 0;
+    int scan = 0;  // from 1
+};
+
+// Working memory that outlives one file.
+struct Workspace {
+    Array<uint8_t> bytes;
+    TokenStream stream;
+
+    // Give back what an unusual file needed: 16 MB hold the tokens of a photograph of 2.5 MB.
+    void shrink() {
+        if (stream.tokens.capacity() > (4u << 20)) std::free(stream.tokens.release());
+        if (stream.intervals.capacity() > (1u << 20)) std::free(stream.intervals.release());
+        if (bytes.capacity() > (4u << 20)) std::free(bytes.release());
+        stream.clear();
+    }
+};
+
+class Picture {
+  public:
+    Header header;
+    Layout layout = {};   // as in the file
+    Plane planes[4];      // when `planar`
+    QuantTable quant[4];  // of each component
+    bool planar = false;  // else the tokens are in the workspace
+    bool progressive = false;
+    Place place;
+
+    explicit Picture(Workspace& work) : work_(work) {}
+
+    // Read the header: whether the file can be read further.
+    Status open(const uint8_t* data, size_t size) {
+        if (const Status status = read_header(data, size, cursor_, header)) return status;
+        const Frame& frame = header.frame;
+        progressive = frame.marker == kSOF2;
+        if (frame.marker > kSOF2) return kOtherProcess;
+        if (frame.precision != 8) return kPrecision;
+        if (frame.height == 0) return kUndefinedHeight;
+        if (int64_t{frame.height} * frame.width > kMostPixels) return kTooLarge;
+        layout = layout_of(frame);
+        // A block takes a bit at least, so a header cannot make us reserve what no file could fill.
+        uint64_t blocks = 0;
+        for (int i = 0; i < layout.num_parts; i++) {
+            blocks += static_cast<uint64_t>(layout.parts[i].rows) *
+                      static_cast<uint64_t>(layout.parts[i].columns);
+        }
+        return blocks > 8 * static_cast<uint64_t>(size) ? kTooFewBytes : kOk;
+    }
+
+    // See whether every scan is whole, keeping nothing of a sequential file of one scan.
+    Status check() { return single_scan() ? read_single(0, false) : read_planes(); }
+
+    // Read everything: as tokens, with a restart every `interval` MCUs, if they can be written as
+    // they are; else into planes.
+    Status read(bool as_tokens, int interval) {
+        if (!single_scan()) return read_planes();
+        if (as_tokens) return read_single(interval, true);
+        if (const Status status = read_single(0, true)) return status;
+        return allocate() ? unpack() : kOutOfMemory;
+    }
+
+    // All components in one sequential scan, in the order of the frame?
+    bool single_scan() const {
+        if (progressive || header.scan.num_components != header.frame.num_components) return false;
+        for (int i = 0; i < header.scan.num_components; i++) {
+            if (header.scan.components[i].component != i) return false;
+        }
+        return true;
+    }
+
+  private:
+    Status enter_scan(Visit* visit) {
+        place.scan = header.num_scans;
+        place.mcu = 0;
+        if (const Status status = visit_of(layout, header.scan, visit)) return status;
+        place.mcus = visit->mcus();
+        for (int i = 0; i < header.scan.num_components; i++) {
+            // A component keeps the table that stood when its first scan began.
+            const int index = header.scan.components[i].component;
+            if (seen_[index]) continue;
+            seen_[index] = true;
+            quant[index] = header.quant[header.frame.components[index].quant];
+            if (!quant[index].defined) return kMissingTable;
+        }
+        return kOk;
+    }
+
+    Status read_single(int interval, bool keep) {
+        Visit visit;
+        if (const Status status = enter_scan(&visit)) return status;
+        return read_tokens(visit, interval, keep);
+    }
+
+    Status read_tokens(const Visit& visit, int interval, bool keep) {
+        ScanTables tables;
+        if (const Status status = tables.build(header)) return status;
+        work_.stream.interval = interval;
+        return read_sequential(header, visit, tables, cursor_, work_.bytes, work_.stream, keep,
+                               &place.mcu);
+    }
+
+    bool allocate() {
+        planar = true;
+        for (int i = 0; i < layout.num_parts; i++) {
+            const Part& part = layout.parts[i];
+            if (!planes[i].allocate(part.rows, part.columns, part.padded_rows, part.stride))
+                return false;
+        }
+        return true;
+    }
+
+    Status read_planes() {
+        if (!allocate()) return kOutOfMemory;
+        return progressive ? read_progressive() : read_separate();
+    }
+
+    // Sequential, in several scans: each component comes once.
+    Status read_separate() {
+        for (int remaining = header.frame.num_components;;) {
+            for (int i = 0; i < header.scan.num_components; i++) {
+                if (seen_[header.scan.components[i].component]) return kBadScan;
+            }
+            Visit visit;
+            if (const Status status = enter_scan(&visit)) return status;
+            if (const Status status = read_tokens(visit, 0, true)) return status;
+            if (const Status status = unpack()) return status;
+            remaining -= header.scan.num_components;
+            if (remaining == 0) return kOk;
+            if (const Status status = read_to_scan(cursor_, header)) return status;
+            if (header.ended) return kTruncatedScan;
+        }
+    }
+
+    Status read_progressive() {
+        Progress progress;
+        Budget budget(cursor_.size);
+        do {
+            Visit visit;
+            if (const Status status = enter_scan(&visit)) return status;
+            if (const Status status = progress.advance(header.scan)) return status;
+            const bool looks = header.scan.approximation_high && header.scan.spectral_start;
+            const int band = header.scan.spectral_end - header.scan.spectral_start + 1;
+            if (!budget.spend(visit.mcus() * (looks ? static_cast<uint64_t>(band) : 1)))
+                return kTooMuchWork;
+            ProgressiveScan scan(header.scan, work_.bytes);
+            if (const Status status = scan.build(header)) return status;
+            if (const Status status =
+                    scan.read(visit, header.restart_interval, cursor_, planes, &place.mcu))
+                return status;
+            if (progress.complete(header.frame.num_components)) return kOk;
+            if (const Status status = read_to_scan(cursor_, header)) return status;
+        } while (!header.ended);
+        // libjpeg smooths such pictures, so their pixels are not those of their coefficients.
+        return kMissingScans;
+    }
+
+    // Tokens of the last scan read (in one interval) to coefficients.
+    Status unpack() {
+        Visit visit;
+        if (const Status status = visit_of(layout, header.scan, &visit)) return status;
+        const Token* token = work_.stream.tokens.data();
+        int predicted[4] = {};
+        for (int row = 0; row < visit.mcu_rows; row++) {
+            for (int column = 0; column < visit.mcu_columns; column++) {
+                for (int b = 0; b < visit.blocks; b++) {
+                    const Visit::Block& at = visit.block[b];
+                    int16_t* block =
+                        planes[at.part].block(row * visit.step_rows[at.part] + at.row,
+                                              column * visit.step_columns[at.part] + at.column);
+                    const int size = *token & 0xFF;
+                    predicted[at.part] += extend(*token++ >> kExtraShift, size);
+                    block[0] = static_cast<int16_t>(predicted[at.part]);
+                    for (int k = 0; k < 63; token++) {
+                        const int symbol = *token & 0xFF, ac_size = symbol & 15;
+                        if (symbol == 0) {
+                            token++;
+                            break;
+                        }
+                        k += (symbol >> 4) + 1;
+                        block[k] = static_cast<int16_t>(extend(*token >> kExtraShift, ac_size));
+                    }
+                }
+            }
+        }
+        return kOk;
+    }
+
+    Workspace& work_;
+    Cursor cursor_ = {};
+    bool seen_[4] = {};
+};
+
+// One sentence: what is wrong, and where.
+inline void describe(Status status, const Place& place, char* text, size_t size) {
+    const char* what = reason(status);
+    if (place.mcus == 0 || !is_corrupt(status)) {
+        std::snprintf(text, size, "%s", what);
+    } else if (place.scan > 1) {
+        std::snprintf(text, size, "%s (at MCU %zu of %zu of scan %d)", what, place.mcu, place.mcus,
+                      place.scan);
+    } else {
+        std::snprintf(text, size, "%s (at MCU %zu of %zu)", what, place.mcu, place.mcus);
+    }
+}
+
+}  // namespace fl
