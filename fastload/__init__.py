@@ -1,1 +1,59 @@
-"""fastload."""
+"""fastload: an image loader for training on one machine; it decides first, then decodes only that.
+
+Names are imported when they are first used, so that `import fastload` loads neither torch nor DALI.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastload.augment import (
+        Augment,
+        CenterCrop,
+        ColourJitter,
+        Erasing,
+        Mix,
+        RandomCrop,
+        RandomResizedCrop,
+    )
+    from fastload.errors import FastloadError
+    from fastload.loader import Loader, Select
+    from fastload.stats import Stats
+    from fastload.world import World
+
+__all__ = [
+    "Augment",
+    "CenterCrop",
+    "ColourJitter",
+    "Erasing",
+    "FastloadError",
+    "Loader",
+    "Mix",
+    "RandomCrop",
+    "RandomResizedCrop",
+    "Select",
+    "Stats",
+    "World",
+]
+
+_MODULES = {
+    "FastloadError": "errors",
+    "Loader": "loader",
+    "Select": "loader",
+    "Stats": "stats",
+    "World": "world",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"fastload.{_MODULES.get(name, 'augment')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,445 @@
+"""Samples to one uint8 [N, H, W, 3]: threads, bounded queues, recycled buffers.
+
+    EpochPlan.batch(step) -> rows, boxes, flips of one batch       once, vectorised
+    chunks of it -> Reader.read -> Renderer.render -> a slice of the batch's buffer
+    all chunks done -> Batch, delivered in the order of the epoch
+
+Any worker plans or renders; at most `depth` batches are planned, being rendered or ready.
+
+Success: batches come in order, then None; the threads end by themselves.
+Failure: an error that concerns no single sample is raised when its batch is due; batches before it
+    are delivered.
+A bad sample: its place is given to the sample at the next position of the epoch's order, with the
+    draws of its own position; or it is left out, in evaluation. Either way it is reported.
+Cancel: `close()` lets each worker finish its chunk, then joins it. It may be called at any time,
+    from any thread, more than once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastload.augment import Augment, Choices
+from fastload.decode import Renderer
+from fastload.errors import StalledError, TooManyCorruptError
+from fastload.reader import Reader, Scratch
+from fastload.sampler import Epoch, rank_part
+from fastload.world import World
+
+# Samples of one task of a worker: some 6 ms of decoding, against some 0.1 ms of Python around it.
+CHUNK = 16
+READY_BATCHES = 2  # besides those that the workers are at
+READ_AHEAD = 1024  # samples; some 100 MB of page cache, a second of work for several cores
+REPLACEMENTS = 64  # neighbours tried in place of a bad sample
+_IDLE_SECONDS = 5.0  # a worker without work looks around this often
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """What one rank renders for one batch: arrays of N values each."""
+
+    positions: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    choices: Choices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochPlan:
+    """One epoch of one rank, before any byte is read.
+
+    Attributes:
+        number: Of the epoch.
+        order: Which row stands at each position.
+        bounds: int64 [steps + 1]: the global batches.
+        world: Which part of each is this rank's.
+        augment: What to draw.
+        seed: In [0, 2**63).
+        index: SAMPLE [N].
+    """
+
+    number: int
+    order: Epoch
+    bounds: NDArray[np.int64]
+    world: World
+    augment: Augment
+    seed: int
+    index: NDArray[np.void]
+
+    @property
+    def steps(self) -> int:
+        """Batches to come."""
+        return len(self.bounds) - 1
+
+    def batch(self, step: int) -> BatchPlan:
+        """Plan one batch: a pure function."""
+        first, last = self._part(step)
+        positions = np.arange(first, last, dtype=np.int64)
+        rows = self.order.rows[first:last]
+        return BatchPlan(positions, rows, self._draw(positions, rows))
+
+    def replacement(self, position: int, attempt: int) -> BatchPlan:
+        """The sample `attempt` positions further on, with the draws of `position`."""
+        positions = np.array([position], np.int64)
+        rows = self.order.rows[(positions + attempt) % len(self.order.rows)]
+        return BatchPlan(positions, rows, self._draw(positions, rows))
+
+    def ahead(self, step: int) -> NDArray[np.int64]:
+        """Rows to read ahead when `step` is planned."""
+        if self.order.stream is not None:
+            begin, end = self.bounds[step : step + 2] + self.order.window
+            return self.order.stream[0 if step == 0 else begin : end]
+        distance = self._ahead_steps()
+        steps = range(distance + 1) if step == 0 else [step + distance]
+        parts = [self._part(s) for s in steps if s < self.steps]
+        if not parts:
+            return self.order.rows[:0]
+        return np.concatenate([self.order.rows[first:last] for first, last in parts])
+
+    def _ahead_steps(self) -> int:
+        first, last = self._part(0)
+        return max(1, READ_AHEAD // max(1, last - first))
+
+    def _part(self, step: int) -> tuple[int, int]:
+        return rank_part(int(self.bounds[step]), int(self.bounds[step + 1]), self.world)
+
+    def _draw(self, positions: NDArray[np.int64], rows: NDArray[np.int64]) -> Choices:
+        records = self.index[rows]
+        sizes = np.stack([records["height"], records["width"]], axis=1).astype(np.int64)
+        return self.augment.draw(self.seed, self.number, positions, sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class BadSample:
+    """A sample that could not be used, and why."""
+
+    row: int
+    position: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One rendered batch.
+
+    Attributes:
+        pixels: uint8 [N, S, S, 3]; the memory is used again once nothing refers to it.
+        labels: int64 [N].
+        rows: int64 [N], the rows of the index that were used.
+        choices: What was drawn; boxes and flips are applied already.
+        end: Position in the epoch after the whole global batch.
+        bad: Samples of this rank that were replaced or left out.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    choices: Choices
+    end: int
+    bad: tuple[BadSample, ...]
+
+
+Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
+
+
+class Buffers:
+    """Memory for batches, used again as soon as the caller has dropped what he was given.
+
+    Fresh pages cost more than writing them: some 5 ms for a batch of 128 at 224 pixels.
+
+    Args:
+        allocate: Makes uint8 arrays of a shape, perhaps pinned.
+        keep: Free buffers that are kept for the next batches.
+    """
+
+    def __init__(self, allocate: Allocate, *, keep: int) -> None:
+        self._allocate = allocate
+        # Appended to by finalizers, which may run in any thread at any time: no lock is taken.
+        self._free: deque[NDArray[np.uint8]] = deque(maxlen=keep)
+
+    def take(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """uint8 of `shape`, C-contiguous, contents unspecified."""
+        count = math.prod(shape)
+        while True:
+            try:
+                buffer = self._free.pop()
+            except IndexError:
+                buffer = self._allocate((count,))
+                break
+            if len(buffer) >= count:
+                break
+        lent = buffer[:count].reshape(shape)
+        # A view of a view: its base is `buffer` itself, so `lent` dies with its last user.
+        weakref.finalize(lent, self._free.append, buffer).atexit = False
+        return lent
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A batch on its way."""
+
+    step: int
+    plan: BatchPlan | None = None
+    pixels: NDArray[np.uint8] | None = None
+    rows: NDArray[np.int64] | None = None
+    chunks_left: int = 0
+    bad: list[BadSample] = field(default_factory=list)
+    batch: Batch | None = None
+    error: BaseException | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.batch is not None or self.error is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    slot: _Slot
+    first: int
+    last: int
+
+
+class Rendering:
+    """Renders the batches of one epoch ahead of the caller.
+
+    Args:
+        plan: What to render.
+        reader: Where the bytes come from.
+        renderer: Bytes to pixels.
+        buffers: Where the pixels go.
+        num_threads: Workers, at least 1.
+        replace_bad: Replace bad samples; otherwise leave them out.
+        timeout_seconds: How long one batch may be waited for.
+    """
+
+    def __init__(
+        self,
+        plan: EpochPlan,
+        reader: Reader,
+        renderer: Renderer,
+        buffers: Buffers,
+        *,
+        num_threads: int,
+        replace_bad: bool,
+        timeout_seconds: float,
+    ) -> None:
+        self._plan, self._reader, self._renderer, self._buffers = plan, reader, renderer, buffers
+        self._replace_bad, self._timeout = replace_bad, timeout_seconds
+        largest = max(1, int(np.diff(plan.bounds).max(initial=1)) // plan.world.size)
+        self._chunk = min(CHUNK, math.ceil(largest / num_threads))
+        self._depth = READY_BATCHES + math.ceil(num_threads * self._chunk / largest)
+        self._process = os.getpid()
+        # Reentrant, since a finalizer may call close() in a thread that holds it.
+        lock = threading.RLock()
+        self._work = threading.Condition(lock)
+        self._ready = threading.Condition(lock)
+        self._slots: deque[_Slot] = deque()
+        self._chunks: deque[_Chunk] = deque()
+        self._planned = self._taken = 0
+        self._closed = False
+        self._doing: dict[str, str] = {}
+        self._threads = [
+            threading.Thread(target=self._run, name=f"fastload-worker-{i}", daemon=True)
+            for i in range(num_threads)
+        ]
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:  # the system allows no more threads
+            self._threads = [thread for thread in self._threads if thread.ident is not None]
+            self.close()
+            raise
+
+    def take(self) -> Batch | None:
+        """The next batch, or None after the last.
+
+        Raises:
+            StalledError: If it did not come within the time limit.
+            RuntimeError: If the rendering was closed, or began in another process.
+            ShardError: And whatever else happened to this batch.
+        """
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"this iteration began in process {self._process}, and its threads are there; "
+                "after a fork begin a new one"
+            )
+        deadline = time.monotonic() + self._timeout
+        with self._ready:
+            if self._taken == self._plan.steps:
+                return None
+            while not (self._slots and self._slots[0].done):
+                if self._closed:
+                    raise RuntimeError("this iteration was ended: the loader was closed or reused")
+                if not self._ready.wait(deadline - time.monotonic()):
+                    raise StalledError(self._who_stalls())
+            slot = self._slots.popleft()
+            self._taken += 1
+            self._work.notify_all()
+        # A worker may still hold the slot; the memory of the batch shall be the caller's alone.
+        batch, slot.batch = slot.batch, None
+        if slot.error is not None:
+            raise slot.error
+        return batch
+
+    def ready(self) -> int:
+        """Batches that can be taken without waiting."""
+        return sum(slot.done for slot in tuple(self._slots))
+
+    def close(self) -> None:
+        """End the threads; returns when they have ended.
+
+        Raises:
+            StalledError: If one does not within the time limit.
+        """
+        if os.getpid() != self._process:
+            return  # a fork: the threads, and perhaps the lock, belong to the parent
+        with self._work:
+            self._closed = True
+            self._chunks.clear()
+            self._slots.clear()
+            self._work.notify_all()
+            self._ready.notify_all()
+        deadline = time.monotonic() + self._timeout
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+                if thread.is_alive():
+                    raise StalledError(self._who_stalls())
+
+    def _who_stalls(self) -> str:
+        doing = "; ".join(f"{name} {what}" for name, what in sorted(dict(self._doing).items()))
+        return (
+            f"waited {self._timeout:g} s for batch {self._taken} of epoch {self._plan.number}: "
+            f"{doing or 'no worker is alive'}; look at the storage, or raise timeout_seconds"
+        )
+
+    def _run(self) -> None:
+        name = threading.current_thread().name
+        scratch = Scratch()
+        try:
+            while (job := self._claim(name)) is not None:
+                slot = job if isinstance(job, _Slot) else job.slot
+                try:
+                    if isinstance(job, _Slot):
+                        self._open(job, name)
+                    else:
+                        self._render(job, scratch, name)
+                except BaseException as error:  # noqa: BLE001  raised again by take(), in order
+                    self._fail(slot, error)
+        finally:
+            self._doing.pop(name, None)
+
+    def _claim(self, name: str) -> _Chunk | _Slot | None:
+        """The next thing to do: a chunk, a batch to plan, or nothing ever again."""
+        with self._work:
+            while not self._closed:
+                if self._chunks:
+                    return self._chunks.popleft()
+                if self._planned < self._plan.steps and len(self._slots) < self._depth:
+                    slot = _Slot(self._planned)
+                    self._planned += 1
+                    self._slots.append(slot)
+                    return slot
+                if self._planned == self._plan.steps and all(slot.done for slot in self._slots):
+                    break
+                self._doing[name] = "waits for the caller to take a batch"
+                self._work.wait(_IDLE_SECONDS)
+            return None
+
+    def _fail(self, slot: _Slot, error: BaseException) -> None:
+        with self._ready:
+            slot.error = slot.error or error
+            self._ready.notify_all()
+            self._work.notify_all()
+
+    def _open(self, slot: _Slot, name: str) -> None:
+        """Plan a batch, ask for the bytes of later ones, hand out its chunks."""
+        self._doing[name] = f"plans batch {slot.step}"
+        plan = self._plan.batch(slot.step)
+        count, size = len(plan.rows), self._plan.augment.size
+        slot.plan, slot.rows = plan, plan.rows
+        slot.pixels = self._buffers.take((count, size, size, 3))
+        firsts = range(0, count, self._chunk)
+        slot.chunks_left = len(firsts)
+        chunks = [_Chunk(slot, first, min(first + self._chunk, count)) for first in firsts]
+        with self._work:
+            if not self._closed:
+                self._chunks.extend(chunks)
+                self._work.notify_all()
+        if not chunks:
+            self._finish(slot)
+        self._doing[name] = "reads ahead"
+        self._reader.read_ahead(self._plan.ahead(slot.step))
+
+    def _render(self, chunk: _Chunk, scratch: Scratch, name: str) -> None:
+        slot = chunk.slot
+        if slot.error is None and slot.plan is not None and slot.pixels is not None:
+            part = slice(chunk.first, chunk.last)
+            rows, choices, out = slot.plan.rows[part], slot.plan.choices, slot.pixels[part]
+            self._doing[name] = (
+                f"reads {len(rows)} samples, first of {self._reader.shard_of(rows[0])}"
+            )
+            encoded, bad = self._reader.read(rows, scratch)
+            self._doing[name] = f"decodes {len(rows)} samples with {self._renderer.name}"
+            failed = self._renderer.render(encoded, choices.boxes[part], choices.flips[part], out)
+            if bad or failed:
+                self._mend(slot, chunk, failed | bad, scratch)
+        with self._ready:
+            slot.chunks_left -= 1
+            finished = slot.chunks_left == 0 and slot.error is None
+        if finished:
+            self._finish(slot)
+
+    def _mend(self, slot: _Slot, chunk: _Chunk, reasons: dict[int, str], scratch: Scratch) -> None:
+        """Put neighbours in the places of bad samples, and note both."""
+        if slot.plan is None or slot.pixels is None:
+            return
+        for i, reason in sorted(reasons.items()):
+            place = chunk.first + i
+            row, position = int(slot.plan.rows[place]), int(slot.plan.positions[place])
+            used = row
+            if self._replace_bad:
+                used = self._replace(position, slot.pixels[place : place + 1], scratch)
+            with self._work:
+                slot.bad.append(BadSample(row, position, reason))
+                if used != row and slot.rows is not None:
+                    if slot.rows is slot.plan.rows:
+                        slot.rows = slot.rows.copy()
+                    slot.rows[place] = used
+
+    def _replace(self, position: int, out: NDArray[np.uint8], scratch: Scratch) -> int:
+        for attempt in range(1, REPLACEMENTS + 1):
+            plan = self._plan.replacement(position, attempt)
+            encoded, bad = self._reader.read(plan.rows, scratch)
+            if bad or self._renderer.render(encoded, plan.choices.boxes, plan.choices.flips, out):
+                continue
+            return int(plan.rows[0])
+        raise TooManyCorruptError(
+            f"the sample at position {position} of epoch {self._plan.number} and the"
+            f" {REPLACEMENTS} after it cannot be decoded; check with `python -m fastload.verify`"
+        )
+
+    def _finish(self, slot: _Slot) -> None:
+        if slot.plan is None or slot.pixels is None or slot.rows is None:
+            return
+        pixels, rows, choices = slot.pixels, slot.rows, slot.plan.choices
+        bad = tuple(sorted(slot.bad, key=lambda sample: sample.position))
+        if bad and not self._replace_bad:
+            kept = ~np.isin(slot.plan.positions, [sample.position for sample in bad])
+            pixels, rows, choices = pixels[kept], rows[kept], choices.keep(kept)
+        labels = self._plan.index["label"][rows].astype(np.int64)
+        end = int(self._plan.bounds[slot.step + 1])
+        with self._ready:
+            slot.batch = Batch(pixels, labels, rows, choices, end, bad)
+            slot.pixels = None
+            self._ready.notify_all()
+            self._work.notify_all()

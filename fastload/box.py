@@ -1,0 +1,136 @@
+"""Crop boxes: arithmetic on (height, width, draws), vectorised over a batch.
+
+Every crop of fastload is a box of the upright image followed by one antialiased resize to the
+output size, so RandomResizedCrop, Resize + RandomCrop and Resize + CenterCrop differ only here.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+# int32 [N, 4] = (top, left, height, width) in pixels of the upright image, always inside it.
+Boxes = NDArray[np.int32]
+
+ATTEMPTS = 10  # torchvision RandomResizedCrop.get_params
+RANDOM_RESIZED_SLOTS = 2 * ATTEMPTS + 2  # area and ratio of each attempt, then top and left
+
+
+def attempted_sides(
+    sizes: NDArray[np.integer],
+    uniforms: NDArray[np.float64],
+    *,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Heights and widths of all attempts at a box of random area and ratio.
+
+    Args:
+        sizes: [N, 2] = (height, width) of the images.
+        uniforms: float64 [N, 2 * attempts] in [0, 1): the areas, then the ratios.
+        area: Interval of the box's share of the image's area.
+        ratio: Interval of width / height, uniform in its logarithm.
+
+    Returns:
+        Two arrays float64 [N, attempts] of whole numbers, perhaps larger than the image.
+    """
+    attempts = uniforms.shape[1] // 2
+    pixels = sizes[:, 0].astype(np.float64) * sizes[:, 1]
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    areas = pixels[:, None] * (area[0] + (area[1] - area[0]) * uniforms[:, :attempts])
+    ratios = np.exp(low + (high - low) * uniforms[:, attempts:])
+    return np.rint(np.sqrt(areas / ratios)), np.rint(np.sqrt(areas * ratios))
+
+
+def first_fit(fits: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The first attempt of each row that fits, and whether one does."""
+    return np.argmax(fits, axis=1), np.asarray(np.any(fits, axis=1))
+
+
+def random_resized_boxes(
+    sizes: NDArray[np.integer],
+    uniforms: NDArray[np.float64],
+    *,
+    area: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Boxes:
+    """Boxes with the distribution of torchvision's `RandomResizedCrop.get_params`.
+
+    Ten attempts at a random area and ratio, the first that fits the image at a random place; where
+    none fits, the largest centred box whose ratio lies in `ratio`.
+
+    Args:
+        sizes: [N, 2] = (height, width) of the images, at least 1.
+        uniforms: float64 [N, 22] in [0, 1).
+        area: Interval of the box's share of the image's area.
+        ratio: Interval of width / height, uniform in its logarithm.
+
+    Returns:
+        int32 [N, 4] = (top, left, height, width), inside the image.
+    """
+    sides = attempted_sides(sizes, uniforms[:, : 2 * ATTEMPTS], area=area, ratio=ratio)
+    full = sizes.astype(np.float64)
+    height, width = full[:, 0], full[:, 1]
+    fits = (sides[0] >= 1) & (sides[0] <= full[:, :1]) & (sides[1] >= 1) & (sides[1] <= full[:, 1:])
+    chosen, found = first_fit(fits)
+    rows = np.arange(len(sizes))
+    fallback_height = np.minimum(height, np.maximum(1, np.rint(width / ratio[0])))
+    fallback_width = np.minimum(width, np.maximum(1, np.rint(height * ratio[1])))
+    box_height = np.where(found, sides[0][rows, chosen], fallback_height)
+    box_width = np.where(found, sides[1][rows, chosen], fallback_width)
+    place = uniforms[:, 2 * ATTEMPTS :]
+    top = np.where(
+        found, np.floor(place[:, 0] * (height - box_height + 1)), (height - box_height) // 2
+    )
+    left = np.where(
+        found, np.floor(place[:, 1] * (width - box_width + 1)), (width - box_width) // 2
+    )
+    return np.stack([top, left, box_height, box_width], axis=1).astype(np.int32)
+
+
+def _square_sides(sizes: NDArray[np.integer], *, resize: float, crop: float) -> NDArray[np.float64]:
+    if not 0 < crop <= resize:
+        raise ValueError(f"crop must be in (0, resize], got crop {crop} and resize {resize}")
+    shorter = sizes.min(axis=1).astype(np.float64)
+    sides: NDArray[np.float64] = np.maximum(1, np.rint(shorter * crop / resize))
+    return sides
+
+
+def random_boxes(
+    sizes: NDArray[np.integer], uniforms: NDArray[np.float64], *, resize: float, crop: float
+) -> Boxes:
+    """Resize(resize) + RandomCrop(crop) as a square box of the original image.
+
+    torchvision rounds the place of the crop to pixels of the resized image, here it is a pixel of
+    the original.
+
+    Args:
+        sizes: [N, 2] = (height, width) of the images, at least 1.
+        uniforms: float64 [N, 2] in [0, 1), for top and left.
+        resize: Length given to the shorter side, in pixels.
+        crop: Side of the crop of the resized image, in (0, resize].
+
+    Returns:
+        int32 [N, 4] = (top, left, height, width), inside the image.
+    """
+    sides = _square_sides(sizes, resize=resize, crop=crop)
+    corner = np.floor(uniforms * (sizes - sides[:, None] + 1))
+    return np.concatenate([corner, sides[:, None], sides[:, None]], axis=1).astype(np.int32)
+
+
+def center_boxes(sizes: NDArray[np.integer], *, resize: float, crop: float) -> Boxes:
+    """Resize(resize) + CenterCrop(crop) as a square box of the original image.
+
+    Args:
+        sizes: [N, 2] = (height, width) of the images, at least 1.
+        resize: Length given to the shorter side, in pixels.
+        crop: Side of the crop of the resized image, in (0, resize].
+
+    Returns:
+        int32 [N, 4] = (top, left, height, width), inside the image.
+    """
+    sides = _square_sides(sizes, resize=resize, crop=crop)
+    corner = np.rint((sizes - sides[:, None]) / 2)
+    return np.concatenate([corner, sides[:, None], sides[:, None]], axis=1).astype(np.int32)

@@ -1,0 +1,148 @@
+"""Batches to the device: a pinned copy on a side stream; the rest of the augmentation there.
+
+    CPU    the tensor is a view of the rendered memory; nothing is copied
+    CUDA   pinned memory --side stream--> device; uint8, a quarter of the bytes of float32
+
+On CUDA one batch is sent ahead of the caller. Three events order it all: the side stream copies and
+augments, then records `event`; the caller's stream waits for `event`; the pinned memory is rendered
+into again only after `event`, and the device memory is used again only after what the caller's
+stream has done with it (`record_stream`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Finish = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A batch on its way to the device, or there."""
+
+    images: Tensor
+    labels: Tensor
+    event: torch.cuda.Event | None = None
+
+
+class Device(Protocol):
+    """Where batches go."""
+
+    ahead: int  # batches sent before they are asked for
+
+    def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Memory to render into: uint8, C-contiguous."""
+
+    def send(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], finish: Finish) -> Sent:
+        """Start to bring a batch to the device and to finish it there.
+
+        Args:
+            pixels: uint8 [N, S, S, 3].
+            labels: int64 [N].
+            finish: Called with images uint8 [N, 3, S, S], channels-last, and labels, both on the
+                device; returns what the caller is to get.
+        """
+
+    def receive(self, sent: Sent) -> tuple[Tensor, Tensor]:
+        """Images and labels, safe to use on the caller's stream."""
+
+
+def device_for(device: torch.device) -> Device:
+    """The way to a device.
+
+    Raises:
+        ValueError: If there is no way to it.
+    """
+    if device.type == "cuda":
+        return CudaDevice(device)
+    if device.type == "cpu":
+        return CpuDevice()
+    return OtherDevice(device)
+
+
+def _images(pixels: NDArray[np.uint8]) -> Tensor:
+    # The array itself goes in, not a view of it: its end says that the memory is free again.
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+class CpuDevice:
+    """Batches stay where they were rendered."""
+
+    ahead = 0
+
+    def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """See `Device.allocate`."""
+        return np.empty(shape, np.uint8)
+
+    def send(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], finish: Finish) -> Sent:
+        """See `Device.send`."""
+        return Sent(*finish(_images(pixels), torch.from_numpy(labels)))
+
+    def receive(self, sent: Sent) -> tuple[Tensor, Tensor]:
+        """See `Device.receive`."""
+        return sent.images, sent.labels
+
+
+class OtherDevice(CpuDevice):
+    """A plain copy, for devices such as Apple's MPS."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def send(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], finish: Finish) -> Sent:
+        """See `Device.send`."""
+        images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
+        return Sent(*finish(images, torch.from_numpy(labels).to(self._device)))
+
+
+class CudaDevice:
+    """Pinned memory and a side stream; see the module's docstring."""
+
+    ahead = 1
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch
+        # Batches whose copy may not be over, oldest first: holding the pinned array keeps its
+        # memory from being rendered into.
+        self._copying: deque[tuple[torch.cuda.Event, NDArray[np.uint8]]] = deque()
+
+    def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """See `Device.allocate`. Plain memory where the system can pin no more: slower, right."""
+        try:
+            pinned: NDArray[np.uint8] = torch.empty(
+                shape, dtype=torch.uint8, pin_memory=True
+            ).numpy()
+        except RuntimeError:
+            return np.empty(shape, np.uint8)
+        return pinned
+
+    def send(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], finish: Finish) -> Sent:
+        """See `Device.send`."""
+        while self._copying and self._copying[0][0].query():  # type: ignore[no-untyped-call]  # torch
+            self._copying.popleft()
+        with torch.cuda.stream(self._stream):
+            images = torch.from_numpy(pixels).to(self._device, non_blocking=True)
+            targets = torch.from_numpy(labels).to(self._device)
+            finished = finish(images.permute(0, 3, 1, 2), targets)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch
+            event.record(self._stream)
+        self._copying.append((event, pixels))
+        return Sent(*finished, event)
+
+    def receive(self, sent: Sent) -> tuple[Tensor, Tensor]:
+        """See `Device.receive`."""
+        stream = torch.cuda.current_stream(self._device)
+        if sent.event is not None:
+            stream.wait_event(sent.event)
+        sent.images.record_stream(stream)
+        sent.labels.record_stream(stream)
+        return sent.images, sent.labels

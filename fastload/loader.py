@@ -1,0 +1,514 @@
+"""Loader: choose a back-end; iterate, len, state_dict.
+
+    index -> Order.epoch -> EpochPlan -> Rendering (threads) -> Device -> images, labels
+
+One iteration is one epoch. The state of a run is the epoch and the position in it that the caller
+has received, so it can be saved at any step and continued with the very next batch, on another
+number of ranks too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from fastload import world as worlds
+from fastload.augment import Augment, apply
+from fastload.batch import READY_BATCHES, Batch, Buffers, EpochPlan, Rendering
+from fastload.decode import Renderer, cpu_renderer
+from fastload.device import Sent, device_for
+from fastload.errors import StateMismatchError, TooManyCorruptError
+from fastload.reader import Collection, Reader, open_collection
+from fastload.sampler import Order, OrderKind, batch_bounds, class_weights, expectations
+from fastload.stats import Meter, Stats
+from fastload.world import World
+
+_log = logging.getLogger(__name__)
+
+STATE_VERSION = 1
+BACKENDS = ("auto", "native", "libjpeg", "dali", "dali-cpu")
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Select:
+    """A part of a split.
+
+    Attributes:
+        classes: Names of the classes to keep, as in `Loader.classes`; labels stay as they are.
+        indices: Rows of the split's index to keep, in any order; each once.
+        first: Keep only so many, of those that are left, in the order of the index.
+        proportions: Share of the epoch for each shard directory, where several are mixed.
+    """
+
+    classes: Sequence[str] | None = None
+    indices: ArrayLike | None = None
+    first: int | None = None
+    proportions: Sequence[float] | None = None
+
+    def rows(self, collection: Collection) -> NDArray[np.int64]:
+        """The rows of the index that are kept, in its order.
+
+        Raises:
+            ValueError: If a class or a row is not there, or nothing is left.
+        """
+        kept = np.ones(len(collection.index), np.bool_)
+        if self.classes is not None:
+            unknown = sorted(set(self.classes) - set(collection.classes))
+            if unknown:
+                raise ValueError(f"classes has {unknown[0]!r}, which the shards do not have")
+            labels = [collection.classes.index(name) for name in self.classes]
+            kept &= np.isin(collection.index["label"], labels)
+        if self.indices is not None:
+            indices = np.asarray(self.indices, np.int64)
+            if indices.size and not 0 <= indices.min() <= indices.max() < len(kept):
+                raise ValueError(f"indices must be in [0, {len(kept)})")
+            chosen = np.zeros(len(kept), np.bool_)
+            chosen[indices] = True
+            kept &= chosen
+        rows = np.flatnonzero(kept)
+        if self.first is not None:
+            if self.first < 1:
+                raise ValueError(f"first must be at least 1, got {self.first}")
+            rows = rows[: self.first]
+        if not len(rows):
+            raise ValueError("select leaves no samples")
+        return rows
+
+
+class Loader:
+    """Batches of a split, one epoch for each iteration.
+
+    The same seed gives the same batches with any number of threads and ranks. Training (`split`
+    "train", or any `order` but "index") shuffles, drops the tail and replaces bad samples;
+    evaluation gives each sample exactly once, split evenly over the ranks, without padding.
+
+    Not thread-safe: one thread iterates. A new iteration ends the one before it.
+
+    Args:
+        path: A shard directory, or several with the same classes.
+        split: Name of the split.
+        batch_size: Samples for each rank in each batch.
+        augment: What happens to each image; `Augment.train(224)` for "train", else
+            `Augment.eval(224)`.
+        reweight: None, "inverse", "sqrt", "effective:BETA" (see `sampler.class_weights`), or a
+            weight at least 0 for each row of the index.
+        epoch_size: Samples in an epoch over all ranks; as many as there are when None.
+        order: "shuffled", "sequential" (see `sampler.Order`) or "index"; shuffled for "train".
+        select: A part of the split, and proportions of several directories.
+        device: Where batches go.
+        backend: "auto", "native", "libjpeg", "dali" or "dali-cpu".
+        dtype: torch.uint8, or a floating-point type for normalised images.
+        num_threads: Workers; one for each usable core when None.
+        seed: In [0, 2**63).
+        drop_last: Drop the tail; True, except for the order "index", where it must not be.
+        max_corrupt_fraction: Share of this rank's samples of an epoch that may be bad: 0.01, and 0
+            for the order "index", where bad samples are left out, not replaced.
+        transform: Called with each batch on the device; returns what the caller gets.
+        world: This rank; found out from torch.distributed or torchrun when None.
+        timeout_seconds: How long one batch may be waited for.
+
+    Raises:
+        ShardError: If the shards are missing, damaged or do not fit together.
+        BackendUnavailableError: If the back-end cannot run here.
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(  # noqa: PLR0913  keyword-only; what belongs together is grouped
+        self,
+        path: Paths,
+        *,
+        split: str = "train",
+        batch_size: int = 128,
+        augment: Augment | None = None,
+        reweight: str | ArrayLike | None = None,
+        epoch_size: int | None = None,
+        order: OrderKind | None = None,
+        select: Select | None = None,
+        device: str | torch.device = "cpu",
+        backend: str = "auto",
+        dtype: torch.dtype = torch.uint8,
+        num_threads: int | None = None,
+        seed: int = 0,
+        drop_last: bool | None = None,
+        max_corrupt_fraction: float | None = None,
+        transform: Transform | None = None,
+        world: World | None = None,
+        timeout_seconds: float = 300.0,
+    ) -> None:
+        training = split == "train"
+        order = order or ("shuffled" if training else "index")
+        self.batch_size = _at_least_one("batch_size", batch_size)
+        self.num_threads = _at_least_one("num_threads", num_threads or usable_cores())
+        self.augment = augment or (Augment.train() if training else Augment.eval())
+        self.drop_last = order != "index" if drop_last is None else drop_last
+        self.max_corrupt_fraction = _corrupt_fraction(max_corrupt_fraction, order)
+        self.world = world or worlds.detect()
+        self.dtype = _checked_dtype(dtype)
+        self.seed = seed
+        if self.drop_last and order == "index":
+            raise ValueError('drop_last must be False with order "index": evaluation drops nothing')
+        if timeout_seconds <= 0:
+            raise ValueError(f"timeout_seconds must be above 0, got {timeout_seconds}")
+        if self.augment.mix and order == "index" and self.max_corrupt_fraction:
+            raise ValueError('augment.mix cannot be used with order "index" and bad samples')
+        self._timeout, self._transform = timeout_seconds, transform
+        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+        collection = open_collection(paths, split)
+        self._collection = collection
+        self.classes = collection.classes
+        self.class_names = collection.class_names
+        self._order = make_order(
+            collection, order, select or Select(), reweight, epoch_size, seed=seed
+        )
+        labels = collection.index["label"][self._order.rows]
+        self.class_counts = np.bincount(labels, minlength=len(self.classes))
+        self._sampling = _describe_sampling(self._order)
+        if not len(self):
+            raise ValueError(
+                f"an epoch of {self._order.length} samples has no batch of {self.batch_size} on"
+                f" each of {self.world.size} ranks; lower batch_size, or set drop_last=False"
+            )
+        renderer, reason = choose_backend(backend, torch.device(device))
+        self._renderer, self.backend, self.backend_reason = renderer, renderer.name, reason
+        self.device = torch.device(device)
+        self._device = device_for(self.device)
+        self._reader = Reader(collection)
+        self._buffers = Buffers(self._device.allocate, keep=READY_BATCHES + 2)
+        self._meter = Meter()
+        self._next = self._received = (0, 0)
+        self._last_rows = np.zeros(0, np.int64)
+        self._reported: set[int] = set()
+        # Shared with the finalizer, which must not hold the loader itself.
+        self._running: list[Rendering] = []
+        self._finalizer = weakref.finalize(self, _end, self._running, self._reader)
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, the same on every rank."""
+        return len(self._bounds(0)) - 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The next epoch, or the rest of the one that was loaded by `load_state_dict`.
+
+        Yields:
+            Images [N, 3, S, S], channels-last, uint8 in [0, 255] or normalised, and labels, int64
+            [N] or with MixUp or CutMix float32 [N, classes]; both on the device. The caller may
+            keep them as long as he likes.
+        """
+        if not self._finalizer.alive:
+            raise RuntimeError("the loader was closed; make a new one")
+        self._stop()
+        number, start = self._next
+        plan = EpochPlan(
+            number=number,
+            order=self._order.epoch(number),
+            bounds=self._bounds(start),
+            world=self.world,
+            augment=self.augment,
+            seed=self.seed,
+            index=self._collection.index,
+        )
+        self._next = (number + 1, 0)
+        self._received = (number, start)
+        rendering = Rendering(
+            plan,
+            self._reader,
+            self._renderer,
+            self._buffers,
+            num_threads=self.num_threads,
+            replace_bad=self._order.kind != "index",
+            timeout_seconds=self._timeout,
+        )
+        self._running.append(rendering)
+        return self._iterate(rendering, plan)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next iteration is this epoch, from its beginning."""
+        if epoch < 0:
+            raise ValueError(f"epoch must be at least 0, got {epoch}")
+        self._next = self._received = (epoch, 0)
+
+    def set_size(self, size: int) -> None:
+        """Change the output size from the next iteration on: progressive resizing."""
+        self.augment = replace(self.augment, size=size)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration is, or continues."""
+        return self._next[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run is: what the caller has received, not what was prepared for him.
+
+        Returns:
+            Integers and strings only, fit for JSON and `torch.save`; the same on every rank.
+        """
+        epoch, position = self._received
+        return {
+            "version": STATE_VERSION,
+            "epoch": epoch,
+            "position": position,
+            "size": self.augment.size,
+            "seed": self.seed,
+            "data": self._collection.fingerprint,
+            "sampling": self._sampling,
+            "augment": repr(self.augment.resized(1)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken: the next batch is the very next one.
+
+        Ranks, threads, back-end, device and batch size may be others than they were.
+
+        Raises:
+            StateMismatchError: If data, seed, sampling or augmentation differ; says which.
+        """
+        here = self.state_dict()
+        for name in ("version", "data", "seed", "sampling", "augment"):
+            if state.get(name) != here[name]:
+                raise StateMismatchError(
+                    f"the saved state has {name} {state.get(name)!r}, this loader {here[name]!r};"
+                    " make the loader as it was, or begin a new run"
+                )
+        epoch, position = int(state["epoch"]), int(state["position"])
+        if epoch < 0 or not 0 <= position <= self._order.length:
+            raise StateMismatchError(
+                f"the saved state is at position {position} of epoch {epoch}, an epoch has"
+                f" {self._order.length}; the state is damaged"
+            )
+        self.set_size(int(state["size"]))
+        finished = len(self._bounds(position)) == 1
+        self._next = self._received = (epoch + 1, 0) if finished else (epoch, position)
+
+    def stats(self) -> Stats:
+        """Images per second, seconds waited for data, bad samples; since the loader was made."""
+        return self._meter.snapshot()
+
+    def reset_stats(self) -> None:
+        """Begin to count anew."""
+        self._meter = Meter()
+
+    def last_keys(self) -> list[str]:
+        """Keys of the samples of the last batch; read from the shards, so for messages only."""
+        return [self._reader.locate(row)[1] for row in self._last_rows.tolist()]
+
+    def last_indices(self) -> NDArray[np.int64]:
+        """Rows of the split's index of the samples of the last batch: int64 [N]."""
+        return self._last_rows.copy()
+
+    def close(self) -> None:
+        """End all threads and close all files. May be called more than once."""
+        self._finalizer()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _bounds(self, start: int) -> NDArray[np.int64]:
+        return batch_bounds(
+            self._order.length,
+            start=start,
+            global_batch=self.batch_size * self.world.size,
+            world_size=self.world.size,
+            drop_last=self.drop_last,
+        )
+
+    def _iterate(self, rendering: Rendering, plan: EpochPlan) -> Iterator[tuple[Tensor, Tensor]]:
+        sent: deque[tuple[Batch, Sent]] = deque()
+        bad = 0
+        try:
+            self._meter.begin()
+            for step in range(plan.steps):
+                ready = rendering.ready()
+                waited = -time.perf_counter()
+                while not sent or (len(sent) <= self._device.ahead and rendering.ready()):
+                    batch = rendering.take()
+                    if batch is None:
+                        break
+                    sent.append((batch, self._send(batch, plan)))
+                    del batch
+                waited += time.perf_counter()
+                batch, way = sent.popleft()
+                bad += self._account(batch, bad, plan)
+                images, labels = self._device.receive(way)
+                self._last_rows = batch.rows
+                last = step + 1 == plan.steps
+                self._received = (plan.number + 1, 0) if last else (plan.number, batch.end)
+                self._meter.delivered(
+                    images=len(batch.rows), waited=waited, ready=ready, bad=len(batch.bad)
+                )
+                del batch, way
+                yield images, labels
+                del images, labels
+        finally:
+            self._stop(rendering)
+
+    def _send(self, batch: Batch, plan: EpochPlan) -> Sent:
+        def finish(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            images, labels = apply(
+                plan.augment,
+                images,
+                labels,
+                batch.choices,
+                dtype=self.dtype,
+                num_classes=len(self.classes),
+            )
+            return self._transform(images, labels) if self._transform else (images, labels)
+
+        return self._device.send(batch.pixels, batch.labels, finish)
+
+    def _account(self, batch: Batch, before: int, plan: EpochPlan) -> int:
+        """Report bad samples, each once in the loader's life; stop where there are too many."""
+        for sample in batch.bad:
+            shard, key, offset = self._reader.locate(sample.row)
+            place = f"{shard}, sample {key}, offset {offset}"
+            if sample.row not in self._reported:
+                self._reported.add(sample.row)
+                what = "replaced" if self._order.kind != "index" else "left out"
+                _log.warning("%s: %s; %s", place, sample.reason, what)
+            before += 1
+            allowed = self.max_corrupt_fraction * self._order.length / self.world.size
+            if before > allowed:
+                raise TooManyCorruptError(
+                    f"{before} bad samples in epoch {plan.number}, max_corrupt_fraction"
+                    f" {self.max_corrupt_fraction:g} allows {int(allowed)}; the last is {place}:"
+                    f" {sample.reason}; check with `python -m fastload.verify`"
+                )
+        return len(batch.bad)
+
+    def _stop(self, only: Rendering | None = None) -> None:
+        for rendering in [only] if only else list(self._running):
+            if rendering in self._running:
+                self._running.remove(rendering)
+            rendering.close()
+
+
+def _end(running: list[Rendering], reader: Reader) -> None:
+    for rendering in running:
+        rendering.close()
+    running.clear()
+    reader.close()
+
+
+def make_order(
+    collection: Collection,
+    kind: OrderKind,
+    select: Select,
+    reweight: str | ArrayLike | None,
+    epoch_size: int | None,
+    *,
+    seed: int,
+) -> Order:
+    """The order of all epochs, from what the user asked for.
+
+    Raises:
+        ValueError: If an argument is out of range or does not fit the index.
+    """
+    rows = select.rows(collection)
+    labels = collection.index["label"][rows].astype(np.int64)
+    sources = collection.sources[rows]
+    expected = None
+    if not (reweight is None and epoch_size is None and select.proportions is None):
+        length = _at_least_one("epoch_size", len(rows) if epoch_size is None else epoch_size)
+        weights = _weights(reweight, labels, rows, len(collection.index))
+        expected = expectations(weights, length, sources=sources, proportions=select.proportions)
+    return Order(
+        kind=kind,
+        rows=rows,
+        groups=sources * len(collection.classes) + labels,
+        expected=expected,
+        shards=collection.index["shard"][rows],
+        seed=seed,
+    )
+
+
+def _weights(
+    reweight: str | ArrayLike | None,
+    labels: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    total: int,
+) -> NDArray[np.float64]:
+    if reweight is None:
+        return np.ones(len(rows))
+    if isinstance(reweight, str):
+        return class_weights(labels, reweight)
+    weights = np.asarray(reweight, np.float64)
+    if weights.shape != (total,):
+        raise ValueError(
+            f"reweight must have a weight for each of the {total} samples of the split, got shape"
+            f" {list(weights.shape)}"
+        )
+    return weights[rows]
+
+
+def _describe_sampling(order: Order) -> str:
+    """What two runs must share for their orders to be the same, besides data and seed."""
+    digest = hashlib.sha256(order.rows.tobytes())
+    digest.update(b"" if order.expected is None else order.expected.tobytes())
+    window = f" window {order.window}" if order.kind == "sequential" else ""
+    return f"{order.kind} {order.length} of {len(order.rows)}{window} {digest.hexdigest()[:16]}"
+
+
+def choose_backend(backend: str, device: torch.device) -> tuple[Renderer, str]:
+    """The back-end, and in one sentence why this one.
+
+    Raises:
+        BackendUnavailableError: If one that was asked for by name cannot run here.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend in ("dali", "dali-cpu"):
+        renderer = cpu_renderer("auto")
+        return renderer, f"{renderer.name}: DALI's graph is not built in yet, {device.type} is fed"
+    renderer = cpu_renderer(backend)
+    asked = "asked for" if backend != "auto" else "the fastest that runs here"
+    return renderer, f"{renderer.name}: {asked}"
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return int(value)
+
+
+def _corrupt_fraction(fraction: float | None, order: str) -> float:
+    if fraction is None:
+        return 0.0 if order == "index" else 0.01
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"max_corrupt_fraction must be in [0, 1], got {fraction}")
+    return fraction
+
+
+def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
+    if dtype != torch.uint8 and not dtype.is_floating_point:
+        raise ValueError(f"dtype must be torch.uint8 or a floating-point type, got {dtype}")
+    return dtype

@@ -1,0 +1,143 @@
+"""Small shard directories written with `tarfile`, independently of fastload's own writer."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fastload.index import SAMPLE, Manifest, Shard, Split, write_index, write_manifest
+from fastload.index import fingerprint as fingerprint_of
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image to be stored: its bytes as a JPEG, and its class."""
+
+    jpeg: bytes
+    label: int
+    height: int
+    width: int
+
+
+def flat_picture(number: int, label: int, *, height: int = 48, width: int = 64) -> Picture:
+    """An image of one colour, by which its number can be told: see `number_of`."""
+    pixels = np.full((height, width, 3), code_of(number), np.uint8)
+    return Picture(encode(pixels), label, height, width)
+
+
+def code_of(number: int) -> tuple[int, int, int]:
+    """A colour for each number in [0, 4096): steps of 16, which survive JPEG."""
+    red, green, blue = (8 + 16 * (number >> shift & 15) for shift in (8, 4, 0))
+    return red, green, blue
+
+
+def number_of(pixels: np.ndarray) -> int:
+    """The number of a picture from its middle pixel [3]; 0 to 4095."""
+    red, green, blue = (round((float(value) - 8) / 16) for value in pixels)
+    return (red << 8) + (green << 4) + blue
+
+
+def noisy_picture(seed: int, label: int, *, height: int, width: int, quality: int = 90) -> Picture:
+    """Smooth shapes with some noise, so that every box of it looks different."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = random.uniform(0.01, 0.1, (3, 2))
+    planes = [np.sin(rows * a + columns * b) for a, b in waves]
+    pixels = 127 + 100 * np.stack(planes, 2) + random.normal(0, 8, (height, width, 3))
+    return Picture(encode(np.clip(pixels, 0, 255).astype(np.uint8), quality), label, height, width)
+
+
+def encode(pixels: np.ndarray, quality: int = 90) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0)
+    return file.getvalue()
+
+
+def write_shards(
+    directory: Path,
+    splits: Mapping[str, Sequence[Picture]],
+    *,
+    classes: Sequence[str],
+    samples_per_shard: int = 10,
+) -> Path:
+    """Write a shard directory that `fastload.index` reads; keys are "000000", "000001" …"""
+    directory.mkdir(parents=True, exist_ok=True)
+    facts = {}
+    for split, pictures in splits.items():
+        shards, rows = [], []
+        for number, first in enumerate(range(0, len(pictures), samples_per_shard)):
+            path = directory / f"{split}-{number:06d}.tar"
+            members = list(enumerate(pictures[first : first + samples_per_shard], first))
+            offsets = write_tar(path, members)
+            rows += [
+                (number, offset, len(p.jpeg), p.label, p.height, p.width, zlib.crc32(p.jpeg))
+                for offset, (_, p) in zip(offsets, members, strict=True)
+            ]
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            shards.append(
+                Shard(
+                    name=path.name, bytes=path.stat().st_size, sha256=digest, samples=len(members)
+                )
+            )
+        counts = np.bincount([p.label for p in pictures], minlength=len(classes))
+        facts[split] = Split(
+            samples=len(pictures), class_counts=tuple(counts.tolist()), shards=tuple(shards)
+        )
+        write_index(directory, split, np.array(rows, SAMPLE))
+    manifest = Manifest(
+        classes=tuple(classes),
+        class_names=tuple(classes),
+        splits=facts,
+        options={},
+        stored={},
+        cleaning={},
+        fingerprint=fingerprint_of(tuple(classes), facts),
+        recipe="",
+    )
+    write_manifest(directory, manifest)
+    return directory
+
+
+def write_tar(path: Path, members: Sequence[tuple[int, Picture]]) -> list[int]:
+    """Write KEY.jpg and KEY.cls for each; where the bytes of each image begin."""
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, picture in members:
+            for name, data in (
+                (f"{number:06d}.jpg", picture.jpeg),
+                (f"{number:06d}.cls", str(picture.label).encode()),
+            ):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    with tarfile.open(path) as tar:
+        return [member.offset_data for member in tar if member.name.endswith(".jpg")]
+
+
+def numbered(directory: Path, counts: dict[str, int], *, classes: int = 3, **options) -> Path:
+    """Shards of flat pictures numbered from 0 in each split; the class is number % classes."""
+    splits = {
+        split: [flat_picture(number, number % classes) for number in range(count)]
+        for split, count in counts.items()
+    }
+    names = [f"class {i}" for i in range(classes)]
+    return write_shards(directory, splits, classes=names, **options)
+
+
+def flip_bit(shard: Path, offset: int) -> None:
+    """Damage one byte of a file, in place, keeping its time stamps."""
+    status = shard.stat()
+    with shard.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
