@@ -25,6 +25,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,6 +152,13 @@ class Batch:
 Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 
 
+class Memory(Protocol):
+    """Where the pixels of a batch go: `Buffers`, or a GPU's memory for what is rendered there."""
+
+    def take(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """uint8 of `shape`, C-contiguous, contents unspecified."""
+
+
 class Buffers:
     """Memory for batches, used again as soon as the caller has dropped what he was given.
 
@@ -217,6 +225,7 @@ class Rendering:
         renderer: Bytes to pixels.
         buffers: Where the pixels go.
         num_threads: Workers, at least 1.
+        chunk: Samples that are rendered at a time; as suits the workers when None.
         replace_bad: Replace bad samples; otherwise leave them out.
         timeout_seconds: How long one batch may be waited for.
     """
@@ -226,16 +235,17 @@ class Rendering:
         plan: EpochPlan,
         reader: Reader,
         renderer: Renderer,
-        buffers: Buffers,
+        buffers: Memory,
         *,
         num_threads: int,
+        chunk: int | None = None,
         replace_bad: bool,
         timeout_seconds: float,
     ) -> None:
         self._plan, self._reader, self._renderer, self._buffers = plan, reader, renderer, buffers
         self._replace_bad, self._timeout = replace_bad, timeout_seconds
         largest = max(1, int(np.diff(plan.bounds).max(initial=1)) // plan.world.size)
-        self._chunk = min(CHUNK, math.ceil(largest / num_threads))
+        self._chunk = chunk or min(CHUNK, math.ceil(largest / num_threads))
         self._depth = READY_BATCHES + math.ceil(num_threads * self._chunk / largest)
         self._process = os.getpid()
         # Reentrant, since a finalizer may call close() in a thread that holds it.

@@ -25,12 +25,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from fastload import dali
 from fastload import world as worlds
 from fastload.augment import Augment, apply
-from fastload.batch import READY_BATCHES, Batch, Buffers, EpochPlan, Rendering
+from fastload.batch import READY_BATCHES, Batch, Buffers, EpochPlan, Memory, Rendering
+from fastload.dali import GPU_WORKERS, DaliRenderer, GpuMemory
 from fastload.decode import Renderer, cpu_renderer
-from fastload.device import Sent, device_for
-from fastload.errors import StateMismatchError, TooManyCorruptError
+from fastload.device import Device, Sent, device_for
+from fastload.errors import BackendUnavailableError, StateMismatchError, TooManyCorruptError
 from fastload.reader import Collection, Reader, open_collection
 from fastload.sampler import Order, OrderKind, batch_bounds, class_weights, expectations
 from fastload.stats import Meter, Stats
@@ -184,19 +186,20 @@ class Loader:
                 f"an epoch of {self._order.length} samples has no batch of {self.batch_size} on"
                 f" each of {self.world.size} ranks; lower batch_size, or set drop_last=False"
             )
-        renderer, reason = choose_backend(backend, torch.device(device))
-        self._renderer, self.backend, self.backend_reason = renderer, renderer.name, reason
         self.device = torch.device(device)
-        self._device = device_for(self.device)
+        self._backend = choose_backend(backend, self.device, num_threads=self.num_threads)
+        self.backend, self.backend_reason = self._backend.renderer.name, self._backend.reason
+        self._device = self._backend.device
         self._reader = Reader(collection)
-        self._buffers = Buffers(self._device.allocate, keep=READY_BATCHES + 2)
         self._meter = Meter()
         self._next = self._received = (0, 0)
         self._last_rows = np.zeros(0, np.int64)
         self._reported: set[int] = set()
         # Shared with the finalizer, which must not hold the loader itself.
         self._running: list[Rendering] = []
-        self._finalizer = weakref.finalize(self, _end, self._running, self._reader)
+        self._finalizer = weakref.finalize(
+            self, _end, self._running, self._reader, self._backend.renderer
+        )
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same on every rank."""
@@ -228,9 +231,10 @@ class Loader:
         rendering = Rendering(
             plan,
             self._reader,
-            self._renderer,
-            self._buffers,
-            num_threads=self.num_threads,
+            self._backend.renderer,
+            self._backend.memory,
+            num_threads=self._backend.num_threads,
+            chunk=self.batch_size if self._backend.whole_batches else None,
             replace_bad=self._order.kind != "index",
             timeout_seconds=self._timeout,
         )
@@ -405,11 +409,13 @@ class Loader:
             rendering.close()
 
 
-def _end(running: list[Rendering], reader: Reader) -> None:
+def _end(running: list[Rendering], reader: Reader, renderer: Renderer) -> None:
     for rendering in running:
         rendering.close()
     running.clear()
     reader.close()
+    if isinstance(renderer, DaliRenderer):
+        renderer.close()
 
 
 def make_order(
@@ -471,20 +477,71 @@ def _describe_sampling(order: Order) -> str:
     return f"{order.kind} {order.length} of {len(order.rows)}{window} {digest.hexdigest()[:16]}"
 
 
-def choose_backend(backend: str, device: torch.device) -> tuple[Renderer, str]:
-    """The back-end, and in one sentence why this one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """What renders, and what its batches need on their way.
+
+    Attributes:
+        renderer: Bytes to pixels.
+        reason: In one sentence which one it is, and why.
+        memory: Where the pixels go.
+        device: The way from there to the caller.
+        num_threads: That render at a time.
+        whole_batches: Whether it wants a batch at a time, rather than small chunks of it.
+    """
+
+    renderer: Renderer
+    reason: str
+    memory: Memory
+    device: Device | GpuMemory
+    num_threads: int
+    whole_batches: bool = False
+
+
+def choose_backend(name: str, device: torch.device, *, num_threads: int) -> Backend:
+    """The back-end of that name. `dali` gives way to the fastest on the CPU, and says why.
 
     Raises:
-        BackendUnavailableError: If one that was asked for by name cannot run here.
+        BackendUnavailableError: If another that was asked for by name cannot run here.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    if backend in ("dali", "dali-cpu"):
-        renderer = cpu_renderer("auto")
-        return renderer, f"{renderer.name}: DALI's graph is not built in yet, {device.type} is fed"
-    renderer = cpu_renderer(backend)
-    asked = "asked for" if backend != "auto" else "the fastest that runs here"
-    return renderer, f"{renderer.name}: {asked}"
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    why = "asked for"
+    if name == "auto":
+        why = "the fastest that runs here"
+    if name == "dali":
+        try:
+            return _on_the_gpu(device, num_threads)
+        except BackendUnavailableError as error:
+            name, why = "auto", f"dali cannot run, {error}"
+            _log.warning("%s; the fastest back-end on the CPU takes over", why)
+    renderer = DaliRenderer() if name == "dali-cpu" else cpu_renderer(name)
+    way = device_for(device)
+    return Backend(
+        renderer=renderer,
+        reason=f"{renderer.name}: {why}",
+        memory=Buffers(way.allocate, keep=READY_BATCHES + 2),
+        device=way,
+        num_threads=num_threads,
+    )
+
+
+def _on_the_gpu(device: torch.device, num_threads: int) -> Backend:
+    if device.type != "cuda":
+        raise BackendUnavailableError(f"it renders on a GPU, and the device is {device}")
+    reason = dali.why_unavailable(device=device.index or 0)
+    if reason:
+        raise BackendUnavailableError(reason)
+    memory = GpuMemory(device)
+    workers = min(GPU_WORKERS, num_threads)
+    return Backend(
+        renderer=DaliRenderer(num_threads=num_threads // workers, memory=memory),
+        reason=f"dali: asked for, and {torch.cuda.get_device_name(device)} runs it",
+        memory=memory,
+        device=memory,
+        num_threads=workers,
+        whole_batches=True,
+    )
 
 
 def usable_cores() -> int:

@@ -10,6 +10,7 @@ import io
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fastload import dali, native
-from fastload.dali import DaliRenderer, GraphOptions, RenderGraph, define_graph, slice_batch
+from fastload.dali import (
+    DaliRenderer,
+    GpuMemory,
+    GraphOptions,
+    RenderGraph,
+    define_graph,
+    slice_batch,
+)
 from fastload.decode import LibjpegRenderer, cpu_renderer
 from fastload.errors import BackendUnavailableError
 from fastload.jpeg import Encoded
@@ -65,23 +73,34 @@ def crops(count: int, *, seed: int = 0) -> tuple[Encoded, NDArray[np.int32], NDA
     return Encoded.join(images), np.array(boxes, np.int32), np.arange(count) % 2 == 1
 
 
-def render(
-    options: GraphOptions,
-    batch: tuple[Encoded, NDArray[np.int32], NDArray[np.bool_]],
-    graph: RenderGraph | None = None,
+def run(
+    options: GraphOptions, batch: tuple[Encoded, NDArray[np.int32], NDArray[np.bool_]]
 ) -> NDArray[Any]:
     """One batch through a graph, as NumPy, wherever the graph runs."""
-    graph = graph or RenderGraph(options)
+    stream = None if options.device is None else torch.cuda.current_stream(options.device)
     slices = slice_batch(*batch)
     assert slices is not None
-    graph.submit(slices)
-    return to_numpy(graph.collect())
-
-
-def to_numpy(pixels: Any) -> NDArray[Any]:
-    assert pixels is not None
+    pixels = RenderGraph(options, stream=stream).run(slices)
     array: NDArray[Any] = torch.utils.dlpack.from_dlpack(pixels).cpu().numpy()
     return array
+
+
+def render(
+    renderer: DaliRenderer,
+    batch: tuple[Encoded, NDArray[np.int32], NDArray[np.bool_]],
+    size: int,
+    memory: GpuMemory | None = None,
+) -> tuple[NDArray[np.uint8], dict[int, str]]:
+    """One batch through a renderer, and what failed."""
+    shape = (len(batch[0]), size, size, 3)
+    out: Any = np.zeros(shape, np.uint8) if memory is None else memory.take(shape)
+    failures = renderer.render(*batch, out)
+    return (out if memory is None else out.cpu().numpy()), failures
+
+
+def renderer_on(device: int | None) -> tuple[DaliRenderer, GpuMemory | None]:
+    memory = None if device is None else GpuMemory(torch.device("cuda", device))
+    return DaliRenderer(memory=memory, fallback=LibjpegRenderer()), memory
 
 
 def reference(
@@ -104,7 +123,7 @@ def differences(pixels: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float6
 @pytest.mark.parametrize("size", [64, 224])
 def test_its_pixels_are_those_of_the_cpu_back_ends(name: str, size: int, device: int | None):
     batch = crops(36)
-    pixels = render(GraphOptions(size=size, batch_size=36, device=device), batch)
+    pixels = run(GraphOptions(size=size, batch_size=36, device=device), batch)
     assert pixels.shape == (36, size, size, 3)
     assert pixels.dtype == np.uint8
     assert differences(pixels, reference(batch, size, name)).max() <= 1
@@ -118,7 +137,7 @@ def test_the_pixels_are_not_shifted(device: int | None):
     Image.fromarray(np.stack([ramp] * 3, -1)).save(jpeg, "JPEG", quality=98, subsampling="4:4:4")
     boxes = np.array([(0, 0, 120, 120), (7, 13, 90, 101), (20, 5, 60, 60)], np.int32)
     batch = (Encoded.join([jpeg.getvalue()] * 3), boxes, np.zeros(3, np.bool_))
-    pixels = render(GraphOptions(size=60, batch_size=3, device=device), batch).astype(np.float64)
+    pixels = run(GraphOptions(size=60, batch_size=3, device=device), batch).astype(np.float64)
     for square, (top, left, tall, wide) in zip(pixels, boxes.tolist(), strict=True):
         centre = top + left + (tall - 1) / 2 + (wide - 1) / 2
         assert square.mean() == pytest.approx(centre, abs=0.2)
@@ -130,8 +149,8 @@ def test_the_pixels_are_not_shifted(device: int | None):
 def test_a_flip_mirrors_left_and_right(device: int | None):
     encoded, boxes, flips = crops(8)
     options = GraphOptions(size=48, batch_size=8, device=device)
-    as_asked = render(options, (encoded, boxes, flips))
-    other_way = render(options, (encoded, boxes, ~flips))
+    as_asked = run(options, (encoded, boxes, flips))
+    other_way = run(options, (encoded, boxes, ~flips))
     assert (as_asked == other_way[:, :, ::-1]).all()
     assert (as_asked != other_way).any()
 
@@ -142,70 +161,10 @@ def test_a_float_type_is_normalised(dtype: str, device: int | None):
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     batch = crops(8)
     options = GraphOptions(size=64, batch_size=8, device=device, dtype=dtype, mean=mean, std=std)
-    pixels = render(options, batch)
+    pixels = run(options, batch)
     expected = (reference(batch, 64) / 255 - np.array(mean)) / np.array(std)
     assert pixels.dtype == np.dtype(dtype)
     assert differences(pixels, expected).max() <= 1 / 255 / min(std)
-
-
-@on_each_device
-def test_batches_come_back_in_order_and_stay_the_caller_s(device: int | None):
-    batches = [crops(4, seed=seed) for seed in range(5)]
-    graph = RenderGraph(GraphOptions(size=32, batch_size=4, device=device))
-    for batch in batches:
-        graph.submit(slice_batch(*batch))
-    assert len(graph) == 5
-    kept = [graph.collect() for _ in batches]
-    assert len(graph) == 0
-    for batch, pixels in zip(batches, kept, strict=True):
-        assert differences(to_numpy(pixels), reference(batch, 32)).max() <= 1
-
-
-@on_each_device
-@pytest.mark.parametrize("poisoned", [0, 1, 3, 4])
-def test_an_image_that_ends_the_pipeline_costs_its_own_batch_only(
-    poisoned: int, device: int | None
-):
-    batches = [crops(4, seed=seed) for seed in range(5)]
-    graph = RenderGraph(GraphOptions(size=32, batch_size=4, device=device))
-    for index, batch in enumerate(batches):
-        slices = slice_batch(*batch)
-        assert slices is not None
-        if index == poisoned:
-            slices.images[2] = np.frombuffer(b"GIF89a, not a JPEG", np.uint8)
-        graph.submit(slices)
-    results = [graph.collect() for _ in batches]
-    assert [index for index, pixels in enumerate(results) if pixels is None] == [poisoned]
-    assert graph.rebuilds >= 1
-    for index, batch in enumerate(batches):
-        if index != poisoned:
-            assert differences(to_numpy(results[index]), reference(batch, 32)).max() <= 1
-    again = render(graph.options, batches[0], graph)
-    assert differences(again, reference(batches[0], 32)).max() <= 1
-
-
-@needs_dali
-def test_a_batch_without_slices_keeps_its_place():
-    batches = [crops(2, seed=seed) for seed in range(2)]
-    graph = RenderGraph(GraphOptions(size=32, batch_size=2))
-    for slices in (slice_batch(*batches[0]), None, slice_batch(*batches[1])):
-        graph.submit(slices)
-    assert [graph.collect() is None for _ in range(3)] == [False, True, False]
-    assert graph.rebuilds == 0
-
-
-@needs_dali
-def test_collecting_from_nothing_is_an_index_error():
-    graph = RenderGraph(GraphOptions(size=32, batch_size=2))
-    with pytest.raises(IndexError):
-        graph.collect()
-
-
-@needs_dali
-def test_a_batch_larger_than_the_graph_is_refused():
-    graph = RenderGraph(GraphOptions(size=32, batch_size=2))
-    with pytest.raises(ValueError, match="at most 2 images, got 3"):
-        graph.submit(slice_batch(*crops(3)))
 
 
 def broken_files() -> dict[str, bytes]:
@@ -222,35 +181,97 @@ def broken_files() -> dict[str, bytes]:
     }
 
 
-@needs_dali
+@on_each_device
 @pytest.mark.parametrize("kind", list(broken_files()))
-def test_a_planted_corrupt_file_is_named_and_the_rest_is_rendered(kind: str):
+def test_a_planted_corrupt_file_is_named_and_the_rest_is_rendered(kind: str, device: int | None):
     sound = encode(photograph(120, 160), "4:2:0", 10)
     boxes = np.array([(20, 30, 80, 100)] * 5, np.int32)
     flips = np.zeros(5, np.bool_)
-    renderer = DaliRenderer(fallback=LibjpegRenderer())
-    expected = reference((Encoded.join([sound] * 5), boxes, flips), 32)
+    renderer, memory = renderer_on(device)
+    good = (Encoded.join([sound] * 5), boxes, flips)
+    planted = (Encoded.join([sound, sound, broken_files()[kind], sound, sound]), boxes, flips)
+    expected = reference(good, 32)
     for _ in range(2):
-        out = np.zeros((5, 32, 32, 3), np.uint8)
-        files = [sound, sound, broken_files()[kind], sound, sound]
-        failures = renderer.render(Encoded.join(files), boxes, flips, out)
+        out, failures = render(renderer, planted, 32, memory)
         assert list(failures) == ([] if kind == "GIF" else [2])
         assert all(failures.values())
         others = [0, 1, 3, 4]
         assert differences(out[others], expected[others]).max() <= 1
-    assert renderer.render(Encoded.join([sound] * 5), boxes, flips, out) == {}
+    out, failures = render(renderer, good, 32, memory)
+    assert failures == {}
     assert differences(out, expected).max() <= 1
+    # What no slice can be made of never reaches DALI; the rest ends its pipeline.
     assert renderer.rebuilds == (2 if kind == "no Huffman tables" else 0)
 
 
-@needs_dali
-def test_one_renderer_serves_chunks_and_sizes_of_any_number():
-    renderer = DaliRenderer(fallback=LibjpegRenderer())
+@on_each_device
+def test_batches_of_many_threads_do_not_mix_and_one_poisoned_batch_spoils_no_other(
+    device: int | None,
+):
+    renderer, memory = renderer_on(device)
+    batches = [crops(6, seed=seed) for seed in range(12)]
+    poisoned = broken_files()["no Huffman tables"]
+    for index in (3, 7):
+        encoded, boxes, flips = batches[index]
+        files = [poisoned, *(bytes(encoded[place]) for place in range(1, 6))]
+        batches[index] = (Encoded.join(files), np.minimum(boxes, 40), flips)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda batch: render(renderer, batch, 32, memory), batches))
+    for index, (out, failures) in enumerate(results):
+        assert list(failures) == ([0] if index in (3, 7) else [])
+        first = len(failures)
+        encoded, boxes, flips = batches[index]
+        part = Encoded(encoded.buffer, encoded.starts[first:], encoded.sizes[first:])
+        expected = reference((part, boxes[first:], flips[first:]), 32)
+        assert differences(out[first:], expected).max() <= 1
+    assert renderer.rebuilds == 2
+
+
+@on_each_device
+def test_one_renderer_serves_chunks_and_sizes_of_any_number(device: int | None):
+    renderer, memory = renderer_on(device)
     for count, size in ((3, 32), (8, 32), (2, 32), (2, 64), (8, 48)):
         batch = crops(count, seed=count)
-        out = np.zeros((count, size, size, 3), np.uint8)
-        assert renderer.render(*batch, out) == {}
+        out, failures = render(renderer, batch, size, memory)
+        assert failures == {}
         assert differences(out, reference(batch, size)).max() <= 1
+    renderer.close()
+    assert render(renderer, batch, size, memory)[1] == {}
+
+
+@on_each_device
+def test_a_batch_with_too_many_pixels_goes_through_in_parts(
+    monkeypatch: pytest.MonkeyPatch, device: int | None
+):
+    batch = crops(12)
+    slices = slice_batch(*batch)
+    assert slices is not None
+    assert slices.parts() == [slice(0, 12)]
+    limit = int(slices.decoded_bytes.max()) + 1
+    monkeypatch.setattr(dali, "PART_BYTES", limit)
+    parts = slices.parts()
+    assert 2 < len(parts) < 12
+    assert [index for part in parts for index in range(12)[part]] == list(range(12))
+    assert all(slices.decoded_bytes[part].sum() <= limit for part in parts)
+    renderer, memory = renderer_on(device)
+    out, _ = render(renderer, batch, 48, memory)
+    assert differences(out, reference(batch, 48)).max() <= 1
+    monkeypatch.setattr(dali, "PART_BYTES", 1)
+    assert len(slices.parts()) == 12
+
+
+@needs_dali
+def test_when_a_graph_cannot_be_built_again_the_cpu_back_end_does_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    renderer = DaliRenderer(fallback=LibjpegRenderer())
+    batch = crops(4)
+    monkeypatch.setattr(dali, "MINIMUM_VERSION", (999, 0))  # the next graph is refused
+    with pytest.warns(RuntimeWarning, match="can run no more .*too old.*: libjpeg does the rest"):
+        out, failures = render(renderer, batch, 32)
+    assert failures == {}
+    assert (out == reference(batch, 32)).all()
+    assert render(renderer, batch, 32)[1] == {}  # and says so once
 
 
 @needs_dali
@@ -265,8 +286,8 @@ def test_a_whole_file_is_sent_where_it_cannot_be_sliced_and_less_where_it_can():
     assert whole.images[0].tobytes() == plain
     assert len(slices.images[0]) < len(sliceable) / 3
     height, width = simplejpeg.decode_jpeg_header(slices.images[0].tobytes())[:2]
-    assert slices.decoded_bytes == 3 * (height * width + 50 * 70)
-    assert whole.decoded_bytes == 3 * (160 * 320 + 50 * 70)
+    assert slices.decoded_bytes.tolist() == [3 * (height * width + 50 * 70)]
+    assert whole.decoded_bytes.tolist() == [3 * (160 * 320 + 50 * 70)]
 
 
 # The GPU graph's definition, checked without a GPU.
@@ -478,43 +499,32 @@ def test_an_operator_that_fails_to_build_is_a_reason_not_a_crash(monkeypatch: py
 
 @pytest.mark.gpu
 @needs_gpu
-def test_the_pixels_stay_on_the_gpu():
-    graph = RenderGraph(GraphOptions(size=224, batch_size=16, device=0))
-    graph.submit(slice_batch(*crops(16)))
-    pixels = torch.utils.dlpack.from_dlpack(graph.collect(torch.cuda.current_stream()))
-    assert pixels.device == torch.device("cuda", 0)
-    assert pixels.permute(0, 3, 1, 2).is_contiguous(memory_format=torch.channels_last)
+def test_the_pixels_never_leave_the_gpu():
+    memory = GpuMemory(torch.device("cuda", 0))
+    renderer = DaliRenderer(memory=memory)
+    out = memory.take((16, 224, 224, 3))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        assert renderer.render(*crops(16), out) == {}
+    copied = [event.key for event in profile.key_averages() if "DtoH" in event.key]
+    assert not copied
+    sent = memory.send(out, np.arange(16), lambda images, labels: (images, labels))
+    images, labels = memory.receive(sent)
+    assert images.device == labels.device == torch.device("cuda", 0)
+    assert images.data_ptr() == out.data_ptr()
+    assert images.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.gpu
 @needs_gpu
-def test_the_memory_of_two_graphs_is_bounded_and_given_back():
+def test_the_memory_of_train_and_eval_together_is_bounded_and_given_back():
+    DaliRenderer(memory=GpuMemory(torch.device("cuda", 0))).close()  # contexts, kernels: once
     before = torch.cuda.mem_get_info()[0]
-    graphs = [RenderGraph(GraphOptions(size=224, batch_size=64, device=0)) for _ in range(2)]
-    for seed in range(20):
-        for graph in graphs:
-            slices = slice_batch(*crops(64, seed=seed))
-            while len(graph) == 3 or not graph.has_room(slices):
-                graph.collect()
-            graph.submit(slices)
-    assert before - torch.cuda.mem_get_info()[0] < 2 * dali.DEVICE_BYTES
-    for graph in graphs:
-        graph.close()
-    assert before - torch.cuda.mem_get_info()[0] < 300 << 20  # contexts of nvJPEG and DALI
-
-
-@needs_dali
-def test_a_batch_that_does_not_fit_the_gpu_waits_or_goes_to_the_cpu(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    slices = slice_batch(*crops(4))
-    assert slices is not None
-    graph = RenderGraph(GraphOptions(size=32, batch_size=4))
-    assert graph.has_room(slices)
-    graph.submit(slices)
-    assert graph.has_room(slices)
-    monkeypatch.setattr(dali, "DEVICE_BYTES", 2 * slices.decoded_bytes - 1)
-    assert not graph.has_room(slices)
-    assert graph.has_room(None)
-    assert graph.collect() is not None
-    assert graph.has_room(slices)
+    pairs = [renderer_on(0) for _ in ("train", "eval")]
+    for seed in range(10):
+        for renderer, memory in pairs:
+            render(renderer, crops(64, seed=seed), 224, memory)
+    assert before - torch.cuda.mem_get_info()[0] < 2 * 2 * dali.PART_BYTES
+    for renderer, _ in pairs:
+        renderer.close()
+    torch.cuda.empty_cache()
+    assert before - torch.cuda.mem_get_info()[0] < 128 << 20
