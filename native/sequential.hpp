@@ -113,8 +113,9 @@ struct ScanTables {
 };
 
 // Read one block: its DC difference, and a token for each AC symbol.
-inline Status read_block(BitReader& reader, const TokenTable& dc, const TokenTable& ac,
-                         Token ac_key, int* difference, Token** out) {
+inline Status read_block(BitReader& shared, const TokenTable& dc, const TokenTable& ac, Token ac_key,
+                         int* difference, Token** out) {
+    BitReader reader = shared;  // kept in registers
     reader.refill();
     TokenEntry entry = dc.find(reader.window);
     if (__builtin_expect(entry.code_length == 0, 0)) return dc.why(reader.window);
@@ -127,13 +128,17 @@ inline Status read_block(BitReader& reader, const TokenTable& dc, const TokenTab
         for (int i = 0; i < 2 && k < 63; i++) {  // two symbols are at most 2 * (16 + 10) bits
             entry = ac.find(reader.window);
             if (__builtin_expect(entry.code_length == 0, 0)) return ac.why(reader.window);
-            reader.skip(entry.code_length);
-            const int size = entry.symbol & 15;
-            *token++ = ac_key | entry.symbol | reader.take(size) << kExtraShift;
+            // The next look-up waits for nothing but `total_length`.
+            const uint64_t behind = reader.window << entry.code_length;
+            reader.skip(entry.total_length);
+            *token++ = ac_key | entry.symbol |
+                       static_cast<uint32_t>(behind >> 1 >> (63 - (entry.symbol & 15)))
+                           << kExtraShift;
             k += entry.advance;
         }
     }
     *out = token;
+    shared = reader;
     return k > 63 && k < kBlockEnd ? kCoefficientOverrun : kOk;
 }
 
@@ -175,7 +180,7 @@ inline Status read_sequential(const Header& header, const Visit& visit, const Sc
                 const int dc = predicted[part] += difference;
                 const int change = dc - written[part];
                 const int size = category(change);
-                if (dc < -kMostDc || dc > kMostDc || size > kMostDcCategory)
+                if (dc < -kMostDc || dc > kMostDc || (keep && size > kMostDcCategory))
                     return kCoefficientRange;
                 written[part] = dc;
                 *dc_token = make_token(chroma, size, extra_bits(change, size));

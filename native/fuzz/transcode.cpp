@@ -1,0 +1,28 @@
+// Fuzzes fl_transcode. What it writes is whole, and transcoding it again changes nothing: this
+// shows that the bytes written stand for the tokens that were read.
+#include <cstdlib>
+#include <cstring>
+
+#include "../check.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+    if (size < 3) return 0;
+    // The last byte chooses; behind EOI it belongs to nothing.
+    const uint8_t choice = data[size - 1];
+    const int pixels[] = {0, 8, 64, 500}, limits[] = {16, 12, 11, 8};
+    const fl::TranscodeOptions options = {pixels[choice & 3], limits[choice >> 2 & 3],
+                                          (choice & 16) != 0};
+    fl::Facts first, second, checked;
+    const int status = fl::transcode_file(data, size, options, fl::workspace(), &first);
+    const int whole = fl::check(data, size, fl::workspace(), &checked);
+    if (status == fl::kOk && whole != fl::kOk) std::abort();
+    if (fl::is_corrupt(status) && !fl::is_corrupt(whole)) std::abort();
+    if (status != fl::kOk) return 0;
+    if (fl::transcode_file(first.bytes, first.size, options, fl::workspace(), &second))
+        std::abort();
+    if (first.size != second.size || std::memcmp(first.bytes, second.bytes, first.size))
+        std::abort();
+    std::free(first.bytes);
+    std::free(second.bytes);
+    return 0;
+}
