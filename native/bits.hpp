@@ -1,7 +1,8 @@
 // Entropy-coded bytes: the way from stuffed bytes between markers (T.81 B.1.1.5) to bits.
 //
-// `next_marker` finds where an interval ends; `unstuff` copies it without its stuffed zeros and puts
-// kBitPadding zero bytes behind it; BitReader then refills eight bytes at a time without a branch.
+// `next_marker` finds where an interval ends; `unstuff` copies it without its stuffed zeros and
+// puts kBitPadding zero bytes behind it; BitReader then refills eight bytes at a time without a
+// branch.
 #pragma once
 
 #include <cstddef>
@@ -27,9 +28,12 @@ inline const uint8_t* next_marker(const uint8_t* at, const uint8_t* end) {
     while (at < end) {
         at = static_cast<const uint8_t*>(std::memchr(at, 0xFF, end - at));
         if (at == nullptr || end - at < 2) return end;
-        if (at[1] == 0) at += 2;
-        else if (at[1] == 0xFF) at += 1;
-        else return at;
+        if (at[1] == 0)
+            at += 2;
+        else if (at[1] == 0xFF)
+            at += 1;
+        else
+            return at;
     }
     return end;
 }
@@ -56,18 +60,19 @@ inline size_t unstuff(const uint8_t* begin, const uint8_t* end, uint8_t* out) {
     return out - start;
 }
 
-// Reads bits, most significant first, from unstuffed bytes with kBitPadding behind them. Reading past
-// the end is safe and yields zeros; `bits_left` then is negative and stays so.
+// Reads bits, most significant first, from unstuffed bytes with kBitPadding behind them. Reading
+// past the end is safe and yields zeros; `bits_left` then is negative and stays so.
 struct BitReader {
-    uint64_t window = 0;          // the next bits, from the top
-    int count = 0;                // how many of them are real
+    uint64_t window = 0;  // the next bits, from the top
+    int count = 0;        // how many of them are real
     const uint8_t* next = nullptr;
     const uint8_t* end = nullptr;
 
     BitReader() = default;
     BitReader(const uint8_t* data, size_t size) : next(data), end(data + size) {}
 
-    // At least 56 bits afterwards. (Giesen, "Reading bits in far too many ways", part 2, variant 4.)
+    // At least 56 bits afterwards. (Giesen, "Reading bits in far too many ways", part 2,
+    // variant 4.)
     void refill() {
         window |= load_big64(next) >> count;
         next += (63 - count) >> 3;
@@ -75,7 +80,9 @@ struct BitReader {
         // A sound interval never needs to stand more than 7 bytes behind its end.
         if (next > end + 8) next = end + 8;
     }
-    unsigned peek(int n) const { return static_cast<unsigned>(window >> (64 - n)); }  // n in [1, 32]
+    unsigned peek(int n) const {
+        return static_cast<unsigned>(window >> (64 - n));
+    }  // n in [1, 32]
     void skip(int n) {
         window <<= n;
         count -= n;

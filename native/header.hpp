@@ -2,8 +2,8 @@
 //
 // `read_to_scan` walks the segments up to and including the next SOS. Called again with the cursor
 // behind that scan's entropy-coded data, it reads the tables between scans and the next SOS, so the
-// same code serves sequential and progressive files. Every read is bounds-checked here; whoever holds
-// a Header may rely on the ranges written beside its fields.
+// same code serves sequential and progressive files. Every read is bounds-checked here; whoever
+// holds a Header may rely on the ranges written beside its fields.
 #pragma once
 
 #include <cstddef>
@@ -15,72 +15,87 @@
 namespace fl {
 
 // Zigzag position -> natural (row-major) position, T.81 figure A.6.
-constexpr uint8_t kZigzag[64] = {
-    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,   //
-    12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28,  //
-    35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,  //
-    58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
+constexpr uint8_t kZigzag[64] = {0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,   //
+                                 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28,  //
+                                 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,  //
+                                 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
 
 enum Marker : uint8_t {
-    kSOF0 = 0xC0, kSOF1 = 0xC1, kSOF2 = 0xC2, kDHT = 0xC4, kJPG = 0xC8, kDAC = 0xCC, kSOF15 = 0xCF,
-    kRST0 = 0xD0, kRST7 = 0xD7, kSOI = 0xD8, kEOI = 0xD9, kSOS = 0xDA, kDQT = 0xDB, kDNL = 0xDC,
-    kDRI = 0xDD, kAPP0 = 0xE0, kAPP1 = 0xE1, kAPP14 = 0xEE, kTEM = 0x01,
+    kSOF0 = 0xC0,
+    kSOF1 = 0xC1,
+    kSOF2 = 0xC2,
+    kDHT = 0xC4,
+    kJPG = 0xC8,
+    kDAC = 0xCC,
+    kSOF15 = 0xCF,
+    kRST0 = 0xD0,
+    kRST7 = 0xD7,
+    kSOI = 0xD8,
+    kEOI = 0xD9,
+    kSOS = 0xDA,
+    kDQT = 0xDB,
+    kDNL = 0xDC,
+    kDRI = 0xDD,
+    kAPP0 = 0xE0,
+    kAPP1 = 0xE1,
+    kAPP14 = 0xEE,
+    kTEM = 0x01,
 };
 
 struct QuantTable {
     uint16_t values[64];  // natural order
     bool defined;
-    bool sixteen_bit;     // Pq = 1
+    bool sixteen_bit;  // Pq = 1
 };
 
-struct HuffmanSpec {      // as in DHT: BITS and HUFFVAL
-    uint8_t counts[17];   // counts[length], length in [1, 16]; their sum is `total`
+struct HuffmanSpec {     // as in DHT: BITS and HUFFVAL
+    uint8_t counts[17];  // counts[length], length in [1, 16]; their sum is `total`
     uint8_t symbols[256];
-    int total;            // in [0, 256]
+    int total;  // in [0, 256]
     bool defined;
 };
 
 struct Component {
     uint8_t id;
-    uint8_t h, v;         // sampling factors in [1, 4]
-    uint8_t quant;        // in [0, 4)
+    uint8_t h, v;   // sampling factors in [1, 4]
+    uint8_t quant;  // in [0, 4)
 };
 
 struct Frame {
-    uint8_t marker;       // kSOF0..kSOF15; 0 until one was read
+    uint8_t marker;  // kSOF0..kSOF15; 0 until one was read
     uint8_t precision;
-    int height, width;    // width in [1, 65535]; height in [0, 65535], 0 = stated later by DNL
-    int num_components;   // in [1, 4]
+    int height, width;   // width in [1, 65535]; height in [0, 65535], 0 = stated later by DNL
+    int num_components;  // in [1, 4]
     Component components[4];
     int max_h, max_v;
 };
 
 struct ScanComponent {
-    uint8_t component;    // index into Frame::components
-    uint8_t dc, ac;       // Huffman tables, in [0, 4)
+    uint8_t component;  // index into Frame::components
+    uint8_t dc, ac;     // Huffman tables, in [0, 4)
 };
 
 struct Scan {
-    int num_components;   // in [1, 4]
+    int num_components;  // in [1, 4]
     ScanComponent components[4];
-    uint8_t spectral_start, spectral_end;        // Ss, Se as written; ranges are the decoder's business
+    uint8_t spectral_start, spectral_end;  // Ss, Se as written; ranges are the decoder's business
     uint8_t approximation_high, approximation_low;
-    size_t header_offset; // of the SOS marker
-    size_t data_offset;   // first entropy-coded byte; may equal the size of the file
+    size_t header_offset;  // of the SOS marker
+    size_t data_offset;    // first entropy-coded byte; may equal the size of the file
 };
 
 struct Header {
     Frame frame;
-    Scan scan;            // the last one read
+    Scan scan;  // the last one read
     QuantTable quant[4];
     HuffmanSpec dc[4], ac[4];
-    int restart_interval; // MCUs, 0 = none; in [0, 65535]
-    int num_scans;        // read so far
+    int restart_interval;  // MCUs, 0 = none; in [0, 65535]
+    int num_scans;         // read so far
     bool jfif;
     bool adobe;
     uint8_t adobe_transform;
-    int orientation;      // EXIF, in [1, 8]; 1 when absent or malformed
-    bool ended;           // EOI was met instead of a scan
+    int orientation;  // EXIF, in [1, 8]; 1 when absent or malformed
+    bool ended;       // EOI was met instead of a scan
 };
 
 struct Cursor {
@@ -221,20 +236,26 @@ inline void read_application(uint8_t marker, const uint8_t* p, size_t n, Header&
 }
 
 inline bool is_frame_marker(uint8_t marker) {
-    return marker >= kSOF0 && marker <= kSOF15 && marker != kDHT && marker != kJPG && marker != kDAC;
+    return marker >= kSOF0 && marker <= kSOF15 && marker != kDHT && marker != kJPG &&
+           marker != kDAC;
 }
 
 inline Status read_segment(uint8_t marker, const uint8_t* p, size_t n, Header& header) {
     if (is_frame_marker(marker)) return read_frame(marker, p, n, header);
     switch (marker) {
-        case kDQT: return read_quant(p, n, header);
-        case kDHT: return read_huffman(p, n, header);
-        case kSOS: return read_scan(p, n, header);
+        case kDQT:
+            return read_quant(p, n, header);
+        case kDHT:
+            return read_huffman(p, n, header);
+        case kSOS:
+            return read_scan(p, n, header);
         case kDRI:
             if (n != 2) return kBadSegment;
             header.restart_interval = big16(p);
             return kOk;
-        default: read_application(marker, p, n, header); return kOk;
+        default:
+            read_application(marker, p, n, header);
+            return kOk;
     }
 }
 
@@ -267,7 +288,8 @@ inline Status read_to_scan(Cursor& cursor, Header& header) {
         const size_t length = header_detail::big16(data + at);
         if (length < 2) return kBadSegment;
         if (size - at < length) return kTruncatedHeader;
-        const Status status = header_detail::read_segment(marker, data + at + 2, length - 2, header);
+        const Status status =
+            header_detail::read_segment(marker, data + at + 2, length - 2, header);
         if (status != kOk) return status;
         at += length;
         if (marker == kSOS) {

@@ -1,0 +1,84 @@
+// The C ABI of the decoder, called through ctypes by fastload/native.py. No function throws, and
+// none keeps a pointer. All are safe to call from several threads at once.
+#include <cstddef>
+#include <cstdint>
+#include <new>
+
+#include "crc32.hpp"
+#include "decode.hpp"
+#include "simd.hpp"
+#include "status.hpp"
+
+#define FL_EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+// One thread's workspace, freed when the thread ends; null when there is no memory.
+fl::Workspace* workspace() {
+    struct Owner {
+        fl::Workspace* workspace = nullptr;
+        ~Owner() { delete workspace; }
+    };
+    thread_local Owner owner;
+    if (owner.workspace == nullptr) owner.workspace = new (std::nothrow) fl::Workspace();
+    return owner.workspace;
+}
+
+}  // namespace
+
+// Sentence for a status; never null.
+FL_EXPORT const char* fl_reason(int status) { return fl::reason(status); }
+
+// Whether a status means damage rather than a kind of file that is not taken.
+FL_EXPORT int fl_is_corrupt(int status) { return fl::is_corrupt(status); }
+
+FL_EXPORT int fl_bad_box(void) { return fl::kBadBox; }
+
+// 0 portable, 1 AVX2; more than the processor has is lowered. Returns what is now used.
+FL_EXPORT int fl_set_simd(int level) {
+    const int best = fl::best_simd();
+    fl::simd_level().store(level < 0 ? best : level < best ? level : best);
+    return fl::simd_level().load();
+}
+
+// `boxes` is [count][4]: top, left, height, width; `out` is [count][size][size][3].
+FL_EXPORT void fl_decode_boxes(const uint8_t* buffer, const int64_t* starts, const int64_t* sizes,
+                               int64_t count, const int32_t* boxes, const uint8_t* flips,
+                               int32_t size, uint8_t* out, int32_t* statuses) {
+    fl::Workspace* const work = workspace();
+    for (int64_t i = 0; i < count; ++i) {
+        const int32_t* box = boxes + 4 * i;
+        statuses[i] = work == nullptr
+                          ? fl::kOutOfMemory
+                          : fl::decode_box(*work, buffer + starts[i], static_cast<size_t>(sizes[i]),
+                                           {box[0], box[1], box[2], box[3]}, size, flips[i] != 0,
+                                           out + i * size * size * 3);
+    }
+}
+
+// Height and width of a picture that fl_decode_full takes.
+FL_EXPORT int fl_picture_size(const uint8_t* data, size_t bytes, int32_t* height, int32_t* width) {
+    fl::Workspace* const work = workspace();
+    if (work == nullptr) return fl::kOutOfMemory;
+    fl::BoxDecoder decoder(*work);
+    const fl::Status status = decoder.open(data, bytes);
+    if (status == fl::kOk) {
+        *height = decoder.frame().height;
+        *width = decoder.frame().width;
+    }
+    return status;
+}
+
+// `out` is [height][width][3], as fl_picture_size said for the same bytes.
+FL_EXPORT int fl_decode_full(const uint8_t* data, size_t bytes, int32_t height, int32_t width,
+                             uint8_t* out) {
+    fl::Workspace* const work = workspace();
+    if (work == nullptr) return fl::kOutOfMemory;
+    return fl::decode_full(*work, data, bytes, height, width, out);
+}
+
+FL_EXPORT void fl_crc32_many(const uint8_t* buffer, const int64_t* starts, const int64_t* sizes,
+                             int64_t count, uint32_t* out) {
+    for (int64_t i = 0; i < count; ++i)
+        out[i] = fl::crc32(buffer + starts[i], static_cast<size_t>(sizes[i]));
+}

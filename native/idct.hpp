@@ -1,0 +1,288 @@
+// The inverse DCT: libjpeg's "islow" (jidctint.c, after Loeffler, Ligtenberg and Moschytz, ICASSP
+// 1989), bit for bit, and its scaled forms (jidctred.c) for pictures that are shrunk anyway.
+//
+// Blocks come in natural order and leave *transposed*: output column x of a block is `8 * x'th`
+// stride's run of consecutive bytes. The second pass ends that way, so a transposition is saved,
+// and the horizontal resize then works on whole vectors (resize.hpp).
+//
+// Out-of-range input (damaged files) wraps and saturates as in libjpeg-turbo's SIMD code, so that
+// both paths here agree on any input.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "simd.hpp"
+
+namespace fl {
+
+namespace idct_detail {
+
+// FIX(x) = x * 2^13, as in jidctint.c.
+constexpr int kFix0298 = 2446, kFix0390 = 3196, kFix0541 = 4433, kFix0765 = 6270, kFix0899 = 7373,
+              kFix1175 = 9633, kFix1501 = 12299, kFix1847 = 15137, kFix1961 = 16069,
+              kFix2053 = 16819, kFix2562 = 20995, kFix3072 = 25172;
+
+FL_INLINE int16_t wrap16(int value) { return static_cast<int16_t>(value); }
+FL_INLINE int32_t wrap32(int64_t value) { return static_cast<int32_t>(value); }
+FL_INLINE int16_t saturate16(int value) {
+    return static_cast<int16_t>(value < -32768 ? -32768 : value > 32767 ? 32767 : value);
+}
+FL_INLINE uint8_t to_sample(int value) {
+    return static_cast<uint8_t>((value < -128 ? -128 : value > 127 ? 127 : value) + 128);
+}
+FL_INLINE int32_t mul(int a, int constant) {  // 16 x 16 bits, never overflows
+    return a * constant;
+}
+FL_INLINE int32_t add(int32_t a, int32_t b) {
+    return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
+}
+FL_INLINE int32_t sub(int32_t a, int32_t b) {
+    return static_cast<int32_t>(static_cast<uint32_t>(a) - static_cast<uint32_t>(b));
+}
+
+// One 1-D transform of eight values `step` apart; results are rounded off by `shift` bits.
+FL_INLINE void transform(const int16_t* in, int16_t* out, int step, int shift) {
+    const int32_t round = 1 << (shift - 1);
+    const int c0 = in[0], c1 = in[step], c2 = in[2 * step], c3 = in[3 * step];
+    const int c4 = in[4 * step], c5 = in[5 * step], c6 = in[6 * step], c7 = in[7 * step];
+    const int32_t even2 = add(mul(c2, kFix0541), mul(c6, kFix0541 - kFix1847));
+    const int32_t even3 = add(mul(c2, kFix0541 + kFix0765), mul(c6, kFix0541));
+    const int32_t even0 = wrap16(c0 + c4) * 8192, even1 = wrap16(c0 - c4) * 8192;
+    const int32_t t10 = add(even0, even3), t13 = sub(even0, even3);
+    const int32_t t11 = add(even1, even2), t12 = sub(even1, even2);
+    const int z3 = wrap16(c7 + c3), z4 = wrap16(c5 + c1);
+    const int32_t s3 = add(mul(z3, kFix1175 - kFix1961), mul(z4, kFix1175));
+    const int32_t s4 = add(mul(z3, kFix1175), mul(z4, kFix1175 - kFix0390));
+    const int32_t odd0 = add(add(mul(c7, kFix0298 - kFix0899), mul(c1, -kFix0899)), s3);
+    const int32_t odd1 = add(add(mul(c5, kFix2053 - kFix2562), mul(c3, -kFix2562)), s4);
+    const int32_t odd2 = add(add(mul(c5, -kFix2562), mul(c3, kFix3072 - kFix2562)), s3);
+    const int32_t odd3 = add(add(mul(c7, -kFix0899), mul(c1, kFix1501 - kFix0899)), s4);
+    out[0] = saturate16(add(add(t10, odd3), round) >> shift);
+    out[7 * step] = saturate16(add(sub(t10, odd3), round) >> shift);
+    out[step] = saturate16(add(add(t11, odd2), round) >> shift);
+    out[6 * step] = saturate16(add(sub(t11, odd2), round) >> shift);
+    out[2 * step] = saturate16(add(add(t12, odd1), round) >> shift);
+    out[5 * step] = saturate16(add(sub(t12, odd1), round) >> shift);
+    out[3 * step] = saturate16(add(add(t13, odd0), round) >> shift);
+    out[4 * step] = saturate16(add(sub(t13, odd0), round) >> shift);
+}
+
+constexpr int kPass1Shift = 13 - 2, kPass2Shift = 13 + 2 + 3;
+
+inline void idct8_portable(const int16_t* block, const int16_t* quant, uint8_t* out,
+                           ptrdiff_t stride) {
+    int16_t work[64];
+    for (int i = 0; i < 64; ++i) work[i] = wrap16(block[i] * quant[i]);
+    for (int x = 0; x < 8; ++x) transform(work + x, work + x, 8, kPass1Shift);
+    int16_t turned[64];
+    for (int y = 0; y < 8; ++y)
+        for (int x = 0; x < 8; ++x) turned[8 * x + y] = work[8 * y + x];
+    for (int y = 0; y < 8; ++y) transform(turned + y, turned + y, 8, kPass2Shift);
+    for (int x = 0; x < 8; ++x)
+        for (int y = 0; y < 8; ++y) out[x * stride + y] = to_sample(turned[8 * x + y]);
+}
+
+#if FL_X86
+
+FL_AVX2 inline __m256i pair(int even, int odd) {
+    return _mm256_set1_epi32(static_cast<int>(static_cast<uint32_t>(static_cast<uint16_t>(even)) |
+                                              static_cast<uint32_t>(odd) << 16));
+}
+
+struct Wide {
+    __m256i low, high;
+};
+
+FL_AVX2 inline Wide interleave(__m256i a, __m256i b) {
+    return {_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)};
+}
+FL_AVX2 inline Wide times(const Wide& ab, int a, int b) {
+    const __m256i constants = pair(a, b);
+    return {_mm256_madd_epi16(ab.low, constants), _mm256_madd_epi16(ab.high, constants)};
+}
+FL_AVX2 inline Wide plus(const Wide& a, const Wide& b) {
+    return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
+}
+FL_AVX2 inline Wide minus(const Wide& a, const Wide& b) {
+    return {_mm256_sub_epi32(a.low, b.low), _mm256_sub_epi32(a.high, b.high)};
+}
+FL_AVX2 inline Wide scaled(__m256i a) {  // a << 13, in 32 bits
+    const __m256i zero = _mm256_setzero_si256();
+    return {_mm256_srai_epi32(_mm256_unpacklo_epi16(zero, a), 3),
+            _mm256_srai_epi32(_mm256_unpackhi_epi16(zero, a), 3)};
+}
+template <int kShift>
+FL_AVX2 inline __m256i descale(const Wide& a) {
+    return _mm256_packs_epi32(_mm256_srai_epi32(a.low, kShift), _mm256_srai_epi32(a.high, kShift));
+}
+
+// The same 1-D transform on sixteen columns: eight of one block, eight of another.
+// kLow: inputs 4..7 are zero, as in most blocks of a photograph.
+template <int kShift, bool kLow>
+FL_AVX2 inline void transform(__m256i (&r)[8]) {
+    const __m256i half = _mm256_set1_epi32(1 << (kShift - 1));
+    const Wide round = {half, half};
+    const __m256i zero = _mm256_setzero_si256();
+    Wide t10, t11, t12, t13, odd0, odd1, odd2, odd3;
+    if (kLow) {
+        const Wide p2 = interleave(r[2], zero);
+        const Wide even3 = times(p2, kFix0541 + kFix0765, 0), even2 = times(p2, kFix0541, 0);
+        const Wide even0 = plus(scaled(r[0]), round);
+        t10 = plus(even0, even3);
+        t13 = minus(even0, even3);
+        t11 = plus(even0, even2);
+        t12 = minus(even0, even2);
+        const Wide p31 = interleave(r[3], r[1]);
+        // The sums below are those of the full transform with c5 = c7 = 0.
+        odd0 = times(p31, kFix1175 - kFix1961, kFix1175 - kFix0899);
+        odd1 = times(p31, kFix1175 - kFix2562, kFix1175 - kFix0390);
+        odd2 = times(p31, kFix3072 - kFix2562 + kFix1175 - kFix1961, kFix1175);
+        odd3 = times(p31, kFix1175, kFix1501 - kFix0899 + kFix1175 - kFix0390);
+    } else {
+        const Wide p26 = interleave(r[2], r[6]);
+        const Wide even3 = times(p26, kFix0541 + kFix0765, kFix0541);
+        const Wide even2 = times(p26, kFix0541, kFix0541 - kFix1847);
+        const Wide even0 = plus(scaled(_mm256_add_epi16(r[0], r[4])), round);
+        const Wide even1 = plus(scaled(_mm256_sub_epi16(r[0], r[4])), round);
+        t10 = plus(even0, even3);
+        t13 = minus(even0, even3);
+        t11 = plus(even1, even2);
+        t12 = minus(even1, even2);
+        const Wide z = interleave(_mm256_add_epi16(r[7], r[3]), _mm256_add_epi16(r[5], r[1]));
+        const Wide s3 = times(z, kFix1175 - kFix1961, kFix1175);
+        const Wide s4 = times(z, kFix1175, kFix1175 - kFix0390);
+        const Wide p71 = interleave(r[7], r[1]), p53 = interleave(r[5], r[3]);
+        odd0 = plus(times(p71, kFix0298 - kFix0899, -kFix0899), s3);
+        odd3 = plus(times(p71, -kFix0899, kFix1501 - kFix0899), s4);
+        odd1 = plus(times(p53, kFix2053 - kFix2562, -kFix2562), s4);
+        odd2 = plus(times(p53, -kFix2562, kFix3072 - kFix2562), s3);
+    }
+    r[0] = descale<kShift>(plus(t10, odd3));
+    r[7] = descale<kShift>(minus(t10, odd3));
+    r[1] = descale<kShift>(plus(t11, odd2));
+    r[6] = descale<kShift>(minus(t11, odd2));
+    r[2] = descale<kShift>(plus(t12, odd1));
+    r[5] = descale<kShift>(minus(t12, odd1));
+    r[3] = descale<kShift>(plus(t13, odd0));
+    r[4] = descale<kShift>(minus(t13, odd0));
+}
+
+FL_AVX2 inline void transpose(__m256i (&r)[8]) {
+    __m256i a[8], b[8];
+    for (int i = 0; i < 4; ++i) {
+        a[2 * i] = _mm256_unpacklo_epi16(r[2 * i], r[2 * i + 1]);
+        a[2 * i + 1] = _mm256_unpackhi_epi16(r[2 * i], r[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; ++i) {
+        b[4 * i] = _mm256_unpacklo_epi32(a[4 * i], a[4 * i + 2]);
+        b[4 * i + 1] = _mm256_unpackhi_epi32(a[4 * i], a[4 * i + 2]);
+        b[4 * i + 2] = _mm256_unpacklo_epi32(a[4 * i + 1], a[4 * i + 3]);
+        b[4 * i + 3] = _mm256_unpackhi_epi32(a[4 * i + 1], a[4 * i + 3]);
+    }
+    for (int i = 0; i < 4; ++i) {
+        r[2 * i] = _mm256_unpacklo_epi64(b[i], b[i + 4]);
+        r[2 * i + 1] = _mm256_unpackhi_epi64(b[i], b[i + 4]);
+    }
+}
+
+FL_AVX2 inline __m256i two_rows(const int16_t* a, const int16_t* b) {
+    const __m256i low = _mm256_castsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(a)));
+    return _mm256_inserti128_si256(low, _mm_load_si128(reinterpret_cast<const __m128i*>(b)), 1);
+}
+
+FL_AVX2 inline void store_columns(__m256i two, uint8_t* a, uint8_t* b, ptrdiff_t stride) {
+    const __m128i low = _mm256_castsi256_si128(two), high = _mm256_extracti128_si256(two, 1);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(a), low);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(a + stride), _mm_unpackhi_epi64(low, low));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(b), high);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(b + stride), _mm_unpackhi_epi64(high, high));
+}
+
+// Two blocks of one component, one in each half of the registers.
+FL_AVX2 inline void idct8_avx2(const int16_t* a, const int16_t* b, const int16_t* quant,
+                               uint8_t* out_a, uint8_t* out_b, ptrdiff_t stride) {
+    __m256i r[8];
+    for (int i = 0; i < 8; ++i) r[i] = two_rows(a + 8 * i, b + 8 * i);
+    const __m256i bottom =
+        _mm256_or_si256(_mm256_or_si256(r[4], r[5]), _mm256_or_si256(r[6], r[7]));
+    const bool low = _mm256_testz_si256(bottom, bottom);
+    for (int i = 0; i < (low ? 4 : 8); ++i) {
+        const __m128i* q = reinterpret_cast<const __m128i*>(quant + 8 * i);
+        r[i] = _mm256_mullo_epi16(r[i], _mm256_broadcastsi128_si256(_mm_load_si128(q)));
+    }
+    if (low)
+        transform<kPass1Shift, true>(r);
+    else
+        transform<kPass1Shift, false>(r);
+    transpose(r);
+    const __m256i right = _mm256_or_si256(_mm256_or_si256(r[4], r[5]), _mm256_or_si256(r[6], r[7]));
+    if (_mm256_testz_si256(right, right))
+        transform<kPass2Shift, true>(r);
+    else
+        transform<kPass2Shift, false>(r);
+    const __m256i centre = _mm256_set1_epi8(-128);
+    for (int x = 0; x < 8; x += 2) {
+        const __m256i two = _mm256_xor_si256(_mm256_packs_epi16(r[x], r[x + 1]), centre);
+        store_columns(two, out_a + x * stride, out_b + x * stride, stride);
+    }
+}
+
+#endif
+
+// jidctred.c: 4x4, 2x2 and 1x1 outputs from the low frequencies. FIX(x) = x * 2^13.
+FL_INLINE void transform4(const int* in, int* out, int step, int shift) {
+    const int64_t even = int64_t{in[0]} * 16384;
+    const int64_t z = int64_t{in[2 * step]} * 15137 - int64_t{in[6 * step]} * 6270;
+    const int64_t t10 = even + z, t12 = even - z;
+    const int64_t z1 = in[7 * step], z2 = in[5 * step], z3 = in[3 * step], z4 = in[step];
+    const int64_t odd0 = -z1 * 1730 + z2 * 11893 - z3 * 17799 + z4 * 8697;
+    const int64_t odd2 = -z1 * 4176 - z2 * 4926 + z3 * 7373 + z4 * 20995;
+    const int64_t round = int64_t{1} << (shift - 1);
+    out[0] = wrap32((t10 + odd2 + round) >> shift);
+    out[3 * step] = wrap32((t10 - odd2 + round) >> shift);
+    out[step] = wrap32((t12 + odd0 + round) >> shift);
+    out[2 * step] = wrap32((t12 - odd0 + round) >> shift);
+}
+
+FL_INLINE void transform2(const int* in, int* out, int step, int shift) {
+    const int64_t even = int64_t{in[0]} * 32768;
+    const int64_t odd = -int64_t{in[7 * step]} * 5906 + int64_t{in[5 * step]} * 6967 -
+                        int64_t{in[3 * step]} * 10426 + int64_t{in[step]} * 29692;
+    const int64_t round = int64_t{1} << (shift - 1);
+    out[0] = wrap32((even + odd + round) >> shift);
+    out[step] = wrap32((even - odd + round) >> shift);
+}
+
+inline void idct4(const int16_t* block, const int16_t* quant, uint8_t* out, ptrdiff_t stride) {
+    int work[64];
+    for (int i = 0; i < 64; ++i) work[i] = wrap16(block[i] * quant[i]);
+    for (int x = 0; x < 8; ++x) transform4(work + x, work + x, 8, 13 - 2 + 1);
+    for (int y = 0; y < 4; ++y) {
+        int row[4];
+        transform4(work + 8 * y, row, 1, 13 + 2 + 3 + 1);
+        for (int x = 0; x < 4; ++x) out[x * stride + y] = to_sample(row[x]);
+    }
+}
+
+inline void idct2(const int16_t* block, const int16_t* quant, uint8_t* out, ptrdiff_t stride) {
+    int work[64];
+    for (int i = 0; i < 64; ++i) work[i] = wrap16(block[i] * quant[i]);
+    for (int x = 0; x < 8; ++x) transform2(work + x, work + x, 8, 13 - 2 + 2);
+    for (int y = 0; y < 2; ++y) {
+        int row[2];
+        transform2(work + 8 * y, row, 1, 13 + 2 + 3 + 2);
+        for (int x = 0; x < 2; ++x) out[x * stride + y] = to_sample(row[x]);
+    }
+}
+
+}  // namespace idct_detail
+
+// The sample of a block that holds only a DC coefficient.
+inline uint8_t dc_sample(int16_t dc, int16_t quant) {
+    using namespace idct_detail;
+    return to_sample((saturate16(4 * wrap16(dc * quant)) + 16) >> 5);
+}
+
+}  // namespace fl

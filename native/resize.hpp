@@ -1,0 +1,367 @@
+// One antialiased bilinear resize (Pillow's BILINEAR, torchvision's antialias=True): a triangle
+// filter as wide as the reduction, cut off at the crop's edges and normalised.
+//
+// Horizontally first, straight from the column pairs of colour.hpp, then vertically:
+//
+//     column pairs [x/2][y][2]  --multiply-add-->  8 output columns [8][y]
+//         --transpose-->  row pairs [y/2][column][2]  --multiply-add-->  output rows
+//
+// Both passes multiply two neighbouring samples with two weights in one instruction and run along
+// memory. Weights are 14-bit fractions, the intermediate keeps 7 fractional bits, both rounded
+// once.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "colour.hpp"
+#include "scratch.hpp"
+#include "simd.hpp"
+
+namespace fl {
+
+constexpr int kWeightBits = 14, kKeptBits = 7;
+constexpr int kFirstShift = kWeightBits - kKeptBits, kSecondShift = kWeightBits + kKeptBits;
+
+// For each output position: which pairs of input samples it takes, and their weights.
+struct Taps {
+    struct Span {
+        int first, count;  // in pairs of samples
+    };
+    const Span* spans;
+    const int32_t* weights;  // [size][max_pairs], a pair of int16 each: even sample low, odd high
+    int max_pairs;
+    int size;
+};
+
+class TapsBuilder {
+  public:
+    // Output sample i of `size` covers [begin + i * length / size, ...) of the input, whose samples
+    // are unit intervals from 0. Only samples in [begin, begin + length) count.
+    bool build(double begin, double length, int size, Taps& taps) {
+        const double scale = length / size, width = scale > 1 ? scale : 1, inverse = 1 / width;
+        const int low = static_cast<int>(std::floor(begin));
+        const int high = static_cast<int>(std::ceil(begin + length));
+        const int max_pairs = static_cast<int>(std::ceil(2 * width)) / 2 + 2;
+        Taps::Span* spans = spans_.reserve(size);
+        int32_t* weights = weights_.reserve(size_t(size) * max_pairs);
+        double* exact = exact_.reserve(2 * max_pairs);
+        if (!spans || !weights || !exact) return false;
+        for (int i = 0; i < size; ++i) {
+            const double centre = begin + (i + 0.5) * scale;
+            int first = static_cast<int>(std::floor(centre - width + 0.5));
+            int end = static_cast<int>(std::floor(centre + width + 0.5));
+            first = first < low ? low : first;
+            end = end > high ? high : end;
+            double sum = 0;
+            for (int x = first; x < end; ++x) {
+                const double distance = std::fabs(x + 0.5 - centre) * inverse;
+                sum += exact[x - first] = distance < 1 ? 1 - distance : 0;
+            }
+            spans[i] = {first >> 1, ((end + 1) >> 1) - (first >> 1)};
+            int16_t* row = reinterpret_cast<int16_t*>(weights + size_t(i) * max_pairs);
+            std::memset(row, 0, size_t(max_pairs) * 4);
+            quantise(exact, end - first, sum, row + (first & 1));
+        }
+        taps = {spans, weights, max_pairs, size};
+        return true;
+    }
+
+  private:
+    // The largest weight takes the rounding error, so that a flat picture stays as it is.
+    static void quantise(const double* exact, int count, double sum, int16_t* out) {
+        int left = 1 << kWeightBits, largest = 0;
+        for (int i = 0; i < count; ++i) {
+            out[i] = static_cast<int16_t>(exact[i] / sum * (1 << kWeightBits) + 0.5);
+            left -= out[i];
+            if (out[i] > out[largest]) largest = i;
+        }
+        out[largest] = static_cast<int16_t>(out[largest] + left);
+    }
+
+    Buffer<Taps::Span> spans_;
+    Buffer<int32_t> weights_;
+    Buffer<double> exact_;
+};
+
+namespace resize_detail {
+
+FL_INLINE int even_weight(int32_t pair) { return static_cast<int16_t>(pair & 0xFFFF); }
+FL_INLINE int odd_weight(int32_t pair) { return pair >> 16; }
+
+// `count` column pairs -> one output column of `rows` values.
+inline void across_portable(const int16_t* const* pairs, const int32_t* weights, int count,
+                            int rows, int16_t* out) {
+    for (int y = 0; y < rows; ++y) {
+        int32_t sum = 1 << (kFirstShift - 1);
+        for (int t = 0; t < count; ++t)
+            sum += pairs[t][2 * y] * even_weight(weights[t]) +
+                   pairs[t][2 * y + 1] * odd_weight(weights[t]);
+        out[y] = static_cast<int16_t>(sum >> kFirstShift);
+    }
+}
+
+// `count` row pairs from `at`, `stride` apart -> `columns` finished samples.
+inline void down_portable(const int16_t* at, ptrdiff_t stride, const int32_t* weights, int count,
+                          int columns, uint8_t* out) {
+    for (int x = 0; x < columns; ++x) {
+        int32_t sum = 1 << (kSecondShift - 1);
+        for (int t = 0; t < count; ++t) {
+            const int16_t* pair = at + t * stride + 2 * x;
+            sum += pair[0] * even_weight(weights[t]) + pair[1] * odd_weight(weights[t]);
+        }
+        out[x] = static_cast<uint8_t>(sum >> kSecondShift);
+    }
+}
+
+// Eight columns of `rows` values -> row pairs [row/2][8][2].
+inline void turn_portable(const int16_t* columns, int rows, int16_t* out, ptrdiff_t stride) {
+    for (int y = 0; y < rows; y += 2)
+        for (int x = 0; x < 8; ++x) {
+            out[y / 2 * stride + 2 * x] = columns[x * rows + y];
+            out[y / 2 * stride + 2 * x + 1] = columns[x * rows + y + 1];
+        }
+}
+
+#if FL_X86
+
+FL_AVX2 inline __m256i load(const void* at) {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(at));
+}
+FL_AVX2 inline void store(void* at, __m256i value) {
+    _mm256_storeu_si256(static_cast<__m256i*>(at), value);
+}
+
+template <int kCount>  // 0: any count
+FL_AVX2 inline void across_avx2(const int16_t* const* pairs, const int32_t* weights, int any_count,
+                                int rows, int16_t* out) {
+    const int count = kCount ? kCount : any_count;
+    const __m256i round = _mm256_set1_epi32(1 << (kFirstShift - 1));
+    for (int y = 0; y < rows; y += kRowBlock) {
+        __m256i low = round, high = round;
+        for (int t = 0; t < count; ++t) {
+            const __m256i weight = _mm256_set1_epi32(weights[t]);
+            const int16_t* at = pairs[t] + 2 * y;
+            low = _mm256_add_epi32(low, _mm256_madd_epi16(load(at), weight));
+            high = _mm256_add_epi32(high, _mm256_madd_epi16(load(at + 16), weight));
+        }
+        // Back in the order of rows: see store_pairs.
+        store(out + y, _mm256_packs_epi32(_mm256_srai_epi32(low, kFirstShift),
+                                          _mm256_srai_epi32(high, kFirstShift)));
+    }
+}
+
+FL_AVX2 inline void across_avx2(const int16_t* const* pairs, const int32_t* weights, int count,
+                                int rows, int16_t* out) {
+    switch (count) {
+        case 1:
+            return across_avx2<1>(pairs, weights, count, rows, out);
+        case 2:
+            return across_avx2<2>(pairs, weights, count, rows, out);
+        case 3:
+            return across_avx2<3>(pairs, weights, count, rows, out);
+        case 4:
+            return across_avx2<4>(pairs, weights, count, rows, out);
+        default:
+            return across_avx2<0>(pairs, weights, count, rows, out);
+    }
+}
+
+// Sixteen columns from row pairs.
+FL_AVX2 inline __m128i down_avx2(const int16_t* at, ptrdiff_t stride, const int32_t* weights,
+                                 int count) {
+    __m256i low = _mm256_set1_epi32(1 << (kSecondShift - 1)), high = low;
+    for (int t = 0; t < count; ++t, at += stride) {
+        const __m256i weight = _mm256_set1_epi32(weights[t]);
+        low = _mm256_add_epi32(low, _mm256_madd_epi16(load(at), weight));
+        high = _mm256_add_epi32(high, _mm256_madd_epi16(load(at + 16), weight));
+    }
+    const __m256i words = _mm256_packs_epi32(_mm256_srai_epi32(low, kSecondShift),
+                                             _mm256_srai_epi32(high, kSecondShift));
+    const __m256i ordered = _mm256_permute4x64_epi64(words, 0xD8);
+    return _mm_packus_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
+}
+
+FL_AVX2 inline void turn_avx2(const int16_t* columns, int rows, int16_t* out, ptrdiff_t stride) {
+    for (int y = 0; y < rows; y += kRowBlock) {
+        __m256i r[8], a[8];
+        for (int i = 0; i < 8; ++i) r[i] = load(columns + i * rows + y);
+        for (int i = 0; i < 4; ++i) {
+            a[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+            a[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+        }
+        for (int i = 0; i < 2; ++i) {
+            r[4 * i] = _mm256_unpacklo_epi64(a[4 * i], a[4 * i + 2]);
+            r[4 * i + 1] = _mm256_unpackhi_epi64(a[4 * i], a[4 * i + 2]);
+            r[4 * i + 2] = _mm256_unpacklo_epi64(a[4 * i + 1], a[4 * i + 3]);
+            r[4 * i + 3] = _mm256_unpackhi_epi64(a[4 * i + 1], a[4 * i + 3]);
+        }
+        int16_t* to = out + y / 2 * stride;
+        for (int i = 0; i < 4; ++i) {
+            store(to + i * stride, _mm256_permute2x128_si256(r[i], r[i + 4], 0x20));
+            store(to + (i + 4) * stride, _mm256_permute2x128_si256(r[i], r[i + 4], 0x31));
+        }
+    }
+}
+
+// Sixteen samples each of red, green and blue -> 48 interleaved bytes.
+FL_AVX2 inline void store_rgb(__m128i red, __m128i green, __m128i blue, uint8_t* out) {
+    const __m128i masks[3][3] = {
+        {_mm_setr_epi8(0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1, 5),
+         _mm_setr_epi8(-1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1, -1),
+         _mm_setr_epi8(-1, -1, 0, -1, -1, 1, -1, -1, 2, -1, -1, 3, -1, -1, 4, -1)},
+        {_mm_setr_epi8(-1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10, -1),
+         _mm_setr_epi8(5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1, 10),
+         _mm_setr_epi8(-1, 5, -1, -1, 6, -1, -1, 7, -1, -1, 8, -1, -1, 9, -1, -1)},
+        {_mm_setr_epi8(-1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1, -1),
+         _mm_setr_epi8(-1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15, -1),
+         _mm_setr_epi8(10, -1, -1, 11, -1, -1, 12, -1, -1, 13, -1, -1, 14, -1, -1, 15)},
+    };
+    for (int i = 0; i < 3; ++i) {
+        const __m128i bytes = _mm_or_si128(
+            _mm_or_si128(_mm_shuffle_epi8(red, masks[i][0]), _mm_shuffle_epi8(green, masks[i][1])),
+            _mm_shuffle_epi8(blue, masks[i][2]));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out) + i, bytes);
+    }
+}
+
+#endif
+
+}  // namespace resize_detail
+
+class Resizer {
+  public:
+    // Resize what `columns` yields (`rows` of them, a multiple of kRowBlock) to [size][size][3] at
+    // `out`, mirrored if `flip`. Grey, with one channel, is repeated. False: out of memory.
+    bool run(ColumnPairs& columns, const Taps& across, const Taps& down, int rows, int channels,
+             bool flip, uint8_t* out, bool avx2) {
+        rows_ = rows;
+        channels_ = channels;
+        avx2_ = avx2;
+        return reserve(across) &&
+               (shrink_across(columns, across, flip), shrink_down(down, out), true);
+    }
+
+    size_t bytes() const { return turned_.bytes() + ring_.bytes() + group_.bytes(); }
+    void release() {
+        turned_.release();
+        ring_.release();
+        group_.release();
+    }
+
+  private:
+    static constexpr int kMargin = 8;  // columns left of the first, for a mirrored last group
+
+    bool reserve(const Taps& across) {
+        slots_ = 1;
+        while (slots_ < across.max_pairs) slots_ *= 2;
+        stride_ = (kMargin + across.size + 2 * kRowBlock) / 8 * 8 * 2;
+        plane_ = rows_ / 2 * stride_;
+        return turned_.reserve(size_t(plane_) * channels_) &&
+               group_.reserve(size_t(8) * channels_ * rows_) &&
+               ring_.reserve(size_t(slots_) * channels_ * 2 * rows_) && pairs_.reserve(slots_);
+    }
+
+    int16_t* slot(int channel, int pair) {
+        return ring_.data() + (size_t(channel) * slots_ + (pair & (slots_ - 1))) * 2 * rows_;
+    }
+
+    void shrink_across(ColumnPairs& columns, const Taps& taps, bool flip) {
+        int next = taps.spans[0].first;
+        for (int group = 0; group < taps.size; group += 8) {
+            const int end = group + 8 < taps.size ? group + 8 : taps.size;
+            for (int x = group; x < end; ++x) {
+                const Taps::Span span = taps.spans[x];
+                for (; next < span.first + span.count; ++next) {
+                    int16_t* const rgb[3] = {slot(0, next), slot(channels_ > 1 ? 1 : 0, next),
+                                             slot(channels_ > 1 ? 2 : 0, next)};
+                    columns.produce(next, rgb);
+                }
+                const int place = flip ? 7 - (x - group) : x - group;
+                for (int c = 0; c < channels_; ++c) column(c, span, taps, x, place);
+            }
+            const int left = kMargin + (flip ? taps.size - group - 8 : group);
+            for (int c = 0; c < channels_; ++c)
+                turn(group_.data() + size_t(c) * 8 * rows_, turned_.data() + c * plane_ + 2 * left);
+        }
+    }
+
+    void column(int channel, Taps::Span span, const Taps& taps, int x, int place) {
+        const int16_t** pairs = pairs_.data();
+        for (int t = 0; t < span.count; ++t) pairs[t] = slot(channel, span.first + t);
+        int16_t* to = group_.data() + (size_t(channel) * 8 + place) * rows_;
+        const int32_t* weights = taps.weights + size_t(x) * taps.max_pairs;
+#if FL_X86
+        if (avx2_) return resize_detail::across_avx2(pairs, weights, span.count, rows_, to);
+#endif
+        resize_detail::across_portable(pairs, weights, span.count, rows_, to);
+    }
+
+    void turn(const int16_t* from, int16_t* to) {
+#if FL_X86
+        if (avx2_) return resize_detail::turn_avx2(from, rows_, to, stride_);
+#endif
+        resize_detail::turn_portable(from, rows_, to, stride_);
+    }
+
+    void shrink_down(const Taps& taps, uint8_t* out) {
+        for (int y = 0; y < taps.size; ++y, out += size_t(taps.size) * 3) {
+            const int32_t* weights = taps.weights + size_t(y) * taps.max_pairs;
+            const int16_t* at = turned_.data() + taps.spans[y].first * stride_ + 2 * kMargin;
+#if FL_X86
+            if (avx2_) {
+                row_avx2(at, weights, taps.spans[y].count, taps.size, out);
+                continue;
+            }
+#endif
+            row_portable(at, weights, taps.spans[y].count, taps.size, out);
+        }
+    }
+
+    void row_portable(const int16_t* at, const int32_t* weights, int count, int size,
+                      uint8_t* out) {
+        uint8_t samples[3][kRowBlock];
+        for (int x = 0; x < size; x += kRowBlock) {
+            const int width = size - x < kRowBlock ? size - x : kRowBlock;
+            for (int c = 0; c < channels_; ++c)
+                resize_detail::down_portable(at + c * plane_ + 2 * x, stride_, weights, count,
+                                             width, samples[c]);
+            for (int i = 0; i < width; ++i)
+                for (int c = 0; c < 3; ++c)
+                    out[3 * (x + i) + c] = samples[channels_ > 1 ? c : 0][i];
+        }
+    }
+
+#if FL_X86
+    FL_AVX2 void row_avx2(const int16_t* at, const int32_t* weights, int count, int size,
+                          uint8_t* out) {
+        for (int x = 0; x < size; x += kRowBlock) {
+            __m128i samples[3];
+            samples[0] = samples[1] = samples[2] =
+                resize_detail::down_avx2(at + 2 * x, stride_, weights, count);
+            for (int c = 1; c < channels_; ++c)
+                samples[c] =
+                    resize_detail::down_avx2(at + c * plane_ + 2 * x, stride_, weights, count);
+            if (size - x >= kRowBlock) {
+                resize_detail::store_rgb(samples[0], samples[1], samples[2], out + 3 * x);
+            } else {
+                uint8_t last[3 * kRowBlock];
+                resize_detail::store_rgb(samples[0], samples[1], samples[2], last);
+                std::memcpy(out + 3 * x, last, size_t(size - x) * 3);
+            }
+        }
+    }
+#endif
+
+    Buffer<int16_t> ring_;    // [channel][slot][row][2]: column pairs
+    Buffer<int16_t> group_;   // [channel][8][row]: finished columns
+    Buffer<int16_t> turned_;  // [channel][row / 2][kMargin + column][2]: row pairs
+    Buffer<const int16_t*> pairs_;
+    int rows_ = 0, channels_ = 0, slots_ = 0;
+    bool avx2_ = false;
+    ptrdiff_t stride_ = 0, plane_ = 0;  // in int16
+};
+
+}  // namespace fl
