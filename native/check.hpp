@@ -24,8 +24,8 @@ struct Facts {
     char reason[128];
 };
 
-inline Workspace& workspace() {
-    static thread_local Workspace work;
+inline ScanMemory& scan_memory() {
+    static thread_local ScanMemory work;
     return work;
 }
 
@@ -42,7 +42,7 @@ inline void report(Status status, const Picture& picture, Facts* facts) {
     describe(status, picture.place, facts->reason, sizeof facts->reason);
 }
 
-inline Status check(const uint8_t* data, size_t size, Workspace& work, Facts* facts) {
+inline Status check(const uint8_t* data, size_t size, ScanMemory& work, Facts* facts) {
     *facts = {};
     Picture picture(work);
     Status status = picture.open(data, size);
@@ -58,7 +58,7 @@ inline Status check(const uint8_t* data, size_t size, Workspace& work, Facts* fa
 }
 
 inline Status transcode_file(const uint8_t* data, size_t size, const TranscodeOptions& options,
-                             Workspace& work, Facts* facts) {
+                             ScanMemory& work, Facts* facts) {
     *facts = {};
     Picture picture(work);
     Transcoded result = {};

@@ -25,7 +25,7 @@ struct Place {
 };
 
 // Working memory that outlives one file.
-struct Workspace {
+struct ScanMemory {
     Array<uint8_t> bytes;
     TokenStream stream;
 
@@ -44,11 +44,11 @@ class Picture {
     Layout layout = {};   // as in the file
     Plane planes[4];      // when `planar`
     QuantTable quant[4];  // of each component
-    bool planar = false;  // else the tokens are in the workspace
+    bool planar = false;  // else as tokens in the ScanMemory
     bool progressive = false;
     Place place;
 
-    explicit Picture(Workspace& work) : work_(work) {}
+    explicit Picture(ScanMemory& work) : work_(work) {}
 
     // Read the header: whether the file can be read further.
     Status open(const uint8_t* data, size_t size) {
@@ -207,7 +207,7 @@ class Picture {
         return kOk;
     }
 
-    Workspace& work_;
+    ScanMemory& work_;
     Cursor cursor_ = {};
     bool seen_[4] = {};
 };

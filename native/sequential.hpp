@@ -113,8 +113,8 @@ struct ScanTables {
 };
 
 // Read one block: its DC difference, and a token for each AC symbol.
-inline Status read_block(BitReader& shared, const TokenTable& dc, const TokenTable& ac, Token ac_key,
-                         int* difference, Token** out) {
+inline Status read_block(BitReader& shared, const TokenTable& dc, const TokenTable& ac,
+                         Token ac_key, int* difference, Token** out) {
     BitReader reader = shared;  // kept in registers
     reader.refill();
     TokenEntry entry = dc.find(reader.window);

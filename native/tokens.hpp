@@ -12,8 +12,8 @@
 namespace fl {
 
 // Key of a symbol: its table (0, 1: DC of luma, chroma; 2, 3: AC of luma, chroma) and the symbol.
-constexpr int kTables = 4;
-constexpr int kKeys = kTables * 256;
+constexpr int kTokenTables = 4;
+constexpr int kKeys = kTokenTables * 256;
 constexpr int kExtraShift = 16;  // a token is key | extra bits << 16; extra bits are at most 11
 
 using Token = uint32_t;

@@ -11,14 +11,14 @@
 #define FL_EXPORT extern "C" __attribute__((visibility("default")))
 
 FL_EXPORT int fl_check(const uint8_t* data, size_t size, fl::Facts* facts) {
-    return fl::check(data, size, fl::workspace(), facts);
+    return fl::check(data, size, fl::scan_memory(), facts);
 }
 
 // On success facts->bytes holds facts->size bytes, which the caller gives to fl_free.
 FL_EXPORT int fl_transcode(const uint8_t* data, size_t size, int interval_pixels, int code_limit,
                            int orient, fl::Facts* facts) {
     const fl::TranscodeOptions options = {interval_pixels, code_limit, orient != 0};
-    return fl::transcode_file(data, size, options, fl::workspace(), facts);
+    return fl::transcode_file(data, size, options, fl::scan_memory(), facts);
 }
 
 FL_EXPORT void fl_free(void* memory) { std::free(memory); }

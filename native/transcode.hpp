@@ -158,7 +158,8 @@ class HeaderWriter {
     uint8_t* length_ = nullptr;
 };
 
-constexpr size_t kMostHeader = 2 + 18 + 4 * (4 + 65) + 19 + 4 + kTables * (17 + 256) + 6 + 14 + 64;
+constexpr size_t kMostHeader =
+    2 + 18 + 4 * (4 + 65) + 19 + 4 + kTokenTables * (17 + 256) + 6 + 14 + 64;
 
 inline uint8_t* write_header(const Picture& picture, const Layout& stored, Orientation orientation,
                              const CodeBook* books, int interval, uint8_t* out) {
@@ -198,7 +199,7 @@ inline uint8_t* write_header(const Picture& picture, const Layout& stored, Orien
     writer.end();
 
     writer.begin(kDHT);
-    for (int table = 0; table < kTables; table++) {
+    for (int table = 0; table < kTokenTables; table++) {
         if (books[table].size == 0) continue;
         writer.byte((table >= 2) << 4 | (table & 1));
         writer.bytes(books[table].counts + 1, 16);
@@ -232,10 +233,10 @@ inline Status write_picture(const Picture& picture, const Layout& stored, Orient
     const Token* const tokens = stream.tokens.data();
     for (size_t i = 0; i < stream.num_tokens; i++) frequency[tokens[i] & (kKeys - 1)]++;
 
-    CodeBook books[kTables];
+    CodeBook books[kTokenTables];
     Emit emit[kKeys] = {};
     uint64_t bits = 0;
-    for (int table = 0; table < kTables; table++) {
+    for (int table = 0; table < kTokenTables; table++) {
         if ((table & 1) && stored.num_parts == 1) continue;
         books[table] = optimal_book(frequency + 256 * table, code_limit);
         assign_codes(books[table], emit + 256 * table);
@@ -284,7 +285,7 @@ inline Status storable(const Picture& picture, Orientation orientation, Layout* 
 }
 
 inline Status transcode(const uint8_t* data, size_t size, const TranscodeOptions& options,
-                        Workspace& work, Picture& picture, Transcoded* result) {
+                        ScanMemory& work, Picture& picture, Transcoded* result) {
     if (const Status status = picture.open(data, size)) return status;
     const Orientation orientation =
         options.orient ? Orientation::exif(picture.header.orientation) : Orientation{};

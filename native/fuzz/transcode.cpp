@@ -13,12 +13,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const fl::TranscodeOptions options = {pixels[choice & 3], limits[choice >> 2 & 3],
                                           (choice & 16) != 0};
     fl::Facts first, second, checked;
-    const int status = fl::transcode_file(data, size, options, fl::workspace(), &first);
-    const int whole = fl::check(data, size, fl::workspace(), &checked);
+    const int status = fl::transcode_file(data, size, options, fl::scan_memory(), &first);
+    const int whole = fl::check(data, size, fl::scan_memory(), &checked);
     if (status == fl::kOk && whole != fl::kOk) std::abort();
     if (fl::is_corrupt(status) && !fl::is_corrupt(whole)) std::abort();
     if (status != fl::kOk) return 0;
-    if (fl::transcode_file(first.bytes, first.size, options, fl::workspace(), &second))
+    if (fl::transcode_file(first.bytes, first.size, options, fl::scan_memory(), &second))
         std::abort();
     if (first.size != second.size || std::memcmp(first.bytes, second.bytes, first.size))
         std::abort();
