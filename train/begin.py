@@ -1,0 +1,106 @@
+"""Before the first step: the run's folder, its random numbers, and what is known to be wrong."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fastload import draw
+from fastload.errors import OutputError
+from train import checks
+from train.data import Loaders
+from train.losses import compounding
+from train.metrics import ks_for
+from train.model import expected_normalisation, set_training
+from train.network import Network
+from train.options import Command, Options
+from train.ranks import Ranks
+
+
+def open_folder(command: Command, ranks: Ranks) -> Path:
+    """The folder of the run: a new one, or that of the run to resume; with its options.toml.
+
+    Raises:
+        OutputError: If a new run's folder holds another run.
+        OSError: If it cannot be made.
+    """
+    options = command.options
+    model = options.model.model.replace(":", "-").replace("/", "-")
+    name = options.run.name or ranks.shared(time.strftime(f"{model}-%Y%m%d-%H%M%S"))
+    folder = Path(options.run.runs) / name
+    if not ranks.writes:
+        return folder
+    if (folder / "options.toml").exists() and not command.resume:
+        raise OutputError(
+            f"{folder}: holds a run already; continue it with --resume, or give another --name"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "options.toml").write_text(options.to_toml(), encoding="utf-8")
+    return folder
+
+
+def seed_everything(seed: int, ranks: Ranks) -> None:
+    """Seed torch, each rank with numbers of its own: what is dropped out differs between ranks."""
+    word = draw.hashes(seed, 0, np.array([ranks.world.rank], np.int64))[0]
+    torch.manual_seed(int(word >> np.uint64(1)))
+
+
+def check_setup(options: Options, loaders: Loaders, network: Network) -> list[str]:
+    """What is wrong before anything has run.
+
+    Returns:
+        Warnings, one sentence each.
+
+    Raises:
+        CheckError: If training cannot work at all.
+    """
+    num_classes = len(loaders.classes)
+    if num_classes < 2:
+        raise checks.CheckError("the data has one class only, so there is nothing to tell apart")
+    figure = options.run.best_by
+    k = int(figure[-1]) if figure[-1].isdigit() else 1
+    if k not in ks_for(num_classes):
+        raise checks.CheckError(
+            f"--best-by {figure} says nothing about {num_classes} classes; choose a smaller k"
+        )
+    found = [
+        compounding(options.data.reweight, options.loss),
+        checks.check_trainable(network.model),
+        checks.check_classes(
+            loaders.classes,
+            tuple(loaders.val.classes),
+            train_counts=loaders.train_counts,
+            val_counts=np.asarray(loaders.val.class_counts, np.int64),
+        ),
+        checks.check_normalisation(
+            loaders.train.augment.normalise, expected_normalisation(options.model)
+        ),
+    ]
+    return [sentence for sentence in found if sentence]
+
+
+def check_first_batch(
+    loaders: Loaders, network: Network, images: Tensor, labels: Tensor, logits: Tensor
+) -> list[str]:
+    """What the first batch of a run shows to be wrong, one sentence each."""
+    loss = float(functional.cross_entropy(logits.detach().float(), labels))
+    num_classes = len(loaders.classes)
+    found = [
+        checks.check_labels(labels, loaders.train_counts),
+        checks.check_pixels(images),
+        checks.check_first_loss(loss, num_classes, fresh_head=network.fresh_head),
+    ]
+    return [sentence for sentence in found if sentence]
+
+
+def overfit_one_batch(loaders: Loaders, network: Network) -> checks.Overfit:
+    """Learn up to 32 training images by heart; see `checks.overfit`."""
+    images, labels = next(iter(loaders.train))
+    labels = labels if labels.ndim == 1 else labels.argmax(1)
+    set_training(network.model)
+    return checks.overfit(network.model, images[:32], labels[:32])

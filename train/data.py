@@ -1,0 +1,145 @@
+"""The loaders of a run: the same images for every back-end, batch size and number of ranks."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fastload import Loader
+from fastload.augment import (
+    Augment,
+    CenterCrop,
+    ColourJitter,
+    Crop,
+    Erasing,
+    Mix,
+    RandomCrop,
+    RandomResizedCrop,
+)
+from fastload.errors import FastloadError
+from fastload.index import read_manifest
+from train.options import AugmentOptions, Options
+from train.ranks import Ranks
+
+_CROPS: dict[str, Crop] = {
+    "random-resized": RandomResizedCrop(),
+    "random": RandomCrop(),
+    "centre": CenterCrop(),
+}
+
+
+class DataError(FastloadError):
+    """The shards do not fit the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaders:
+    """What is read.
+
+    Attributes:
+        train: Endless in epochs; each an order of its own.
+        val: Each sample of the split once, in the order of the index.
+        test: Likewise; None where the data has no test split.
+        classes: Names of the class folders; the position is the label.
+        class_names: Readable names of the same classes.
+        train_counts: int64 [C], training images of each class.
+    """
+
+    train: Loader
+    val: Loader
+    test: Loader | None
+    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
+    train_counts: NDArray[np.int64]
+
+
+def augment_for(options: AugmentOptions, size: int) -> Augment:
+    """The training augmentation that the options describe."""
+    strength = options.jitter
+    mix = (
+        Mix(mixup=options.mixup, cutmix=options.cutmix) if options.mixup or options.cutmix else None
+    )
+    return Augment(
+        size=size,
+        crop=_CROPS[options.crop],
+        flip=options.flip,
+        rotation=options.rotation,
+        jitter=ColourJitter(brightness=strength, contrast=strength, saturation=strength)
+        if strength
+        else None,
+        erasing=Erasing(probability=options.erasing) if options.erasing else None,
+        mix=mix,
+    )
+
+
+def open_loaders(
+    options: Options, ranks: Ranks, stack: ExitStack, *, dtype: torch.dtype
+) -> Loaders:
+    """Open the splits of a run.
+
+    Args:
+        options: Which shards, and how they are read.
+        ranks: The processes that share each global batch.
+        stack: Closes the loaders.
+        dtype: Floating-point type of the images.
+
+    Raises:
+        FastloadError: If the shards cannot be read, lack a split, or are too few for a batch.
+    """
+    data = options.data
+    train = _open(
+        options,
+        data.data,
+        "train",
+        ranks,
+        backend=data.loader,
+        augment=augment_for(options.augment, options.resolution.size),
+        reweight=None if data.reweight == "none" else data.reweight,
+        dtype=dtype,
+        seed=options.run.seed,
+        max_corrupt_fraction=data.max_corrupt_fraction,
+    )
+    stack.enter_context(train)
+    place = Path(data.val_data or data.data)
+    splits = read_manifest(place).splits
+    present = [name for name in ("val", "test") if name in splits and splits[name].samples]
+    if "val" not in present:
+        raise DataError(f"{place}: has no images in its val split, which chooses the best epoch")
+    view = Augment.eval(options.resolution.eval_size or options.resolution.size)
+    held_out = {
+        name: stack.enter_context(
+            _open(
+                options, str(place), name, ranks, backend=train.backend, augment=view, dtype=dtype
+            )
+        )
+        for name in present
+    }
+    return Loaders(
+        train=train,
+        val=held_out["val"],
+        test=held_out.get("test"),
+        classes=tuple(train.classes),
+        class_names=tuple(train.class_names),
+        train_counts=np.asarray(train.class_counts, np.int64),
+    )
+
+
+def _open(options: Options, path: str, split: str, ranks: Ranks, **arguments: Any) -> Loader:  # noqa: ANN401  passed on
+    try:
+        return Loader(
+            path,
+            split=split,
+            batch_size=options.data.batch_size,
+            device=ranks.device,
+            num_threads=options.data.threads or None,
+            world=ranks.world,
+            **arguments,
+        )
+    except ValueError as error:
+        raise DataError(f"{path}, {split}: {error}") from error

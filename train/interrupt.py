@@ -1,0 +1,54 @@
+"""SIGTERM and Ctrl-C become a request that training answers between two steps."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+
+class InterruptedRunError(Exception):
+    """The run was asked to stop; its state is on disk.
+
+    Args:
+        number: Of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        """The exit status that shells expect: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + self.number
+
+
+class Interrupt:
+    """While entered, notes the first SIGTERM or SIGINT; a second one ends the process at once.
+
+    Attributes:
+        number: Of the signal that came, 0 until then.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._former: dict[int, object] = {}
+
+    def __enter__(self) -> Interrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._former[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)  # type: ignore[arg-type]  # what signal() returned
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.number = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,85 @@
+"""The model of a run, ready to be trained: built, started from weights, tuned and wrapped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from train.model import (
+    build_model,
+    freeze_all_but,
+    head_names,
+    load_weights,
+    parameter_groups,
+    start_weights,
+)
+from train.options import Options
+from train.ranks import Ranks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A model and how it is called.
+
+    Attributes:
+        model: The bare module: saved, evaluated, averaged.
+        forward: The same as training calls it: compiled, and wrapped for several processes.
+        groups: Of its trainable parameters, for an optimizer.
+        fresh_head: True unless the last layer came with the weights.
+        said: What became of the weights, in one sentence.
+    """
+
+    model: nn.Module
+    forward: nn.Module
+    groups: list[dict[str, Any]]
+    fresh_head: bool
+    said: str
+
+
+def build_network(options: Options, num_classes: int, ranks: Ranks) -> Network:
+    """Build the model that the options describe, on the device of this process.
+
+    Raises:
+        WeightsError: If there is no such model, or its weights cannot be had or do not fit.
+    """
+    chosen = options.model
+    model = build_model(chosen.model, num_classes)
+    head = head_names(chosen.model, num_classes)
+    weights = start_weights(chosen)
+    said, fresh_head = "random weights", True
+    if weights is not None:
+        loaded = load_weights(model, weights, head=head)
+        said, fresh_head = f"weights from {chosen.init}: {loaded}", not head <= set(loaded.kept)
+    if chosen.sync_batchnorm and ranks.world.size > 1 and ranks.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # untyped in torch
+    if chosen.tune == "head":
+        freeze_all_but(model, head)
+    model = model.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+    trained = sum(item.numel() for item in model.parameters() if item.requires_grad)
+    said += f"; {trained / 1e6:.1f} million parameters are trained"
+    return Network(
+        model=model,
+        forward=_wrapped(model, options, ranks),
+        groups=parameter_groups(
+            model,
+            weight_decay=options.optimisation.weight_decay,
+            stem_rate=chosen.stem_rate if chosen.tune == "layerwise" else 1.0,
+        ),
+        fresh_head=fresh_head,
+        said=said,
+    )
+
+
+def _wrapped(model: nn.Module, options: Options, ranks: Ranks) -> nn.Module:
+    forward = model
+    trainable = any(parameter.requires_grad for parameter in model.parameters())
+    if ranks.world.size > 1 and trainable:
+        places = [ranks.device.index] if ranks.device.type == "cuda" else None
+        forward = DistributedDataParallel(model, device_ids=places)
+    if options.model.compile:
+        forward.compile()
+    return forward

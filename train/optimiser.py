@@ -1,0 +1,188 @@
+"""From losses to a step: accumulation, mixed precision, clipping, optimizer, moving average."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from train.losses import Total
+from train.options import OptimisationOptions
+from train.ranks import Ranks
+
+Precision = torch.dtype | None
+
+
+def precision_for(amp: str, device: torch.device) -> Precision:
+    """The dtype of mixed precision, or None for float32 throughout.
+
+    "auto" is off on a CPU; on a GPU it is bfloat16 where the hardware computes with it (Ampere and
+    later), since it needs no loss scaling, else float16.
+    """
+    if amp == "auto":
+        if device.type != "cuda":
+            return None
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """The context in which a model runs."""
+    if precision is None:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=precision)
+
+
+def make_optimizer(
+    groups: list[dict[str, Any]], options: OptimisationOptions
+) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, or AdamW; the learning rate is set before each step."""
+    if options.optimizer == "adamw":
+        betas = (options.momentum, 0.999)
+        return torch.optim.AdamW(groups, lr=0.0, betas=betas, weight_decay=options.weight_decay)
+    return torch.optim.SGD(
+        groups,
+        lr=0.0,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+        nesterov=options.momentum > 0,
+    )
+
+
+class MovingAverage:
+    """An exponential moving average of a model's parameters and buffers.
+
+    The decay grows to its final value as (1 + n) / (10 + n) over the updates n, as in TensorFlow's
+    ExponentialMovingAverage, so that a short run does not average its random start.
+
+    Attributes:
+        model: The averaged model, in evaluation mode.
+        updates: How many steps it has followed.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.updates = 0
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Follow the model by one step."""
+        self.updates += 1
+        decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
+        averages, values = [], []
+        for average, value in zip(
+            self.model.state_dict().values(), model.state_dict().values(), strict=True
+        ):
+            if average.is_floating_point():
+                averages.append(average)
+                values.append(value)
+            else:  # a counter, such as BatchNorm's
+                average.copy_(value)
+        torch._foreach_lerp_(averages, values, 1 - decay)
+
+
+class Stepper:
+    """Gathers the gradients of some batches and makes one exact step of them.
+
+    The gradient of a step is that of (sum of losses) / (sum of weights) over all its batches and
+    ranks, so it is the gradient of one large batch; only BatchNorm sees the small ones.
+
+    Args:
+        model: The bare module: its parameters are stepped and clipped.
+        forward: The same as it is called: compiled, or wrapped in DistributedDataParallel.
+        optimizer: Over groups from `parameter_groups`.
+        options: Clipping and moving average.
+        device: Where the model is.
+        precision: Of `precision_for`.
+        batch_size: Images of a full batch on this rank.
+        ranks: The processes of the run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        forward: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        options: OptimisationOptions,
+        *,
+        device: torch.device,
+        precision: Precision,
+        batch_size: int,
+        ranks: Ranks,
+    ) -> None:
+        self.optimizer = optimizer
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+        self.average = MovingAverage(model, options.ema) if options.ema else None
+        self._model = model
+        self._forward = forward
+        self._clip = options.clip
+        self._ranks = ranks
+        self._batch_size = float(batch_size)
+        self._weight = torch.zeros((), device=device)
+
+    @contextmanager
+    def accumulating(self, *, last: bool) -> Iterator[None]:
+        """Around the forward and backward pass of a batch; ranks exchange gradients in the last."""
+        no_sync = getattr(self._forward, "no_sync", None)
+        with nullcontext() if last or no_sync is None else no_sync():
+            yield
+
+    def backward(self, total: Total) -> None:
+        """Add the gradients of one batch's loss."""
+        # The division only keeps numbers near 1, which float16 needs; `step` takes it back.
+        self.scaler.scale(total.loss / self._batch_size).backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        self._weight += total.weight.detach()
+
+    def step(self, learning_rate: float) -> None:
+        """Make the step, and begin the next one."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate * group["rate_scale"]
+        self.scaler.unscale_(self.optimizer)
+        # DistributedDataParallel gives the mean over ranks, and what is wanted is the sum.
+        total = self._ranks.summed(self._weight)
+        self._rescale(self._batch_size * self._ranks.world.size / total)
+        if self._clip:
+            nn.utils.clip_grad_norm_(self._parameters(), self._clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._weight.zero_()
+        if self.average is not None:
+            self.average.update(self._model)
+
+    @torch.no_grad()
+    def _rescale(self, factor: Tensor) -> None:
+        gradients = [parameter.grad for parameter in self._parameters()]
+        torch._foreach_mul_([gradient for gradient in gradients if gradient is not None], factor)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [item for group in self.optimizer.param_groups for item in group["params"]]
+
+    def evaluated(self) -> nn.Module:
+        """The model that is evaluated and kept: the moving average, where there is one."""
+        return self._model if self.average is None else self.average.model
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizer, scaler and moving average; between steps there is nothing else."""
+        average = None
+        if self.average is not None:
+            average = {"model": self.average.model.state_dict(), "updates": self.average.updates}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": average,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None and state["average"] is not None:
+            self.average.model.load_state_dict(state["average"]["model"])
+            self.average.updates = state["average"]["updates"]

@@ -1,0 +1,136 @@
+"""All that makes a run go on as if it had not stopped: gathered into a checkpoint, and put back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fastload import Loader
+from train.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from train.loop import Progress
+from train.metrics import Evaluation
+from train.optimiser import Stepper
+from train.options import Options
+from train.ranks import Ranks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """The parts of a run that change.
+
+    Attributes:
+        options: What defines the run.
+        classes: Names of the classes, by label.
+        model: The bare model.
+        stepper: Optimizer, scaler and moving average.
+        loader: Of the training split.
+        progress: How far the run is.
+        ranks: The processes of the run.
+    """
+
+    options: Options
+    classes: Sequence[str]
+    model: nn.Module
+    stepper: Stepper
+    loader: Loader
+    progress: Progress
+    ranks: Ranks
+
+    def save(self, path: Path) -> None:
+        """Write last.pt; every rank calls this, one writes.
+
+        Raises:
+            OutputError: If it cannot be written; the former checkpoint is intact.
+        """
+        random = self.ranks.gathered(_random_state(self.ranks.device))
+        if not self.ranks.writes:
+            return
+        save_checkpoint(
+            path,
+            {
+                "options": self.options.to_toml(),
+                "classes": list(self.classes),
+                "model": self.model.state_dict(),
+                "loader": self.loader.state_dict(),
+                "progress": asdict(self.progress),
+                "random": random,
+                **self.stepper.state_dict(),
+            },
+        )
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            CheckpointError: If it cannot be read, or is of another model or other classes.
+            StateMismatchError: If the loader's data, seed or sampling are others.
+        """
+        content = read_checkpoint(path)
+        if content["classes"] != list(self.classes):
+            raise CheckpointError(
+                f"{path}: was trained on {len(content['classes'])} other classes than the "
+                f"{len(self.classes)} of these shards; give the --data it was trained on"
+            )
+        try:
+            self.model.load_state_dict(content["model"])
+            self.stepper.load_state_dict(content)
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0][:120]
+            raise CheckpointError(
+                f"{path}: is of another model or optimizer than the options say ({reason})"
+            ) from error
+        self.loader.load_state_dict(content["loader"])
+        saved = Progress.from_dict(content["progress"])
+        for name in Progress.__dataclass_fields__:
+            setattr(self.progress, name, getattr(saved, name))
+        if len(content["random"]) == self.ranks.world.size:
+            _set_random_state(content["random"][self.ranks.world.rank], self.ranks.device)
+
+
+def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _set_random_state(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def save_best(
+    path: Path, state: State, evaluation: Evaluation, normalise: Sequence[Sequence[float]]
+) -> None:
+    """Write best.pt: what it takes to use the model, or to start from it with `--init`.
+
+    Args:
+        path: Of the file; the older best is replaced only once the new one is safe on disk.
+        state: Whose model, or moving average, is written.
+        evaluation: What it scored on the validation split.
+        normalise: (mean, std) that its images must have, on the scale [0, 1].
+
+    Raises:
+        OutputError: If it cannot be written; the older best is intact.
+    """
+    if not state.ranks.writes:
+        return
+    save_checkpoint(
+        path,
+        {
+            "model": state.stepper.evaluated().state_dict(),
+            "name": state.options.model.model,
+            "options": state.options.to_toml(),
+            "classes": list(state.classes),
+            "epoch": state.progress.epoch,
+            "figures": evaluation.figures,
+            "thresholds": evaluation.thresholds,
+            "normalise": [list(values) for values in normalise],
+            "size": state.options.resolution.eval_size or state.options.resolution.size,
+        },
+    )
