@@ -116,14 +116,8 @@ class CudaDevice:
         self._copying: deque[tuple[torch.cuda.Event, NDArray[np.uint8]]] = deque()
 
     def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """See `Device.allocate`. Plain memory where the system can pin no more: slower, right."""
-        try:
-            pinned: NDArray[np.uint8] = torch.empty(
-                shape, dtype=torch.uint8, pin_memory=True
-            ).numpy()
-        except RuntimeError:
-            return np.empty(shape, np.uint8)
-        return pinned
+        """See `Device.allocate`: pinned, where the system has memory to pin."""
+        return pinned_memory(shape)
 
     def send(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], finish: Finish) -> Sent:
         """See `Device.send`."""
@@ -146,3 +140,12 @@ class CudaDevice:
         sent.images.record_stream(stream)
         sent.labels.record_stream(stream)
         return sent.images, sent.labels
+
+
+def pinned_memory(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Page-locked uint8 of `shape`; plain where the system can pin no more: slower, still right."""
+    try:
+        pinned: NDArray[np.uint8] = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
+    except RuntimeError:
+        return np.empty(shape, np.uint8)
+    return pinned

@@ -190,7 +190,7 @@ class Loader:
         self._backend = choose_backend(backend, self.device, num_threads=self.num_threads)
         self.backend, self.backend_reason = self._backend.renderer.name, self._backend.reason
         self._device = self._backend.device
-        self._reader = Reader(collection)
+        self._reader, self._process = Reader(collection), os.getpid()
         self._meter = Meter()
         self._next = self._received = (0, 0)
         self._last_rows = np.zeros(0, np.int64)
@@ -215,6 +215,9 @@ class Loader:
         """
         if not self._finalizer.alive:
             raise RuntimeError("the loader was closed; make a new one")
+        if os.getpid() != self._process:
+            self._process = os.getpid()
+            self._reader.renew()
         self._stop()
         number, start = self._next
         plan = EpochPlan(

@@ -165,9 +165,9 @@ class Reader:
         """
         records = self._index[rows]
         sizes = records["size"].astype(np.int64)
-        ends = np.cumsum((sizes + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT)
-        starts = ends - ends[0] if len(ends) == 1 else np.concatenate([[0], ends[:-1]])
-        buffer = scratch.take(int(ends[-1]) if len(ends) else 0)
+        spaces = (sizes + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
+        starts = np.cumsum(spaces) - spaces
+        buffer = scratch.take(int(spaces.sum()))
         memory = buffer.data
         bad: dict[int, str] = {}
         places = zip(
@@ -198,7 +198,7 @@ class Reader:
         records = self._index[rows]
         shards, offsets = records["shard"], records["offset"].astype(np.int64)
         ends = offsets + records["size"]
-        if len(rows) > 1 and (np.diff(rows) == 1).mean() > 0.5:
+        if len(rows) > 1:
             apart = (shards[1:] != shards[:-1]) | (offsets[1:] < offsets[:-1])
             apart |= offsets[1:] > ends[:-1] + _MERGE_GAP
             first = np.concatenate([[True], apart])
@@ -223,8 +223,11 @@ class Reader:
 
     def close(self) -> None:
         """Let go of all descriptors; a thread that still reads keeps its own until it is done."""
-        with self._lock:
-            self._open_shards = {}
+        self._open_shards = {}
+
+    def renew(self) -> None:
+        """After a fork, in the child: a thread of the parent may have held the lock for ever."""
+        self._lock = threading.Lock()
 
     def _open(self, shard: int) -> _OpenShard:
         with self._lock:

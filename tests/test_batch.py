@@ -1,0 +1,238 @@
+"""Rendering: bounded, in order, with time limits; errors and memory reach those they belong to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastload.augment import Augment
+from fastload.batch import Buffers, EpochPlan, Rendering
+from fastload.decode import LibjpegRenderer
+from fastload.errors import ShardError, StalledError
+from fastload.jpeg import Encoded
+from fastload.reader import Reader, open_collection
+from fastload.sampler import Epoch, batch_bounds
+from fastload.world import World
+from tests.shards import number_of, numbered
+
+
+class GatedRenderer(LibjpegRenderer):
+    """Renders as libjpeg does, but only while its gate is open; counts the images."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.rendered = 0
+        self._lock = threading.Lock()
+
+    def render(self, encoded: Encoded, boxes, flips, out) -> dict[int, str]:
+        self.gate.wait(20)
+        with self._lock:
+            self.rendered += len(encoded)
+        return super().render(encoded, boxes, flips, out)
+
+
+class FailingRenderer(LibjpegRenderer):
+    """Raises once it has rendered some images."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def render(self, encoded: Encoded, boxes, flips, out) -> dict[int, str]:
+        self.left -= len(encoded)
+        if self.left < 0:
+            raise ZeroDivisionError("the renderer fell over")
+        return super().render(encoded, boxes, flips, out)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    return numbered(tmp_path_factory.mktemp("batch") / "shards", {"train": 120})
+
+
+def plain_memory() -> Buffers:
+    return Buffers(lambda shape: np.empty(shape, np.uint8), keep=4)
+
+
+def plan_of(directory: Path, batch: int = 8, **options) -> EpochPlan:
+    index = open_collection([directory], "train").index
+    bounds = batch_bounds(len(index), start=0, global_batch=batch, world_size=1, drop_last=False)
+    defaults = {
+        "number": 0,
+        "order": Epoch(np.arange(len(index))),
+        "bounds": bounds,
+        "world": World(),
+        "augment": Augment.eval(16),
+        "seed": 0,
+        "index": index,
+    }
+    return EpochPlan(**{**defaults, **options})
+
+
+def rendering_of(directory: Path, renderer, *, timeout: float = 30, **options) -> Rendering:
+    return Rendering(
+        plan_of(directory, **options),
+        Reader(open_collection([directory], "train")),
+        renderer,
+        plain_memory(),
+        num_threads=2,
+        replace_bad=True,
+        timeout_seconds=timeout,
+    )
+
+
+def numbers(batch) -> list[int]:
+    return [number_of(image[8, 8]) for image in batch.pixels]
+
+
+def take_all(rendering: Rendering, taken: list[int]) -> None:
+    """Take batches to the end or to an error; `taken` gets the numbers of their pictures."""
+    while (batch := rendering.take()) is not None:
+        taken += numbers(batch)
+
+
+def test_batches_come_in_order_and_then_none(shards):
+    rendering = rendering_of(shards, LibjpegRenderer())
+    seen: list[int] = []
+    take_all(rendering, seen)
+    assert seen == list(range(120))
+    assert rendering.take() is None
+    rendering.close()
+
+
+def test_work_ahead_of_the_caller_is_bounded(shards):
+    renderer = GatedRenderer()
+    renderer.gate.set()
+    rendering = rendering_of(shards, renderer, batch=8)
+    rendering.take()
+    time.sleep(0.5)
+    assert renderer.rendered <= 8 * (1 + 4)
+    rendering.close()
+
+
+def test_an_error_is_raised_when_its_batch_is_due_and_not_before(shards):
+    rendering = rendering_of(shards, FailingRenderer(after=24), batch=8)
+    seen: list[int] = []
+    with pytest.raises(ZeroDivisionError, match="the renderer fell over"):
+        take_all(rendering, seen)
+    assert seen == list(range(len(seen)))
+    assert len(seen) in (8, 16, 24)
+    rendering.close()
+
+
+def test_a_stalled_worker_is_named_after_the_time_limit(shards):
+    renderer = GatedRenderer()
+    rendering = rendering_of(shards, renderer, timeout=0.3)
+    begin = time.monotonic()
+    with pytest.raises(
+        StalledError, match=r"waited 0\.3 s for batch 0 of epoch 0: fastload-worker-0 decodes"
+    ):
+        rendering.take()
+    assert time.monotonic() - begin < 5
+    renderer.gate.set()
+    rendering.close()
+
+
+def test_closing_ends_the_threads_and_those_who_wait(shards):
+    renderer = GatedRenderer()
+    before = threading.active_count()
+    rendering = rendering_of(shards, renderer)
+    errors = []
+
+    def wait() -> None:
+        try:
+            rendering.take()
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.1)
+    threading.Timer(0.2, renderer.gate.set).start()
+    rendering.close()
+    waiting.join(10)
+    time.sleep(0.3)
+    assert errors == ["this iteration was ended: the loader was closed or reused"]
+    assert threading.active_count() == before
+
+
+def test_a_worker_that_does_not_end_is_named(shards):
+    renderer = GatedRenderer()
+    rendering = rendering_of(shards, renderer, timeout=0.3)
+    time.sleep(0.1)
+    with pytest.raises(StalledError, match=r"fastload-worker-\d decodes"):
+        rendering.close()
+    renderer.gate.set()
+    rendering.close()
+
+
+def test_a_shard_that_vanishes_is_an_error_that_names_it(tmp_path):
+    directory = numbered(tmp_path / "s", {"train": 40})
+    reader = Reader(open_collection([directory], "train"))
+    (directory / "train-000002.tar").unlink()
+    rendering = Rendering(
+        plan_of(directory),
+        reader,
+        LibjpegRenderer(),
+        plain_memory(),
+        num_threads=2,
+        replace_bad=True,
+        timeout_seconds=10,
+    )
+    seen: list[int] = []
+    with pytest.raises(ShardError, match=r"train-000002\.tar"):
+        take_all(rendering, seen)
+    assert seen == list(range(16))
+    rendering.close()
+
+
+def test_memory_comes_back_when_its_last_user_is_gone():
+    made = []
+
+    def allocate(shape):
+        made.append(np.empty(shape, np.uint8))
+        return made[-1]
+
+    buffers = Buffers(allocate, keep=2)
+    first = buffers.take((2, 3))
+    address = first.ctypes.data
+    second = buffers.take((2, 3))
+    assert second.ctypes.data != address
+    del first
+    assert buffers.take((3, 2)).ctypes.data == address
+    assert len(made) == 2
+    del second
+    assert buffers.take((100,)).shape == (100,)
+    assert len(made) == 3
+
+
+def test_a_plan_is_the_same_in_whatever_parts_it_is_made(shards):
+    augment = Augment.train(16)
+    whole = plan_of(shards, batch=24, augment=augment)
+    for size in (1, 2, 4):
+        for step in (0, 3):
+            parts = [
+                plan_of(shards, batch=24, augment=augment, world=World(rank=rank, size=size)).batch(
+                    step
+                )
+                for rank in range(size)
+            ]
+            expected = whole.batch(step)
+            for name in ("boxes", "flips"):
+                joined = np.concatenate([getattr(part.choices, name) for part in parts])
+                assert np.array_equal(joined, getattr(expected.choices, name))
+            assert np.array_equal(np.concatenate([part.rows for part in parts]), expected.rows)
+
+
+def test_everything_is_read_ahead_once_and_before_it_is_planned(shards):
+    plan = plan_of(shards, batch=4)
+    rows = np.concatenate([plan.ahead(step) for step in range(plan.steps)])
+    assert sorted(rows.tolist()) == list(range(120))
+    stream = np.roll(np.arange(120), 7)
+    sequential = plan_of(shards, batch=4, order=Epoch(np.arange(120), stream, 20))
+    ahead = [sequential.ahead(step) for step in range(sequential.steps)]
+    assert np.concatenate(ahead).tolist() == stream.tolist()
+    assert len(ahead[0]) == 24
