@@ -35,7 +35,7 @@ struct Workspace {
     Header header;
     SymbolTable dc[4], ac[4];
     alignas(32) int16_t quant[3][64];
-    Intervals intervals;
+    CoveringIntervals intervals;
     Buffer<int16_t> blocks;
     Buffer<uint8_t> planes;
     ColumnPairs columns;

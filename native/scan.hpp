@@ -46,7 +46,7 @@ struct Interval {
 };
 
 // The unstuffed intervals that the box needs, in order.
-class Intervals {
+class CoveringIntervals {
   public:
     // `data` is the scan's entropy-coded data and whatever follows them.
     Status find(const uint8_t* data, const uint8_t* end, int restart_interval, const McuBox& box) {
