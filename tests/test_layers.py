@@ -17,7 +17,8 @@ PACKAGE = Path(fastload.__file__).parent
 LAYERS = [
     *("errors", "world", "draw", "stats"),
     *("box", "jpeg", "native", "decode"),
-    *("progress", "workers", "index", "source", "transcode", "clean", "shard", "verify", "sample"),
+    *("progress", "workers", "index", "tar", "source", "transcode", "clean", "journal"),
+    *("shard", "verify", "sample"),
     *("sampler", "augment", "reader", "device", "batch", "dali"),
     *("loader", "dataset"),
     *("inspect", "doctor", "tune"),
