@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from fastload import dali, native
+from fastload import Augment, Loader, dali, native
 from fastload.dali import (
     DaliRenderer,
     GpuMemory,
@@ -33,7 +33,11 @@ from fastload.dali import (
 from fastload.decode import LibjpegRenderer, cpu_renderer
 from fastload.errors import BackendUnavailableError
 from fastload.jpeg import Encoded
+from fastload.world import World
+from tests.shards import Picture, write_shards
 from tests.test_jpeg import encode, photograph
+
+pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core:RuntimeWarning")
 
 WHY_NOT = dali.why_unavailable()
 WHY_NO_GPU = dali.why_unavailable(device=0)
@@ -528,3 +532,175 @@ def test_the_memory_of_train_and_eval_together_is_bounded_and_given_back():
         renderer.close()
     torch.cuda.empty_cache()
     assert before - torch.cuda.mem_get_info()[0] < 128 << 20
+
+
+# Through the loader.
+
+
+def pictures(count: int, *, seed: int = 0) -> list[Picture]:
+    """Photographs of several sizes, most of them sliceable, in classes of very unequal size."""
+    made = []
+    for index in range(count):
+        height, width = 96 + 8 * (index % 5), 128 + 32 * (index % 3)
+        jpeg = encode(photograph(height, width, seed=seed + index), "4:2:0", 2 if index % 4 else 0)
+        made.append(Picture(jpeg, 0 if index < count * 3 // 4 else 1 + index % 2, height, width))
+    return made
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    splits = {"train": pictures(50), "val": pictures(21, seed=900)}
+    return write_shards(tmp_path_factory.mktemp("dali"), splits, classes=["a", "b", "c"])
+
+
+def dali_loader(shards: Path, device: int | None, **options: Any) -> Loader:
+    backend, where = ("dali-cpu", "cpu") if device is None else ("dali", "cuda")
+    loader = Loader(shards, batch_size=8, num_threads=2, backend=backend, device=where, **options)
+    assert loader.backend == backend
+    return loader
+
+
+def epoch_of(loader: Loader) -> list[tuple[NDArray[np.int64], list[int], NDArray[Any]]]:
+    """Rows, labels and pixels [N, S, S, 3] of each batch."""
+    batches = []
+    for images, labels in loader:
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert images.device == labels.device == loader.device
+        pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+        batches.append((loader.last_indices(), labels.tolist(), pixels))
+    return batches
+
+
+@on_each_device
+@pytest.mark.parametrize("name", CPU_NAMES)
+@pytest.mark.parametrize("world", [World(), World(rank=1, size=2)], ids=["one rank", "rank 1"])
+def test_an_epoch_has_the_samples_labels_and_pixels_of_the_cpu_path(
+    shards: Path, name: str, world: World, device: int | None
+):
+    options: dict[str, Any] = {"reweight": "inverse", "augment": Augment.train(64), "world": world}
+    with (
+        dali_loader(shards, device, **options) as loader,
+        Loader(shards, batch_size=8, num_threads=2, backend=name, **options) as other,
+    ):
+        loader.set_epoch(5)
+        other.set_epoch(5)
+        batches, others = epoch_of(loader), epoch_of(other)
+    assert len(batches) == len(others) == 6 // world.size
+    for (rows, labels, pixels), (other_rows, other_labels, other_pixels) in zip(
+        batches, others, strict=True
+    ):
+        assert rows.tolist() == other_rows.tolist()
+        assert labels == other_labels
+        assert differences(pixels, other_pixels).max() <= 1
+
+
+@on_each_device
+def test_a_run_goes_on_in_the_middle_of_an_epoch(shards: Path, device: int | None):
+    options: dict[str, Any] = {"reweight": "sqrt", "augment": Augment.train(32), "seed": 1}
+    with dali_loader(shards, device, **options) as loader:
+        whole = epoch_of(loader)
+    with dali_loader(shards, device, **options) as loader:
+        batches = iter(loader)
+        for _ in range(2):
+            next(batches)
+        state = loader.state_dict()
+    with dali_loader(shards, device, **options) as loader:
+        loader.load_state_dict(state)
+        rest = epoch_of(loader)
+    assert len(rest) == len(whole) - 2
+    for (rows, labels, pixels), (whole_rows, whole_labels, whole_pixels) in zip(
+        rest, whole[2:], strict=True
+    ):
+        assert rows.tolist() == whole_rows.tolist()
+        assert labels == whole_labels
+        assert (pixels == whole_pixels).all()
+
+
+@on_each_device
+def test_evaluation_has_each_sample_once_without_padding(shards: Path, device: int | None):
+    augment = Augment.eval(32)
+    with (
+        dali_loader(shards, device, split="val", augment=augment) as loader,
+        Loader(shards, split="val", batch_size=8, backend="libjpeg", augment=augment) as other,
+    ):
+        batches, others = epoch_of(loader), epoch_of(other)
+    assert [len(rows) for rows, *_ in batches] == [8, 8, 5]
+    assert np.concatenate([rows for rows, *_ in batches]).tolist() == list(range(21))
+    for (_, _, pixels), (_, _, other_pixels) in zip(batches, others, strict=True):
+        assert differences(pixels, other_pixels).max() <= 1
+
+
+@on_each_device
+def test_a_normalised_epoch_is_that_of_the_cpu_path(shards: Path, device: int | None):
+    options: dict[str, Any] = {"augment": Augment.train(32), "dtype": torch.float32}
+    with (
+        dali_loader(shards, device, **options) as loader,
+        Loader(shards, batch_size=8, backend="libjpeg", **options) as other,
+    ):
+        for (_, _, pixels), (_, _, others) in zip(epoch_of(loader), epoch_of(other), strict=True):
+            assert pixels.dtype == np.float32
+            assert differences(pixels, others).max() <= 1 / 255 / 0.224
+
+
+@on_each_device
+def test_training_goes_on_over_planted_corrupt_files(
+    tmp_path: Path, device: int | None, caplog: pytest.LogCaptureFixture
+):
+    # Their CRC-32 is right: nobody but the decoder can tell.
+    planted = pictures(48)
+    for row, kind in ((3, "cut off"), (17, "garbage"), (30, "no Huffman tables"), (41, "empty")):
+        planted[row] = Picture(broken_files()[kind], 0, 120, 160)
+    write_shards(tmp_path, {"train": planted}, classes=["a", "b", "c"])
+    options: dict[str, Any] = {"augment": Augment.train(32), "max_corrupt_fraction": 0.2}
+    with (
+        dali_loader(tmp_path, device, **options) as loader,
+        Loader(tmp_path, batch_size=8, num_threads=2, backend="libjpeg", **options) as other,
+    ):
+        for _ in range(2):
+            for (rows, labels, pixels), (other_rows, other_labels, other_pixels) in zip(
+                epoch_of(loader), epoch_of(other), strict=True
+            ):
+                assert not set(rows.tolist()) & {3, 17, 30, 41}
+                assert rows.tolist() == other_rows.tolist()
+                assert labels == other_labels
+                assert differences(pixels, other_pixels).max() <= 1
+        assert loader.stats().bad_samples == 8
+    named = [record.getMessage() for record in caplog.records if "replaced" in record.getMessage()]
+    for key in ("000003", "000017", "000030", "000041"):
+        assert any(f"sample {key}" in message for message in named)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_dali_gives_way_to_the_cpu_and_says_why(
+    shards: Path, caplog: pytest.LogCaptureFixture
+):
+    with Loader(shards, batch_size=8, backend="dali", augment=Augment.train(32)) as loader:
+        assert loader.backend == CPU_NAMES[-1]
+        assert loader.backend_reason == (
+            f"{CPU_NAMES[-1]}: dali cannot run, it renders on a GPU, and the device is cpu"
+        )
+        assert len(epoch_of(loader)) == 6
+    assert len([record for record in caplog.records if "takes over" in record.getMessage()]) == 1
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_on_a_gpu_dali_says_on_which(shards: Path):
+    with dali_loader(shards, 0) as loader:
+        assert loader.backend_reason.startswith("dali: asked for, and ")
+
+
+def test_a_loader_without_dali_names_the_extra_or_takes_the_cpu(shards: Path):
+    out = run_python(
+        BLOCK + "import warnings\nwarnings.simplefilter('ignore')\n"
+        "from fastload import Loader\n"
+        "from fastload.errors import BackendUnavailableError\n"
+        f"path = {str(shards)!r}\n"
+        "try:\n    Loader(path, backend='dali-cpu', batch_size=8)\n"
+        "except BackendUnavailableError as error:\n    print(error)\n"
+        "print(Loader(path, backend='dali', batch_size=8).backend)\n"
+    )
+    error, backend = out.splitlines()
+    assert error.startswith("DALI is not installed")
+    assert error.endswith("pip install 'fastload[dali]'")
+    assert backend == CPU_NAMES[-1]
