@@ -1,0 +1,1 @@
+"""The loaders that are compared: one module each, all under the contract of `contract.py`."""

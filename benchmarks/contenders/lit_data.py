@@ -1,0 +1,59 @@
+"""LitData: chunks of the files' own bytes, its streaming loader, torchvision's decoder."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders.contract import Batch, Epochs, Work, list_images
+from benchmarks.contenders.crops import crop_tensor, decode
+
+os.environ.setdefault("DISABLE_VERSION_CHECK", "1")
+litdata: Any = importlib.import_module("litdata")
+
+
+def _sample(item: tuple[str, int]) -> dict[str, Any]:
+    return {"jpeg": Path(item[0]).read_bytes(), "label": item[1]}
+
+
+def prepare(images: Path, out: Path, work: Work) -> None:
+    """Chunks of 64 MB."""
+    litdata.optimize(
+        fn=_sample,
+        inputs=[(str(path), label) for path, label in list_images(images)],
+        output_dir=str(out),
+        chunk_bytes="64MB",
+        num_workers=work.cores,
+    )
+
+
+class Crops(litdata.StreamingDataset):  # type: ignore[misc]  # the class is known at run time only
+    """Decoded and cropped in the loader's worker processes."""
+
+    def __init__(self, data: Path, work: Work) -> None:
+        super().__init__(str(data), shuffle=True, drop_last=True, seed=work.seed)
+        self.crop = crop_tensor(work.size)
+
+    def __getitem__(self, index: Any) -> tuple[Any, int]:
+        sample = super().__getitem__(index)
+        return self.crop(decode(sample["jpeg"])), sample["label"]
+
+
+def open_loader(data: Path, work: Work) -> Epochs:
+    """Batches are uint8 [N, 3, S, S]."""
+    loader = litdata.StreamingDataLoader(
+        Crops(data, work),
+        batch_size=work.batch_size,
+        num_workers=work.cores,
+        prefetch_factor=4,
+        persistent_workers=True,
+        drop_last=True,
+    )
+
+    def epoch(_number: int) -> Iterator[Batch]:
+        return iter(loader)
+
+    return epoch
