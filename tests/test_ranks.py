@@ -1,0 +1,106 @@
+"""Real processes under torchrun, with gloo: even to the batch, each sample exactly once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastload.augment import Augment
+from fastload.loader import Loader
+from tests.shards import numbered
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:fastload's native core")]
+
+GLOBAL_BATCH = 8
+
+# Each rank trains some steps from the state it is given, evaluates, and rank 0 writes what all saw.
+PROGRAM = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import torch
+from torch import distributed
+from fastload.augment import Augment
+from fastload.loader import Loader
+
+directory, state, steps, result = sys.argv[1:]
+torch.set_num_threads(1)
+distributed.init_process_group("gloo")
+size = distributed.get_world_size()
+
+def gathered(value):
+    values = [None] * size
+    distributed.all_gather_object(values, value)
+    return values
+
+train = Loader(directory, batch_size=8 // size, augment=Augment.train(16), drop_last=False)
+if state != "-":
+    train.load_state_dict(json.loads(state))
+batches = []
+for step, (images, labels) in enumerate(train):
+    # Would hang, were ranks not even to the batch.
+    distributed.all_reduce(labels.sum())
+    batches.append(gathered(train.last_indices().tolist()))
+    if step + 1 == int(steps):
+        break
+states = gathered(train.state_dict())
+evaluation = Loader(directory, split="val", batch_size=5, augment=Augment.eval(16))
+seen = []
+for images, labels in evaluation:
+    seen += gathered(evaluation.last_indices().tolist())
+if distributed.get_rank() == 0:
+    facts = {"world": size, "batches": batches, "states": states, "seen": seen}
+    with open(result, "w") as file:
+        json.dump(facts, file)
+train.close()
+evaluation.close()
+distributed.destroy_process_group()
+"""
+
+
+def run(size: int, directory: Path, state: str, steps: int, folder: Path) -> dict[str, Any]:
+    program, result = folder / "program.py", folder / f"{size}.json"
+    program.write_text(PROGRAM)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
+    done = subprocess.run(
+        [sys.executable, *launcher, program, directory, state, str(steps), result],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    facts: dict[str, Any] = json.loads(result.read_text())
+    return facts
+
+
+def test_a_run_moves_from_one_rank_to_two_to_four_and_evaluation_is_exact(tmp_path):
+    directory = numbered(tmp_path / "shards", {"train": 61, "val": 43})
+    options: dict[str, Any] = {"augment": Augment.train(16), "drop_last": False}
+    with Loader(directory, batch_size=GLOBAL_BATCH, **options) as loader:
+        whole = [loader.last_indices().tolist() for _ in loader]
+    with Loader(directory, batch_size=GLOBAL_BATCH, **options) as loader:
+        batches = []
+        for _ in loader:
+            batches.append(loader.last_indices().tolist())
+            if len(batches) == 2:
+                break
+        state = json.dumps(loader.state_dict())
+    for size, steps in ((2, 3), (4, 100)):
+        facts = run(size, directory, state, steps, tmp_path)
+        assert facts["world"] == size
+        assert all(other == facts["states"][0] for other in facts["states"])
+        state = json.dumps(facts["states"][0])
+        for parts in facts["batches"]:
+            sizes = [len(part) for part in parts]
+            assert max(sizes) - min(sizes) <= 1
+            batches.append([row for part in parts for row in part])
+        assert sorted(row for part in facts["seen"] for row in part) == list(range(43))
+    assert batches == whole
+    assert json.loads(state)["epoch"] == 1
