@@ -6,6 +6,7 @@ Tests marked `gpu` run the same on a card: `pytest -m gpu tests/test_dali.py`.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
 import os
 import subprocess
@@ -21,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from fastload import Augment, Loader, dali, native
+from fastload import Augment, Loader, dali, native, shard
 from fastload.dali import (
     DaliRenderer,
     GpuMemory,
@@ -32,6 +33,7 @@ from fastload.dali import (
 )
 from fastload.decode import LibjpegRenderer, cpu_renderer
 from fastload.errors import BackendUnavailableError
+from fastload.index import read_index
 from fastload.jpeg import Encoded
 from fastload.world import World
 from tests.shards import Picture, write_shards
@@ -704,3 +706,79 @@ def test_a_loader_without_dali_names_the_extra_or_takes_the_cpu(shards: Path):
     assert error.startswith("DALI is not installed")
     assert error.endswith("pip install 'fastload[dali]'")
     assert backend == CPU_NAMES[-1]
+
+
+# DALI's own way.
+
+
+@pytest.fixture(scope="module")
+def dali_native() -> Any:
+    """The example, which is a script and no part of a package."""
+    path = Path(__file__).parents[1] / "examples" / "dali_native.py"
+    spec = importlib.util.spec_from_file_location("dali_native", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards as `python -m fastload.shard` writes them; 12 classes, so labels have two digits."""
+    folder = tmp_path_factory.mktemp("folder")
+    for split, count in (("train", 36), ("val", 21)):
+        for index in range(count):
+            path = folder / split / f"class {index % 12:02d}" / f"{index}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            seed = index if split == "train" else 500 + index
+            path.write_bytes(encode(photograph(96, 120, seed=seed)))
+    out = tmp_path_factory.mktemp("prepared") / "shards"
+    assert shard.main([str(folder), "--out", str(out), "--workers", "1"]) == 0
+    return out
+
+
+@on_each_device
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_dali_s_own_reader_reads_the_shards_and_their_labels(
+    dali_native: Any, prepared: Path, split: str, device: int | None
+):
+    where = "cpu" if device is None else f"cuda:{device}"
+    index = read_index(prepared, split)
+    batches = list(dali_native.batches(prepared, split, batch_size=8, size=56, device=where))
+    labels = [label for _, batch in batches for label in batch.tolist()]
+    assert sorted(labels) == sorted(index["label"].tolist())
+    if split == "val":
+        assert labels == index["label"].tolist()
+    assert [len(images) for images, _ in batches] == [8] * (len(index) // 8) + [len(index) % 8]
+    for images, _ in batches:
+        assert images.shape[1:] == (3, 56, 56)
+        assert images.dtype == torch.float32
+        assert str(images.device) == where
+        assert -2.2 < images.min() < images.max() < 2.7
+
+
+@needs_dali
+def test_dali_s_own_reader_gives_the_pixels_of_the_evaluation(dali_native: Any, prepared: Path):
+    ((images, labels),) = dali_native.batches(prepared, "val", batch_size=32, size=56)
+    augment = Augment.eval(56)
+    loader = Loader(
+        prepared,
+        split="val",
+        batch_size=32,
+        backend="libjpeg",
+        augment=augment,
+        dtype=torch.float32,
+    )
+    with loader:
+        ((others, other_labels),) = loader
+    assert labels.tolist() == other_labels.tolist()
+    # It resizes, rounds and crops, where fastload resizes the box: the last digits differ.
+    assert (images - others).abs().mean() < 0.1
+    assert (images.flip(3) - others).abs().mean() > 0.5
+
+
+@needs_dali
+def test_the_example_reads_labels_of_any_width(dali_native: Any):
+    digits = torch.tensor([[ord(c) for c in text] for text in ("007", "120", "999")]).byte()
+    assert dali_native.read_labels(digits).tolist() == [7, 120, 999]
