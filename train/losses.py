@@ -64,11 +64,11 @@ def class_prior(counts: NDArray[np.int64], weights: NDArray[np.float64]) -> Tens
             the product of both.
 
     Returns:
-        float32 [C], positive, sums to 1. A class that is never seen counts as if it were as rare as
-        the rarest that is, since its logarithm is taken.
+        float32 [C], positive, sums to 1; some class must have images. A class that is never seen
+        counts as if it were as rare as the rarest that is, since its logarithm is taken.
     """
     seen = counts * weights
-    seen = np.where(seen > 0, seen, seen[seen > 0].min(initial=1.0))
+    seen = np.where(seen > 0, seen, seen[seen > 0].min())
     return torch.tensor(seen / seen.sum(), dtype=torch.float32)
 
 

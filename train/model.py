@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -244,10 +244,13 @@ def _unwrapped(content: object) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         return {}
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    for prefix in _PREFIXES:
-        if tensors and all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    while prefix := next((p for p in _PREFIXES if _all_start_with(p, tensors)), ""):
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return tensors
+
+
+def _all_start_with(prefix: str, names: Collection[str]) -> bool:
+    return len(names) > 0 and all(name.startswith(prefix) for name in names)
 
 
 def load_weights(

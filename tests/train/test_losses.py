@@ -1,0 +1,154 @@
+"""Losses for a long tail."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from train.losses import balance, class_prior, class_weights, compounding
+from train.options import LossOptions
+
+COUNTS = np.array([90, 30, 9, 1])
+CPU = torch.device("cpu")
+
+
+def batch(seed: int = 0, samples: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(samples, 4, generator=generator, requires_grad=True)
+    return logits, torch.randint(4, (samples,), generator=generator)
+
+
+def mean(reweight: str, options: LossOptions, logits: torch.Tensor, labels: torch.Tensor):
+    total = balance(reweight, options, COUNTS, CPU).loss(logits, labels)
+    return total.loss / total.weight
+
+
+def test_cross_entropy_with_weights_and_smoothing_is_that_of_torch():
+    logits, labels = batch()
+    options = LossOptions(class_weights="inverse", label_smoothing=0.1)
+    weights = torch.tensor(class_weights("inverse", COUNTS), dtype=torch.float32)
+
+    expected = functional.cross_entropy(logits, labels, weight=weights, label_smoothing=0.1)
+
+    assert torch.allclose(mean("none", options, logits, labels), expected)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "focal", "balanced"])
+@pytest.mark.parametrize("weights", ["none", "inverse"])
+def test_sums_over_parts_give_the_loss_of_the_whole_batch(loss, weights):
+    logits, labels = batch()
+    chosen = balance("none", LossOptions(loss=loss, class_weights=weights), COUNTS, CPU).loss
+    whole = chosen(logits, labels)
+
+    parts = [chosen(logits[i : i + 5], labels[i : i + 5]) for i in range(0, 16, 5)]
+
+    losses, totals = zip(*parts, strict=True)
+    assert torch.allclose(torch.stack(losses).sum(), whole.loss)
+    assert torch.allclose(torch.stack(totals).sum(), whole.weight)
+
+
+def test_focal_loss_follows_its_formula():
+    logits, labels = batch()
+    own = torch.softmax(logits, 1)[torch.arange(16), labels]
+
+    expected = (-((1 - own) ** 1.5) * own.log()).mean()
+
+    options = LossOptions(loss="focal", focal_gamma=1.5)
+    assert torch.allclose(mean("none", options, logits, labels), expected)
+
+
+def test_focal_loss_without_gamma_is_cross_entropy():
+    logits, labels = batch()
+    options = LossOptions(loss="focal", focal_gamma=0.0, class_weights="sqrt")
+
+    expected = mean("none", LossOptions(class_weights="sqrt"), logits, labels)
+
+    assert torch.allclose(mean("none", options, logits, labels), expected)
+
+
+def test_focal_loss_has_finite_gradients_where_the_answer_is_certain():
+    logits = torch.tensor([[100.0, 0, 0, 0]], requires_grad=True)
+    options = LossOptions(loss="focal", focal_gamma=0.5)
+
+    mean("none", options, logits, torch.tensor([0])).backward()
+
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_the_balanced_loss_is_the_softmax_weighted_by_class_counts():
+    logits, labels = batch()
+    counts = torch.tensor(COUNTS)
+    weighted = logits.exp() * counts
+    expected = -(weighted[torch.arange(16), labels] / weighted.sum(1)).log().mean()
+
+    found = mean("none", LossOptions(loss="balanced"), logits, labels)
+
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_the_balanced_loss_of_evenly_drawn_classes_is_cross_entropy():
+    logits, labels = batch()
+
+    found = mean("inverse", LossOptions(loss="balanced"), logits, labels)
+
+    assert torch.allclose(found, functional.cross_entropy(logits, labels), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [LossOptions(), LossOptions(loss="focal"), LossOptions(loss="balanced")]
+)
+def test_labels_of_one_hot_rows_are_those_of_numbers(options):
+    logits, labels = batch()
+    hot = functional.one_hot(labels, 4).float()
+
+    assert torch.allclose(
+        mean("none", options, logits, hot), mean("none", options, logits, labels), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("reweight", "options", "left"),
+    [
+        ("none", LossOptions(), COUNTS),
+        ("inverse", LossOptions(), np.ones(4)),
+        ("sqrt", LossOptions(), np.sqrt(COUNTS)),
+        ("none", LossOptions(class_weights="inverse"), np.ones(4)),
+        ("none", LossOptions(loss="balanced"), np.ones(4)),
+        ("sqrt", LossOptions(loss="balanced"), np.ones(4)),
+        ("none", LossOptions(loss="balanced", tau=0.5), np.sqrt(COUNTS)),
+        ("none", LossOptions(tau=2.0), COUNTS.astype(float) ** 2),
+    ],
+)
+def test_the_correction_is_what_sampling_and_loss_have_left_over(reweight, options, left):
+    log_prior = balance(reweight, options, COUNTS, CPU).log_prior
+
+    differences = log_prior - log_prior[0]
+
+    assert np.allclose(differences, np.log(left) - np.log(left[0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["inverse", "sqrt", "effective:0.99", "none"])
+def test_class_weights_average_one_over_the_images(rule):
+    weights = class_weights(rule, COUNTS)
+
+    assert (weights * COUNTS).sum() / COUNTS.sum() == pytest.approx(1)
+    assert (np.diff(weights) >= 0).all()
+
+
+def test_a_class_that_is_never_seen_counts_as_the_rarest():
+    counts = np.array([8, 0, 2])
+
+    prior = class_prior(counts, class_weights("none", counts))
+
+    assert torch.isfinite(prior.log()).all()
+    assert prior.tolist() == pytest.approx([8 / 12, 2 / 12, 2 / 12])
+
+
+def test_sampling_and_class_weights_together_are_warned_of():
+    assert compounding("none", LossOptions(class_weights="sqrt")) is None
+    assert compounding("sqrt", LossOptions()) is None
+    assert "compound" in str(compounding("sqrt", LossOptions(class_weights="sqrt")))
+    assert "one of the two is enough" in str(compounding("sqrt", LossOptions(loss="balanced")))

@@ -1,0 +1,160 @@
+"""Options from defaults, recipes and the command line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from train.options import (
+    RECIPES,
+    LossOptions,
+    Options,
+    OptionsError,
+    RunOptions,
+    ScheduleOptions,
+    latest_run,
+    parse,
+    read_recipe,
+)
+
+
+def test_defaults_need_no_arguments():
+    command = parse([])
+
+    assert command.options == Options()
+    assert not command.resume
+    assert not command.check
+
+
+def test_the_command_line_overrides_the_recipe_and_the_recipe_the_defaults(tmp_path):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("[data]\nbatch_size = 7\n[schedule]\nepochs = 3\nstep_epochs = [1, 2]\n")
+
+    options = parse(["--recipe", str(recipe), "--epochs", "9", "--no-report"]).options
+
+    assert options.data.batch_size == 7
+    assert options.schedule.epochs == 9
+    assert options.schedule.step_epochs == (1, 2)
+    assert options.optimisation.momentum == 0.9
+    assert not options.record.report
+
+
+def test_options_survive_toml(tmp_path):
+    options = Options(
+        run=RunOptions(name='q"uo te 中文 \x7f\t', seed=2**62),
+        schedule=ScheduleOptions(step_epochs=(), warmup_epochs=1e-05),
+        loss=LossOptions(class_weights="effective:0.999"),
+    )
+    recipe = tmp_path / "options.toml"
+    recipe.write_text(options.to_toml(), encoding="utf-8")
+
+    assert parse(["--recipe", str(recipe)]).options == options
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_is_valid_and_found_by_its_name(path):
+    assert parse(["--recipe", path.stem]).options == parse(["--recipe", str(path)]).options
+
+
+def test_there_are_recipes_for_the_uses_we_name():
+    assert {"plantnet300k-rtx3060", "quick-cpu", "imagenet"} <= {
+        path.stem for path in RECIPES.glob("*.toml")
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[data]\nbatchsize = 1",
+            "batchsize in .data. of r.toml is no option; did you mean batch_size",
+        ),
+        ("[dta]\n", r"\[dta\] in r.toml is no table of options; known: data, "),
+        ("epochs = 3", r"\[epochs\] in r.toml is no table"),
+        ("[data]\nbatch_size = '3'", "batch_size must be of type int, got '3'"),
+        ("[data]\nbatch_size = true", "batch_size must be of type int, got True"),
+        ("[schedule]\nstep_epochs = 3", "step_epochs must be a list of whole numbers, got 3"),
+        ("[run]\namp = 'fp8'", 'amp must be one of auto, bf16, fp16, off, got "fp8"'),
+        ("[data\n", "not a TOML file"),
+    ],
+)
+def test_a_recipe_with_a_mistake_is_one_sentence(tmp_path, text, message):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(text)
+
+    with pytest.raises(OptionsError, match=message):
+        read_recipe(recipe)
+
+
+def test_a_whole_number_will_do_for_a_fraction(tmp_path):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("[optimisation]\nlr = 1\n")
+
+    assert parse(["--recipe", str(recipe)]).options.optimisation.lr == 1.0
+
+
+def test_a_recipe_that_is_not_there_names_those_that_are():
+    with pytest.raises(OptionsError, match=r"nope: no such recipe; .* quick-cpu"):
+        parse(["--recipe", "nope"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["--epochs", "-1"], "epochs must be at least 1, got -1"),
+        (["--reweight", "often"], 'reweight must be "none", "inverse", "sqrt"'),
+        (["--class-weights", "effective:2"], "BETA in [0, 1)"),
+        (["--loss", "focal", "--label-smoothing", "0.1"], "label_smoothing must be 0 with"),
+        (["--name", "../up"], "name must be a plain folder name"),
+        (["--loader", "magic"], "invalid choice: 'magic'"),
+        (["--step-epochs", "1,x"], "whole numbers such as 20,25 expected, got 1,x"),
+        (["--resume", "--recipe", "quick-cpu"], "leave out --recipe"),
+        (["--ramp-from", "0.9"], "must rise within [0, 1], got 0.9 and 0.8"),
+    ],
+)
+def test_a_wrong_flag_ends_with_status_2_and_a_sentence(capsys, arguments, message):
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments)
+
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_names_every_table_and_flag(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(["--help"])
+
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    for flag in ("--loader", "--tune", "--class-weights", "--ema", "--no-compile", "--best-by"):
+        assert flag in text
+
+
+def make_run(folder: Path, epochs: int, age: int) -> None:
+    folder.mkdir(parents=True)
+    options = Options(schedule=ScheduleOptions(epochs=epochs), run=RunOptions(name="old name"))
+    (folder / "options.toml").write_text(options.to_toml())
+    (folder / "last.pt").write_bytes(b"")
+    os.utime(folder / "last.pt", (age, age))
+
+
+def test_resume_takes_the_options_of_the_latest_run_and_of_the_command_line(tmp_path):
+    make_run(tmp_path / "first", 5, 2000)
+    make_run(tmp_path / "second", 7, 1000)
+
+    latest = parse(["--resume", "--runs", str(tmp_path), "--threads", "3"])
+    named = parse(["--resume", "--runs", str(tmp_path), "--name", "second"])
+
+    assert latest.resume
+    assert latest.options.schedule.epochs == 5
+    assert latest.options.data.threads == 3
+    assert (latest.options.run.runs, latest.options.run.name) == (str(tmp_path), "first")
+    assert (named.options.schedule.epochs, named.options.run.name) == (7, "second")
+
+
+def test_nothing_to_resume_is_said(tmp_path):
+    with pytest.raises(OptionsError, match=r"no run with a last\.pt to resume"):
+        latest_run(tmp_path)
