@@ -157,12 +157,12 @@ def _read_source(root: Path, seed: int) -> Source:
 
 def _find_splits(root: Path) -> tuple[list[tuple[str, str]], str]:
     """(split, folder relative to root) of each split, or [("", folder)], and the layout's words."""
-    folders = {entry.name for entry in os.scandir(root) if entry.is_dir() and not _litter(entry)}
+    folders = {entry.name for entry in _entries(root) if _is_folder(entry)}
     direct = _splits_among(folders, "")
     joined = _splits_among(folders, "images_")
     inner: dict[str, str] = {}
     if "images" in folders:
-        names = {entry.name for entry in os.scandir(root / "images") if entry.is_dir()}
+        names = {entry.name for entry in _entries(root / "images") if _is_folder(entry)}
         inner = {split: f"images/{name}" for split, name in _splits_among(names, "").items()}
     for found, pattern in (
         (direct, "{split}/CLASS"),
@@ -171,8 +171,9 @@ def _find_splits(root: Path) -> tuple[list[tuple[str, str]], str]:
     ):
         if found:
             if "train" not in found:
+                named = " and ".join(split for split in SPLITS if split in found)
                 raise LayoutError(
-                    f"{root} has a folder for {' and '.join(found)} but none for train; "
+                    f"{root} has a folder for {named} but none for train; "
                     "add one, or rename the folders if they are classes"
                 )
             splits = [(split, found[split]) for split in SPLITS if split in found]
@@ -199,7 +200,7 @@ def _splits_among(folders: set[str], prefix: str) -> dict[str, str]:
 def _walk_classes(root: Path, folder: str, split: str, oddities: list[Oddity]) -> Iterator[_Found]:
     for entry in _entries(root / folder):
         path = f"{folder}/{entry.name}" if folder else entry.name
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(root, path, split, entry.name, oddities)
         elif _looks_like_picture(entry.name):
             oddities.append(Oddity(path, "no-class", "lies outside any class folder"))
@@ -217,7 +218,7 @@ def _walk(root: Path, top: str, split: str, name: str, oddities: list[Oddity]) -
             continue
         for entry in _entries(root / folder):
             path = f"{folder}/{entry.name}"
-            if entry.is_dir():
+            if _is_folder(entry):
                 stack.append((path, ancestors | {identity}))
                 continue
             try:
@@ -234,6 +235,13 @@ def _walk(root: Path, top: str, split: str, name: str, oddities: list[Oddity]) -
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         return sorted((e for e in entries if not _litter(e)), key=lambda entry: entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _litter(entry: os.DirEntry[str]) -> bool:

@@ -172,6 +172,8 @@ class _Crew(Generic[Item, Result]):
 
     def _replace(self, worker: _Worker, *, slow: bool) -> None:
         """End a worker; try its items alone, in a process each, and find the one to blame."""
+        if slow:
+            worker.process.kill()
         reason = self._end(worker)
         if slow:
             reason = f"took longer than {self.time_limit_seconds:g} seconds"

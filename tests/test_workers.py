@@ -1,0 +1,138 @@
+"""Processes that apply a function to items: in order, and alive after items that kill them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastload.workers import Lost, available_cores, run_chunks
+
+
+def act(item: str) -> str:
+    """What a decoder might do with a file."""
+    if item == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item == "exit":
+        os._exit(7)
+    if item == "hang":
+        time.sleep(600)
+    if item == "raise":
+        raise FileNotFoundError(2, "it is gone", "x.jpg")
+    if item.startswith("slow"):
+        time.sleep(0.05)
+    return item.upper()
+
+
+def chunked(items: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def no_process_is_left() -> bool:
+    return not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("size", [1, 3])
+def test_results_come_in_the_order_of_the_items(workers: int, size: int):
+    items = ["slow a", *"bcdefghij", "slow k", *"lmnop"]
+    done = list(run_chunks(act, chunked(items, size), workers=workers))
+    assert done == [(item, item.upper()) for item in items]
+    assert no_process_is_left()
+
+
+def test_nothing_in_is_nothing_out():
+    assert list(run_chunks(act, iter([]), workers=2)) == []
+    assert list(run_chunks(act, iter([[]]), workers=2)) == []
+
+
+def test_an_item_that_crashes_its_process_is_lost_and_the_others_are_not():
+    items = ["a", "crash", "b", "c", "exit", "d"]
+    done = dict(run_chunks(act, chunked(items, 4), workers=2))
+    assert done["crash"] == Lost("ended its process with SIGSEGV", slow=False)
+    assert done["exit"] == Lost("ended its process with exit status 7", slow=False)
+    assert [done[item] for item in "abcd"] == list("ABCD")
+    assert no_process_is_left()
+
+
+def test_an_item_that_hangs_is_lost_and_the_others_are_not():
+    begin = time.monotonic()
+    done = dict(run_chunks(act, chunked(["a", "hang", "b"], 3), workers=1, time_limit_seconds=1.5))
+    assert done["hang"] == Lost("took longer than 1.5 seconds", slow=True)
+    assert done["a"] == "A"
+    assert done["b"] == "B"
+    assert time.monotonic() - begin < 30
+    assert no_process_is_left()
+
+
+def test_an_exception_ends_the_run_and_reaches_the_caller():
+    with pytest.raises(FileNotFoundError, match="it is gone"):
+        list(run_chunks(act, chunked(["a", "raise", "b"], 1), workers=2))
+    assert no_process_is_left()
+
+
+def test_whoever_stops_early_leaves_no_process():
+    results = run_chunks(act, chunked(["slow"] * 100, 1), workers=2)
+    assert next(results) == ("slow", "SLOW")
+    results.close()  # type: ignore[attr-defined]  # a generator
+    assert no_process_is_left()
+
+
+def test_chunks_are_taken_only_as_they_are_needed():
+    taken = 0
+
+    def endless() -> Iterator[list[str]]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield ["a"]
+
+    results = run_chunks(act, endless(), workers=1)
+    next(results)
+    assert taken <= 6
+    results.close()  # type: ignore[attr-defined]  # a generator
+
+
+def test_workers_leave_when_their_parent_is_killed(tmp_path: Path):
+    program = tmp_path / "parent.py"
+    program.write_text(
+        "import os, sys, time\n"
+        "from fastload.workers import run_chunks\n"
+        "def pid(item):\n"
+        "    time.sleep(0.2)\n"
+        "    return os.getpid()\n"
+        "if __name__ == '__main__':\n"
+        "    for _, number in run_chunks(pid, iter([[1]] * 1000), workers=2):\n"
+        "        print(number, flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = {int(parent.stdout.readline()) for _ in range(4)}
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while any(_is_running(worker) for worker in workers):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.05)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process}/stat")  # a process that has ended but waits to be reaped
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_the_number_of_workers_is_checked():
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        list(run_chunks(act, iter([["a"]]), workers=0))
+    assert available_cores() >= 1
