@@ -4,7 +4,8 @@
     chunks of it -> Reader.read -> Renderer.render -> a slice of the batch's buffer
     all chunks done -> Batch, delivered in the order of the epoch
 
-Any worker plans or renders; at most `depth` batches are planned, being rendered or ready.
+Any worker plans or renders; at most `depth` batches are planned, being rendered or ready. A batch
+that the caller takes lets the next one in.
 
 Success: batches come in order, then None; the threads end by themselves.
 Failure: an error that concerns no single sample is raised when its batch is due; batches before it
@@ -24,7 +25,9 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import numpy as np
@@ -196,6 +199,8 @@ class _Slot:
     """A batch on its way."""
 
     step: int
+    # Gets an item when the batch is there, or will never be.
+    signal: SimpleQueue[None] = field(default_factory=SimpleQueue)
     plan: BatchPlan | None = None
     pixels: NDArray[np.uint8] | None = None
     rows: NDArray[np.int64] | None = None
@@ -218,6 +223,9 @@ class _Chunk:
 
 class Rendering:
     """Renders the batches of one epoch ahead of the caller.
+
+    The caller's thread takes no lock of Python's, only queues written in C: Ctrl-C may hit between
+    the acquisition of a `Condition` and its `with` block, and the workers would wait for ever.
 
     Args:
         plan: What to render.
@@ -248,26 +256,27 @@ class Rendering:
         self._chunk = chunk or min(CHUNK, math.ceil(largest / num_threads))
         self._depth = READY_BATCHES + math.ceil(num_threads * self._chunk / largest)
         self._process = os.getpid()
-        # Reentrant, since a finalizer may call close() in a thread that holds it.
-        lock = threading.RLock()
-        self._work = threading.Condition(lock)
-        self._ready = threading.Condition(lock)
-        self._slots: deque[_Slot] = deque()
-        self._chunks: deque[_Chunk] = deque()
+        self._jobs: SimpleQueue[_Slot | _Chunk | None] = SimpleQueue()
+        self._slots: deque[_Slot] = deque()  # the caller's thread alone changes it
         self._planned = self._taken = 0
         self._closed = False
+        self._counting = threading.Lock()  # among the workers
         self._doing: dict[str, str] = {}
         self._threads = [
             threading.Thread(target=self._run, name=f"fastload-worker-{i}", daemon=True)
             for i in range(num_threads)
         ]
-        try:
-            for thread in self._threads:
-                thread.start()
-        except RuntimeError:  # the system allows no more threads
-            self._threads = [thread for thread in self._threads if thread.ident is not None]
-            self.close()
-            raise
+
+    def start(self) -> None:
+        """Start the threads. Whoever calls it has made sure that `close` will be called.
+
+        Raises:
+            RuntimeError: If the system allows no more threads.
+        """
+        for _ in range(self._depth):
+            self._plan_another()
+        for thread in self._threads:
+            thread.start()
 
     def take(self) -> Batch | None:
         """The next batch, or None after the last.
@@ -282,18 +291,20 @@ class Rendering:
                 f"this iteration began in process {self._process}, and its threads are there; "
                 "after a fork begin a new one"
             )
-        deadline = time.monotonic() + self._timeout
-        with self._ready:
-            if self._taken == self._plan.steps:
-                return None
-            while not (self._slots and self._slots[0].done):
-                if self._closed:
-                    raise RuntimeError("this iteration was ended: the loader was closed or reused")
-                if not self._ready.wait(deadline - time.monotonic()):
-                    raise StalledError(self._who_stalls())
-            slot = self._slots.popleft()
-            self._taken += 1
-            self._work.notify_all()
+        if self._taken == self._plan.steps:
+            return None
+        slot = self._slots[0] if self._slots else None
+        if slot is None or self._closed:
+            raise RuntimeError("this iteration was ended: the loader was closed or reused")
+        try:
+            slot.signal.get(timeout=self._timeout)
+        except Empty:
+            raise StalledError(self._who_stalls()) from None
+        if not slot.done:
+            raise RuntimeError("this iteration was ended: the loader was closed or reused")
+        self._slots.popleft()
+        self._taken += 1
+        self._plan_another()
         # A worker may still hold the slot; the memory of the batch shall be the caller's alone.
         batch, slot.batch = slot.batch, None
         if slot.error is not None:
@@ -302,7 +313,7 @@ class Rendering:
 
     def ready(self) -> int:
         """Batches that can be taken without waiting."""
-        return sum(slot.done for slot in tuple(self._slots))
+        return sum(slot.done for slot in self._slots)
 
     def close(self) -> None:
         """End the threads; returns when they have ended.
@@ -311,19 +322,26 @@ class Rendering:
             StalledError: If one does not within the time limit.
         """
         if os.getpid() != self._process:
-            return  # a fork: the threads, and perhaps the lock, belong to the parent
-        with self._work:
-            self._closed = True
-            self._chunks.clear()
-            self._slots.clear()
-            self._work.notify_all()
-            self._ready.notify_all()
+            return  # a fork: the threads belong to the parent
+        self._closed = True
+        for _ in self._threads:
+            self._jobs.put(None)
+        for slot in tuple(self._slots):
+            slot.signal.put(None)
         deadline = time.monotonic() + self._timeout
         for thread in self._threads:
-            if thread is not threading.current_thread():
+            if thread.ident is not None and thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
                 if thread.is_alive():
                     raise StalledError(self._who_stalls())
+        self._slots.clear()
+
+    def _plan_another(self) -> None:
+        if self._planned < self._plan.steps:
+            slot = _Slot(self._planned)
+            self._planned += 1
+            self._slots.append(slot)
+            self._jobs.put(slot)
 
     def _who_stalls(self) -> str:
         doing = "; ".join(f"{name} {what}" for name, what in sorted(dict(self._doing).items()))
@@ -336,7 +354,7 @@ class Rendering:
         name = threading.current_thread().name
         scratch = Scratch()
         try:
-            while (job := self._claim(name)) is not None:
+            while (job := self._next_job(name)) is not None:
                 slot = job if isinstance(job, _Slot) else job.slot
                 try:
                     if isinstance(job, _Slot):
@@ -344,32 +362,18 @@ class Rendering:
                     else:
                         self._render(job, scratch, name)
                 except BaseException as error:  # noqa: BLE001  raised again by take(), in order
-                    self._fail(slot, error)
+                    slot.error = slot.error or error
+                    slot.signal.put(None)
+                del job, slot  # else an idle worker would keep a batch
         finally:
             self._doing.pop(name, None)
 
-    def _claim(self, name: str) -> _Chunk | _Slot | None:
-        """The next thing to do: a chunk, a batch to plan, or nothing ever again."""
-        with self._work:
-            while not self._closed:
-                if self._chunks:
-                    return self._chunks.popleft()
-                if self._planned < self._plan.steps and len(self._slots) < self._depth:
-                    slot = _Slot(self._planned)
-                    self._planned += 1
-                    self._slots.append(slot)
-                    return slot
-                if self._planned == self._plan.steps and all(slot.done for slot in self._slots):
-                    break
-                self._doing[name] = "waits for the caller to take a batch"
-                self._work.wait(_IDLE_SECONDS)
-            return None
-
-    def _fail(self, slot: _Slot, error: BaseException) -> None:
-        with self._ready:
-            slot.error = slot.error or error
-            self._ready.notify_all()
-            self._work.notify_all()
+    def _next_job(self, name: str) -> _Chunk | _Slot | None:
+        self._doing[name] = "has nothing to do"
+        while not self._closed:
+            with suppress(Empty):
+                return self._jobs.get(timeout=_IDLE_SECONDS)
+        return None
 
     def _open(self, slot: _Slot, name: str) -> None:
         """Plan a batch, ask for the bytes of later ones, hand out its chunks."""
@@ -381,10 +385,8 @@ class Rendering:
         firsts = range(0, count, self._chunk)
         slot.chunks_left = len(firsts)
         chunks = [_Chunk(slot, first, min(first + self._chunk, count)) for first in firsts]
-        with self._work:
-            if not self._closed:
-                self._chunks.extend(chunks)
-                self._work.notify_all()
+        for chunk in chunks:
+            self._jobs.put(chunk)
         if not chunks:
             self._finish(slot)
         self._doing[name] = "reads ahead"
@@ -403,7 +405,7 @@ class Rendering:
             failed = self._renderer.render(encoded, choices.boxes[part], choices.flips[part], out)
             if bad or failed:
                 self._mend(slot, chunk, failed | bad, scratch)
-        with self._ready:
+        with self._counting:
             slot.chunks_left -= 1
             finished = slot.chunks_left == 0 and slot.error is None
         if finished:
@@ -419,7 +421,7 @@ class Rendering:
             used = row
             if self._replace_bad:
                 used = self._replace(position, slot.pixels[place : place + 1], scratch)
-            with self._work:
+            with self._counting:
                 slot.bad.append(BadSample(row, position, reason))
                 if used != row and slot.rows is not None:
                     if slot.rows is slot.plan.rows:
@@ -448,8 +450,6 @@ class Rendering:
             pixels, rows, choices = pixels[kept], rows[kept], choices.keep(kept)
         labels = self._plan.index["label"][rows].astype(np.int64)
         end = int(self._plan.bounds[slot.step + 1])
-        with self._ready:
-            slot.batch = Batch(pixels, labels, rows, choices, end, bad)
-            slot.pixels = None
-            self._ready.notify_all()
-            self._work.notify_all()
+        slot.pixels = None
+        slot.batch = Batch(pixels, labels, rows, choices, end, bad)
+        slot.signal.put(None)

@@ -242,6 +242,11 @@ class Loader:
             timeout_seconds=self._timeout,
         )
         self._running.append(rendering)
+        try:
+            rendering.start()
+        except BaseException:
+            self._stop(rendering)
+            raise
         return self._iterate(rendering, plan)
 
     def set_epoch(self, epoch: int) -> None:
@@ -407,9 +412,9 @@ class Loader:
 
     def _stop(self, only: Rendering | None = None) -> None:
         for rendering in [only] if only else list(self._running):
+            rendering.close()
             if rendering in self._running:
                 self._running.remove(rendering)
-            rendering.close()
 
 
 def _end(running: list[Rendering], reader: Reader, renderer: Renderer) -> None:

@@ -73,7 +73,7 @@ def plan_of(directory: Path, batch: int = 8, **options) -> EpochPlan:
 
 
 def rendering_of(directory: Path, renderer, *, timeout: float = 30, **options) -> Rendering:
-    return Rendering(
+    rendering = Rendering(
         plan_of(directory, **options),
         Reader(open_collection([directory], "train")),
         renderer,
@@ -82,6 +82,8 @@ def rendering_of(directory: Path, renderer, *, timeout: float = 30, **options) -
         replace_bad=True,
         timeout_seconds=timeout,
     )
+    rendering.start()
+    return rendering
 
 
 def numbers(batch) -> list[int]:
@@ -182,6 +184,7 @@ def test_a_shard_that_vanishes_is_an_error_that_names_it(tmp_path):
         replace_bad=True,
         timeout_seconds=10,
     )
+    rendering.start()
     seen: list[int] = []
     with pytest.raises(ShardError, match=r"train-000002\.tar"):
         take_all(rendering, seen)

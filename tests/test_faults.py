@@ -321,6 +321,30 @@ def test_ctrl_c_while_waiting_for_a_batch_ends_everything(tmp_path):
         assert_soon(lambda: workers() == [])
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_at_any_moment_leaves_no_thread(sound):
+    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    random = np.random.default_rng(0)
+    interrupted = 0
+    try:
+        with loader_of(sound, batch_size=4, timeout_seconds=10) as loader:
+            for _ in range(80):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.03))
+                    for _ in range(10):
+                        shown(loader)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    interrupted += 1
+                assert_soon(lambda: workers() == [])
+            loader.set_epoch(0)
+            assert len(shown(loader)) == SAMPLES
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert interrupted > 40
+
+
 def flat_pixels(number: int) -> np.ndarray:
     return np.full((1500, 2000, 3), code_of(number), np.uint8)
 
@@ -354,7 +378,10 @@ def test_ctrl_c_in_a_training_loop_leaves_nothing_running(sound):
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        try:
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert out == "['MainThread']\n"
     assert err == ""
     assert process.returncode == 0
