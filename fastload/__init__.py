@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         RandomCrop,
         RandomResizedCrop,
     )
+    from fastload.dataset import TarDataset
     from fastload.errors import FastloadError
     from fastload.loader import Loader, Select
     from fastload.stats import Stats
@@ -35,6 +36,7 @@ __all__ = [
     "RandomResizedCrop",
     "Select",
     "Stats",
+    "TarDataset",
     "World",
 ]
 
@@ -43,6 +45,7 @@ _MODULES = {
     "Loader": "loader",
     "Select": "loader",
     "Stats": "stats",
+    "TarDataset": "dataset",
     "World": "world",
 }
 
