@@ -13,6 +13,7 @@ whatever a decoder raises becomes a reason. A decoder that crashes is the caller
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -169,9 +170,13 @@ _EXTENSIONS = {
     "gif": "GIF",
     "avif": "AVIF",
 }
-# What libjpeg-turbo warns about while it fills the picture with guesses. Other warnings, such as of
-# odd metadata or of bytes behind the picture, leave the pixels as they should be.
-_DAMAGE = ("premature end of data segment", "bad Huffman code", "instead of RST", "progress")
+# What libjpeg-turbo warns about when it fills the picture with guesses, or has data left when the
+# picture is full (a few bytes are padding). Its other warnings, such as of odd metadata, leave the
+# pixels as they should be.
+_DAMAGE = re.compile(
+    r"premature end of data segment|bad Huffman code|instead of RST|progress"
+    r"|\d{2,} extraneous bytes before marker 0xd"
+)
 
 
 def sniff_format(data: bytes) -> str:
@@ -370,7 +375,7 @@ def _check_damage(data: bytes, image: Image.Image) -> None:
     try:
         simplejpeg.decode_jpeg(data, "GRAY" if image.mode == "L" else "RGB", strict=True)
     except ValueError as error:
-        if any(words in str(error) for words in _DAMAGE):
+        if _DAMAGE.search(str(error)):
             raise SetAsideError(Reason.CORRUPT, str(error)) from error
 
 
@@ -442,9 +447,10 @@ def _kept_options(
     mcu_width, mcu_height = (max(sizes) * 8 for sizes in _sampling_factors(image))
     moved = turn is not None and bool(image.width % mcu_width or image.height % mcu_height)
     is_ycc = image.info.get("adobe_transform", 1) != 0 and _component_ids(image) != b"RGB"
-    exact = sampling >= 0 and is_ycc and not moved
-    options = {"qtables": tables, "subsampling": max(0, sampling)}
-    return "near-lossless" if exact else "re-encoded", options
+    subsampling = max(0, sampling)
+    if sampling < 0 or moved or not is_ycc:  # other blocks: its own tables would lose as much again
+        return "re-encoded", {"quality": rules.quality, "subsampling": subsampling}
+    return "near-lossless", {"qtables": tables, "subsampling": subsampling}
 
 
 def _sampling_factors(image: Image.Image) -> tuple[list[int], list[int]]:
