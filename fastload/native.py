@@ -298,7 +298,7 @@ def transcode_jpeg(
     jpeg: bytes | memoryview,
     *,
     interval_pixels: int = 64,
-    code_limit: int = 16,
+    smallest: bool = False,
     orient: bool = True,
 ) -> Transcoded:
     """Rewrite a JPEG losslessly, as baseline with restart markers: the same coefficients.
@@ -306,7 +306,8 @@ def transcode_jpeg(
     Args:
         jpeg: A baseline, extended sequential or progressive file.
         interval_pixels: Usual width of a restart interval; 0 writes no restart markers.
-        code_limit: Longest Huffman code in bits, in [8, 16].
+        smallest: Write the smallest file; else Huffman tables with which this core decodes some
+            5 % faster, and files are 0.3 % larger.
         orient: Apply the EXIF orientation.
 
     Raises:
@@ -315,13 +316,11 @@ def transcode_jpeg(
     """
     if interval_pixels < 0:
         raise ValueError(f"interval_pixels must be at least 0, got {interval_pixels}")
-    if not 8 <= code_limit <= 16:
-        raise ValueError(f"code_limit must be in [8, 16], got {code_limit}")
     core = _core()
     data = _bytes_of(jpeg)
     facts = _Facts()
     status = core.fl_transcode(
-        data.ctypes.data, len(data), interval_pixels, code_limit, orient, ctypes.byref(facts)
+        data.ctypes.data, len(data), interval_pixels, smallest, orient, ctypes.byref(facts)
     )
     try:
         _raise_for(status, facts.reason.decode())

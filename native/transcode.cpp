@@ -15,9 +15,9 @@ FL_EXPORT int fl_check(const uint8_t* data, size_t size, fl::Facts* facts) {
 }
 
 // On success facts->bytes holds facts->size bytes, which the caller gives to fl_free.
-FL_EXPORT int fl_transcode(const uint8_t* data, size_t size, int interval_pixels, int code_limit,
+FL_EXPORT int fl_transcode(const uint8_t* data, size_t size, int interval_pixels, int smallest,
                            int orient, fl::Facts* facts) {
-    const fl::TranscodeOptions options = {interval_pixels, code_limit, orient != 0};
+    const fl::TranscodeOptions options = {interval_pixels, smallest != 0, orient != 0};
     return fl::transcode_file(data, size, options, fl::scan_memory(), facts);
 }
 

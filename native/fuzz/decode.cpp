@@ -56,7 +56,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (decode(data, size, box, side, flip, &pixels) != fl::kOk) return 0;
 
     fl::Facts facts;
-    if (fl::transcode_file(data, size, {64, 12, false}, fl::scan_memory(), &facts)) return 0;
+    if (fl::transcode_file(data, size, {64, false, false}, fl::scan_memory(), &facts)) return 0;
     if (decode(facts.bytes, facts.size, box, side, flip, &stored_pixels) != fl::kOk) std::abort();
     if (pixels != stored_pixels) std::abort();
     std::free(facts.bytes);

@@ -9,8 +9,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (size < 3) return 0;
     // The last byte chooses; behind EOI it belongs to nothing.
     const uint8_t choice = data[size - 1];
-    const int pixels[] = {0, 8, 64, 500}, limits[] = {16, 12, 11, 8};
-    const fl::TranscodeOptions options = {pixels[choice & 3], limits[choice >> 2 & 3],
+    const int pixels[] = {0, 8, 64, 500};
+    const fl::TranscodeOptions options = {pixels[choice & 3], (choice & 4) != 0,
                                           (choice & 16) != 0};
     fl::Facts first, second, checked;
     const int status = fl::transcode_file(data, size, options, fl::scan_memory(), &first);
