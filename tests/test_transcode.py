@@ -364,10 +364,9 @@ def check_pixels(name: str, data: bytes, stored: Stored):
         warnings.simplefilter("ignore")  # Pillow's, of odd metadata
         expected = upright(data)
     difference = np.abs(pixels_of(stored.jpeg) - expected)
-    if (
-        stored.how == "lossless"
-    ):  # a transposed picture rounds otherwise, with the same coefficients
-        assert difference.max() <= (3 if stored.change else 0), name
+    if stored.how == "lossless":  # turned, the same coefficients round otherwise
+        assert difference.max() <= (8 if stored.change else 0), name
+        assert difference.mean() < 0.5, name
     elif min(expected.shape[:2]) > 1:  # encoding one pixel in a block of 64 says little
         fuzzed = "__id_" in name  # coefficients that no pixels have do not survive pixels
         assert difference.mean() < (25 if fuzzed else 4), f"{name}: {difference.mean()}"
