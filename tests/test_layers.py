@@ -21,7 +21,7 @@ LAYERS = [
     *("shard", "verify", "sample"),
     *("sampler", "augment", "reader", "device", "batch", "dali"),
     *("loader", "dataset"),
-    *("inspect", "doctor", "tune"),
+    *("terminal", "lettering", "sheet", "inspect", "doctor", "tune"),
     *("__init__",),
 ]
 

@@ -1,0 +1,189 @@
+"""`python -m fastload.inspect`: what is printed, what is drawn, what is said of mistakes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastload import inspect
+from fastload.index import read_index, read_manifest
+from fastload.loader import Loader
+from fastload.terminal import cells
+from fastload.world import World
+from tests.shards import flip_bit, noisy_picture, numbered, write_shards
+
+pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core")
+
+NAMES = ["rose", "薔薇", "Роза", "a\x1b[31mb", *(f"class {i}" for i in range(4, 40))]
+COUNTS = [50, 25, 10, 5, *[1] * 35, 0]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    labels = [label for label, count in enumerate(COUNTS) for _ in range(count)]
+    train = [noisy_picture(i, label, height=30 + i, width=99) for i, label in enumerate(labels)]
+    directory = tmp_path_factory.mktemp("inspect") / "shards"
+    return write_shards(directory, {"train": train, "val": train[:3]}, classes=NAMES)
+
+
+def report(shards: Path, **options) -> str:
+    manifest = replace(
+        read_manifest(shards), stored={"lossless": 120, "original": 5}, cleaning={"is a GIF": 2}
+    )
+    return inspect.report(manifest, "train", read_index(shards, "train"), **options)
+
+
+def test_splits_are_counted(shards):
+    lines = report(shards).splitlines()
+    assert lines[0].split() == ["split", "images", "classes", "shards", "size"]
+    assert lines[1].split()[:4] == ["train", "125", "39", "13"]
+    assert lines[2].split()[:4] == ["val", "3", "1", "1"]
+
+
+def test_classes_are_listed_from_the_most_frequent_and_cut_in_the_middle(shards):
+    lines = report(shards).splitlines()
+    listed = lines[lines.index("", 1) + 2 : lines.index("", 6)]
+    assert len(listed) == 2 * inspect.SHOWN + 1
+    assert listed[0].split()[:3] == ["0", "rose", "50"]
+    assert "16 more; --all lists them" in listed[inspect.SHOWN]
+    assert listed[-1].split() == ["39", "class", "39", "0"]
+    assert len(report(shards, whole=True).splitlines()) == len(lines) + 15
+
+
+def test_bars_are_in_proportion(shards):
+    bars = [line.count("█") for line in report(shards, width=100).splitlines() if "█" in line]
+    assert bars[0] > 40
+    assert bars[1] == pytest.approx(bars[0] / 2, abs=1)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 300])
+def test_lists_of_classes_fit_the_terminal(shards, width):
+    lines = report(shards, width=width).splitlines()
+    bars = [line for line in lines if "█" in line or "▏" in line]
+    assert max(map(cells, bars)) <= min(width, inspect.WIDEST)
+
+
+def test_the_long_tail_is_described(shards):
+    text = report(shards)
+    assert "imbalance: 50.0 : 1, from 50 images of a class to 1" in text
+    # Classes of 10, 5 and thirty-five of 1 image are rare: 50 of 125.
+    assert "rare: 37 classes have fewer than 20 images, 40.0% of all images" in text
+    # The rarest 32 of 40 classes: one of 0 and 31 of 1 image.
+    assert "the rarest 80 % of the classes hold 24.8% of the images" in text
+    assert "empty: 1 classes have no image" in text
+    assert 'reweight="sqrt"' in text
+
+
+def test_sizes_are_those_of_the_index(shards):
+    lines = [line.split() for line in report(shards).splitlines()]
+    index = read_index(shards, "train")
+    assert ["width,", "pixels", "99", "99", "99", "99", "99"] in lines
+    median = f"{np.median(index['height']):.0f}"
+    assert next(line for line in lines if line[:1] == ["height,"])[4] == median
+
+
+def test_what_the_cleaning_did_is_told(shards):
+    text = report(shards)
+    assert "stored: 120 lossless; 5 original" in text
+    assert "set aside: 2 is a GIF" in text
+
+
+def test_a_class_name_cannot_steer_the_terminal(shards):
+    assert "\x1b" not in report(shards)
+    assert "a\\x1b[31mb" in report(shards)
+
+
+def test_an_ascii_terminal_gets_ascii(shards):
+    text = report(shards, encoding="ascii")
+    assert text.isascii()
+    assert "\\u8594\\u8587" in text
+    assert "####" in text
+
+
+def test_the_sheet_shows_the_first_samples_of_the_loader(shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert inspect.main([str(shards), "--count", "6", "--size", "64", "--seed", "9"]) == 0
+    assert "shards-sheet.png: a contact sheet of 6 samples" in capsys.readouterr().out
+    sheet = np.asarray(Image.open("shards-sheet.png"))
+    augment = inspect.AUGMENTS["train"](64)
+    with Loader(shards, batch_size=6, augment=augment, seed=9, world=World()) as loader:
+        images, _ = next(iter(loader))
+    for picture in images.permute(0, 2, 3, 1).numpy():
+        corners = np.argwhere((sheet[:-63, :-63] == picture[0, 0]).all(2))
+        assert any((sheet[y : y + 64, x : x + 64] == picture).all() for y, x in corners)
+
+
+def test_the_same_seed_draws_the_same_sheet(shards, tmp_path: Path):
+    def draw(name: str, *more: str) -> bytes:
+        sheet = tmp_path / name
+        options = ["--sheet", str(sheet), "--count", "4", "--size", "32", *more]
+        assert inspect.main([str(shards), *options]) == 0
+        return sheet.read_bytes()
+
+    first = draw("a.png")
+    assert draw("b.png") == first
+    assert len({first, *(draw("c.png", "--seed", "1"), draw("c.png", "--augment", "eval"))}) == 3
+    assert draw("c.png", "--split", "val", "--reweight", "inverse") != first
+
+
+def test_a_damaged_sample_does_not_stop_the_look(tmp_path, caplog):
+    directory = numbered(tmp_path / "shards", {"train": 12})
+    flip_bit(directory / "train-000000.tar", int(read_index(directory, "train")["offset"][4]) + 300)
+    options = ["--sheet", str(tmp_path / "sheet.png"), "--size", "32"]
+    assert inspect.main([str(directory), *options]) == 0
+    assert "train-000000.tar, sample 000004" in caplog.text
+
+
+def test_mistakes_are_one_sentence(shards, tmp_path, capsys):
+    nowhere = str(tmp_path / "nowhere" / "sheet.png")
+    empty = write_shards(tmp_path / "empty", {"train": []}, classes=["a"])
+    for arguments, said in [
+        ([str(tmp_path)], "there is no complete set of shards"),
+        ([str(shards), "--split", "test"], "there is no split 'test'"),
+        ([str(shards), "--sheet", nowhere], "there is no such file or folder"),
+        ([str(empty)], "split 'train' has no images to draw"),
+    ]:
+        assert inspect.main(arguments) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("fastload.inspect: ")
+        assert said in error
+        assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--size", "7"], r"must be in \[16, 1024\], got 7"),
+        (["--count", "0"], r"must be in \[1, 1000\], got 0"),
+        (["--seed", "-1"], r"must be in \[0, \d+\], got -1"),
+        (["--reweight", "cube"], 'reweight must be "inverse"'),
+        (["--sheet", "a.jpg"], "must end in .png"),
+    ],
+)
+def test_wrong_arguments_are_refused(shards, arguments, said, capsys):
+    with pytest.raises(SystemExit) as caught:
+        inspect.main([str(shards), *arguments])
+    assert caught.value.code == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_the_command_runs_in_an_ascii_terminal(shards, tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "60", "RANK": "3"}
+    done = subprocess.run(
+        [sys.executable, "-m", "fastload.inspect", str(shards), "--count", "2", "--size", "16"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.isascii()
+    assert (tmp_path / "shards-sheet.png").exists()
