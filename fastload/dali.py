@@ -326,6 +326,7 @@ class DaliRenderer:
 
     Attributes:
         rebuilds: How often an image ended a pipeline.
+        fallbacks: Batches that the fallback rendered, for this or another reason.
 
     Raises:
         BackendUnavailableError: If DALI is missing, too old, or cannot build its graph.
@@ -339,7 +340,7 @@ class DaliRenderer:
         fallback: Renderer | None = None,
     ) -> None:
         self.name = "dali" if memory else "dali-cpu"
-        self.rebuilds = 0
+        self.rebuilds = self.fallbacks = 0
         self._memory = memory
         self._fallback = fallback or cpu_renderer()
         self._lock = threading.Lock()
@@ -363,6 +364,8 @@ class DaliRenderer:
         slices = slice_batch(encoded, boxes, flips)
         if slices is not None and slices.images and self._usable and self._run(slices, out):
             return {}
+        with self._lock:
+            self.fallbacks += 1
         if self._memory is None:
             return self._fallback.render(encoded, boxes, flips, out)
         pixels = np.empty(tuple(out.shape), np.uint8)

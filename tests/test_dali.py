@@ -208,6 +208,7 @@ def test_a_planted_corrupt_file_is_named_and_the_rest_is_rendered(kind: str, dev
     assert differences(out, expected).max() <= 1
     # What no slice can be made of never reaches DALI; the rest ends its pipeline.
     assert renderer.rebuilds == (2 if kind == "no Huffman tables" else 0)
+    assert renderer.fallbacks == 2
 
 
 @on_each_device
