@@ -229,7 +229,6 @@ class Loader:
             seed=self.seed,
             index=self._collection.index,
         )
-        self._next = (number + 1, 0)
         self._received = (number, start)
         rendering = Rendering(
             plan,
@@ -350,6 +349,8 @@ class Loader:
     def _iterate(self, rendering: Rendering, plan: EpochPlan) -> Iterator[tuple[Tensor, Tensor]]:
         sent: deque[tuple[Batch, Sent]] = deque()
         bad = 0
+        # Not before the first batch is asked for: Lightning calls iter() once more than it iterates.
+        self._next = (plan.number + 1, 0)
         try:
             self._meter.begin()
             for step in range(plan.steps):

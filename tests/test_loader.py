@@ -91,6 +91,19 @@ def test_epochs_follow_one_another_and_set_epoch_overrides(shards):
         assert epoch_of(loader) == second
 
 
+def test_an_iterator_that_was_never_asked_is_no_epoch(shards):
+    with Loader(shards, batch_size=10, augment=Augment.train(32)) as loader:
+        first = epoch_of(loader)
+        loader.set_epoch(0)
+        iter(loader)
+        iter(loader)
+        assert epoch_of(loader) == first
+        state = loader.state_dict()
+        loader.load_state_dict(state | {"epoch": 0, "position": 70})
+        iter(loader)
+        assert epoch_of(loader) == first[70:]
+
+
 def test_evaluation_pixels_are_those_of_pillow(pictures):
     with Loader(pictures, split="val", batch_size=7, augment=Augment.eval(64)) as loader:
         images, _ = next(iter(loader))
