@@ -349,7 +349,7 @@ class Loader:
     def _iterate(self, rendering: Rendering, plan: EpochPlan) -> Iterator[tuple[Tensor, Tensor]]:
         sent: deque[tuple[Batch, Sent]] = deque()
         bad = 0
-        # Not before the first batch is asked for: Lightning calls iter() once more than it iterates.
+        # Only now that a batch is asked for: Lightning calls iter() once more than it iterates.
         self._next = (plan.number + 1, 0)
         try:
             self._meter.begin()
