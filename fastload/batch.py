@@ -42,8 +42,10 @@ from fastload.world import World
 
 # Samples of one task of a worker: some 6 ms of decoding, against some 0.1 ms of Python around it.
 CHUNK = 16
+SMALLEST_CHUNK = 8  # where there are more threads than that leaves tasks for
 READY_BATCHES = 2  # besides those that the workers are at
 READ_AHEAD = 1024  # samples; some 100 MB of page cache, a second of work for several cores
+KEPT_BYTES = 64 << 20  # of small free buffers
 REPLACEMENTS = 64  # neighbours tried in place of a bad sample
 _IDLE_SECONDS = 5.0  # a worker without work looks around this often
 
@@ -169,13 +171,13 @@ class Buffers:
 
     Args:
         allocate: Makes uint8 arrays of a shape, perhaps pinned.
-        keep: Free buffers that are kept for the next batches.
+        keep: Free buffers that are kept for the next batches; more where they are small.
     """
 
     def __init__(self, allocate: Allocate, *, keep: int) -> None:
-        self._allocate = allocate
+        self._allocate, self._keep = allocate, keep
         # Appended to by finalizers, which may run in any thread at any time: no lock is taken.
-        self._free: deque[NDArray[np.uint8]] = deque(maxlen=keep)
+        self._free: deque[NDArray[np.uint8]] = deque()
 
     def take(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """uint8 of `shape`, C-contiguous, contents unspecified."""
@@ -190,8 +192,13 @@ class Buffers:
                 break
         lent = buffer[:count].reshape(shape)
         # A view of a view: its base is `buffer` itself, so `lent` dies with its last user.
-        weakref.finalize(lent, self._free.append, buffer).atexit = False
+        weakref.finalize(lent, self._give, buffer).atexit = False
         return lent
+
+    def _give(self, buffer: NDArray[np.uint8]) -> None:
+        kept = len(self._free)
+        if kept < self._keep or (kept + 1) * buffer.nbytes <= KEPT_BYTES:
+            self._free.append(buffer)
 
 
 @dataclass(slots=True)
@@ -253,7 +260,8 @@ class Rendering:
         self._plan, self._reader, self._renderer, self._buffers = plan, reader, renderer, buffers
         self._replace_bad, self._timeout = replace_bad, timeout_seconds
         largest = max(1, int(np.diff(plan.bounds).max(initial=1)) // plan.world.size)
-        self._chunk = chunk or min(CHUNK, math.ceil(largest / num_threads))
+        share = max(SMALLEST_CHUNK, math.ceil(largest / num_threads))
+        self._chunk = chunk or min(CHUNK, largest, share)
         self._depth = READY_BATCHES + math.ceil(num_threads * self._chunk / largest)
         self._process = os.getpid()
         self._jobs: SimpleQueue[_Slot | _Chunk | None] = SimpleQueue()

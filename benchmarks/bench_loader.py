@@ -1,0 +1,429 @@
+"""What does the loader cost besides decoding, and does its cost grow with the data set?
+
+Questions and methods, each a part (`python -m benchmarks.bench_loader SHARDS PART ...`):
+
+    overhead    the loader against the renderer alone: the same images, boxes and flips, the images
+                in memory, threads that take chunks of 16. Seconds and CPU seconds for each image;
+                the CPU seconds hold where other processes disturb the machine.
+    threads     images per second with 1, 2, ... threads
+    orders      seconds and megabytes of one epoch's order and the first plan, 10^3 to 10^6 samples
+    first       seconds from `Loader(...)` to its first batch with an index of 300,000 samples, and
+                from `Loader(...)` and `load_state_dict` in the middle of an epoch
+    memory      resident memory after many small batches, beyond the batches in flight
+    cold        one epoch after the page cache was dropped, with read-ahead and without (needs a
+                file system that honours posix_fadvise DONTNEED)
+
+Answer: see docs/loader.md, which names the rows of results/loader.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.harness import RESULTS, Row, append_rows, interleave, summarise
+from fastload.augment import Augment
+from fastload.batch import CHUNK, EpochPlan
+from fastload.decode import Renderer, cpu_renderer
+from fastload.index import (
+    SAMPLE,
+    Manifest,
+    Shard,
+    Split,
+    fingerprint,
+    read_index,
+    read_manifest,
+    write_index,
+    write_manifest,
+)
+from fastload.loader import Loader, usable_cores
+from fastload.reader import Reader, Scratch, open_collection
+from fastload.sampler import Order, batch_bounds, class_weights, expectations
+from fastload.world import World
+
+BATCH = 128
+ORDER_SIZES = (10**3, 10**4, 10**5, 10**6)
+LARGE = 300_000
+
+
+def loader_of(shards: Path, **options: object) -> Loader:
+    """The loader as in training: RandomResizedCrop 224, flip, uint8."""
+    return Loader(shards, batch_size=BATCH, augment=Augment.train(224), **options)  # type: ignore[arg-type]  # passed on
+
+
+def measured(work: Callable[[], int]) -> tuple[float, float]:
+    """Wall-clock and CPU seconds for each of the images that `work` counts."""
+    wall, processor = time.perf_counter(), time.process_time()
+    count = work()
+    return (time.perf_counter() - wall) / count, (time.process_time() - processor) / count
+
+
+class Bare:
+    """The renderer alone: everything that comes before it is done once, outside the clock."""
+
+    def __init__(self, shards: Path, renderer: Renderer, num_threads: int) -> None:
+        collection = open_collection([shards], "train")
+        index = collection.index
+        order = Order(
+            kind="shuffled",
+            rows=np.arange(len(index)),
+            groups=index["label"].astype(np.int64),
+            expected=None,
+            shards=index["shard"],
+        )
+        bounds = batch_bounds(len(index), start=0, global_batch=CHUNK, world_size=1, drop_last=True)
+        plan = EpochPlan(
+            number=0,
+            order=order.epoch(0),
+            bounds=bounds,
+            world=World(),
+            augment=Augment.train(224),
+            seed=0,
+            index=index,
+        )
+        reader = Reader(collection)
+        parts = [plan.batch(step) for step in range(plan.steps)]
+        self._chunks = [
+            (reader.read(part.rows, Scratch())[0], part.choices.boxes, part.choices.flips)
+            for part in parts
+        ]
+        self._renderer, self._num_threads = renderer, num_threads
+        self._out = [np.zeros((BATCH, 224, 224, 3), np.uint8) for _ in range(4)]
+
+    def epoch(self) -> int:
+        """Render all chunks; how many images they hold."""
+        numbers = iter(range(len(self._chunks)))
+        threads = [
+            threading.Thread(target=self._work, args=(numbers,)) for _ in range(self._num_threads)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return len(self._chunks) * CHUNK
+
+    def _work(self, numbers: object) -> None:
+        for number in numbers:  # type: ignore[attr-defined]  # an iterator, shared by the threads
+            encoded, boxes, flips = self._chunks[number]
+            place = number % 32
+            out = self._out[place // 8][place % 8 * CHUNK : (place % 8 + 1) * CHUNK]
+            failed = self._renderer.render(encoded, boxes, flips, out)
+            assert not failed, failed
+
+
+def overhead(shards: Path, rounds: int) -> list[Row]:
+    """The loader against its renderer alone."""
+    num_threads = usable_cores()
+    bare = Bare(shards, cpu_renderer("auto"), num_threads)
+    rows: list[Row] = []
+    with loader_of(shards, num_threads=num_threads) as loader:
+
+        def epoch() -> int:
+            return sum(len(images) for images, _ in loader)
+
+        contestants = {
+            "renderer": lambda: measured(bare.epoch),
+            "loader": lambda: measured(epoch),
+        }
+        results = interleave(contestants, rounds=rounds + 1)
+        kept = {name: values[1:] for name, values in results.items()}
+        for kind, column in (("wall", 0), ("cpu", 1)):
+            ratios = [
+                b[column] / a[column] for a, b in zip(kept["renderer"], kept["loader"], strict=True)
+            ]
+            print(f"overhead {kind}: loader / renderer {summarise(ratios)}")
+        for name, values in kept.items():
+            microseconds = summarise(wall * 1e6 for wall, _ in values)
+            print(
+                f"  {name}: {microseconds} us an image, {1e6 / microseconds.median:,.0f} images/s"
+            )
+            rows += [
+                {
+                    "benchmark": "loader-overhead",
+                    "name": name,
+                    "round": number,
+                    "backend": loader.backend,
+                    "num_threads": num_threads,
+                    "wall_us": wall * 1e6,
+                    "cpu_us": processor * 1e6,
+                }
+                for number, (wall, processor) in enumerate(values)
+            ]
+        print(f"  {loader.stats()}")
+    return rows
+
+
+def threads(shards: Path, rounds: int) -> list[Row]:
+    """Images per second by number of threads."""
+    counts = sorted({1, 2, usable_cores()})
+
+    def epoch_with(count: int) -> Callable[[], float]:
+        def epoch() -> float:
+            with loader_of(shards, num_threads=count) as loader:
+                return 1 / measured(lambda: sum(len(images) for images, _ in loader))[0]
+
+        return epoch
+
+    results = interleave({str(count): epoch_with(count) for count in counts}, rounds=rounds + 1)
+    for name, values in results.items():
+        print(f"threads {name}: {summarise(values[1:])} images/s")
+    return [
+        {"benchmark": "loader-threads", "num_threads": int(name), "images_per_second": value}
+        for name, values in results.items()
+        for value in values[1:]
+    ]
+
+
+def synthetic_index(count: int, classes: int = 1000) -> NDArray[np.void]:
+    """A long-tailed index in shards of 2,000, of images that do not exist."""
+    index = np.zeros(count, SAMPLE)
+    draws = np.random.default_rng(0)
+    index["label"] = np.minimum(classes - 1, draws.pareto(0.8, count) * 5).astype(np.int32)
+    index["size"], index["height"], index["width"] = 100_000, 375, 500
+    index["shard"] = np.arange(count) // 2000
+    index["offset"] = np.arange(count) % 2000 * 101_376 + 512
+    return index
+
+
+def orders(_: Path, rounds: int) -> list[Row]:
+    """Time and memory of one epoch's order."""
+    rows: list[Row] = []
+    for kind, rule in (("shuffled", ""), ("shuffled", "sqrt"), ("sequential", "")):
+        for count in ORDER_SIZES:
+            index = synthetic_index(count)
+            labels = index["label"].astype(np.int64)
+            expected = expectations(class_weights(labels, rule), count) if rule else None
+            order = Order(
+                kind=kind,  # type: ignore[arg-type]  # one of the literals
+                rows=np.arange(count),
+                groups=labels,
+                expected=expected,
+                shards=index["shard"],
+            )
+            seconds = []
+            for number in range(rounds):
+                began = time.perf_counter()
+                order.epoch(number)
+                seconds.append(time.perf_counter() - began)
+            tracemalloc.start()
+            order.epoch(0)
+            megabytes = tracemalloc.get_traced_memory()[1] / 1e6
+            tracemalloc.stop()
+            name = f"{kind} {rule}".strip()
+            print(
+                f"orders {name} {count:>9,}: {summarise(seconds)} s, peak {megabytes:.1f} MB,"
+                f" {min(seconds) / count * 1e9:.0f} ns a sample"
+            )
+            rows.append(
+                {
+                    "benchmark": "loader-orders",
+                    "name": name,
+                    "samples": count,
+                    "seconds": sorted(seconds)[len(seconds) // 2],
+                    "peak_mb": megabytes,
+                }
+            )
+    return rows
+
+
+def large_directory(shards: Path, out: Path) -> Path:
+    """A shard directory of 300,000 samples that shares the bytes of a small one."""
+    manifest, index = read_manifest(shards), read_index(shards, "train")
+    times = -(-LARGE // len(index))
+    split = manifest.splits["train"]
+    for shard in split.shards:
+        (out / shard.name).symlink_to((shards / shard.name).resolve())
+    copies = [index.copy() for _ in range(times)]
+    small: list[Shard] = list(split.shards)
+    large: list[Shard] = []
+    for number, copy in enumerate(copies):
+        copy["shard"] += len(large)
+        for shard in small:
+            name = f"copy-{number:04d}-{shard.name}"
+            (out / name).symlink_to((shards / shard.name).resolve())
+            large.append(
+                Shard(name=name, bytes=shard.bytes, sha256=shard.sha256, samples=shard.samples)
+            )
+    joined = np.concatenate(copies)
+    counts = np.bincount(joined["label"], minlength=len(manifest.classes))
+    splits = {
+        "train": Split(
+            samples=len(joined), class_counts=tuple(counts.tolist()), shards=tuple(large)
+        )
+    }
+    write_index(out, "train", joined)
+    write_manifest(
+        out,
+        Manifest(
+            classes=manifest.classes,
+            class_names=manifest.class_names,
+            splits=splits,
+            options={},
+            stored={},
+            cleaning={},
+            fingerprint=fingerprint(manifest.classes, splits),
+            recipe="",
+        ),
+    )
+    return out
+
+
+def first(shards: Path, rounds: int) -> list[Row]:
+    """Seconds to the first batch, fresh and resumed, with a large index."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        directory = large_directory(shards, Path(folder))
+
+        def fresh(reweight: str | None, state: dict[str, object] | None = None) -> float:
+            began = time.perf_counter()
+            with loader_of(directory, reweight=reweight) as loader:
+                if state:
+                    loader.load_state_dict(state)
+                next(iter(loader))
+                return time.perf_counter() - began
+
+        for reweight in (None, "sqrt"):
+            with loader_of(directory, reweight=reweight) as loader:
+                state = loader.state_dict()
+            state = {**state, "epoch": 3, "position": LARGE // 2 // BATCH * BATCH}
+            contestants = {
+                "first": partial(fresh, reweight),
+                "resumed": partial(fresh, reweight, state),
+            }
+            for name, values in interleave(contestants, rounds=rounds).items():
+                print(f"{name} batch of {LARGE:,}, reweight {reweight}: {summarise(values)} s")
+                rows += [
+                    {
+                        "benchmark": f"loader-{name}",
+                        "reweight": reweight,
+                        "samples": LARGE,
+                        "seconds": value,
+                    }
+                    for value in values
+                ]
+    return rows
+
+
+MEMORY_PROGRAM = """
+import json, resource, sys
+from fastload.augment import Augment
+from fastload.loader import Loader
+def rss():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 1e6
+loader = Loader(sys.argv[1], batch_size=int(sys.argv[3]), augment=Augment.train(int(sys.argv[4])))
+before, taken, rows = rss(), 0, []
+while taken < int(sys.argv[2]):
+    for batch in loader:
+        taken += 1
+        if taken in (10, 100, 1000, 2000, 5000, 10000, 20000):
+            rows.append([taken, rss()])
+        if taken == int(sys.argv[2]):
+            break
+print(json.dumps({"before": before, "after": rows}))
+"""
+
+
+def memory(shards: Path, _: int) -> list[Row]:
+    """Resident memory by number of batches, in a process of its own."""
+    rows: list[Row] = []
+    for batches, batch_size, size in ((300, 128, 224), (10_000, 16, 64)):
+        arguments = [str(shards), str(batches), str(batch_size), str(size)]
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY_PROGRAM, *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        facts = json.loads(done.stdout)
+        print(f"memory, batches of {batch_size} at {size}: before {facts['before']:.0f} MB, then")
+        for taken, megabytes in facts["after"]:
+            print(f"  after {taken:>6,} batches {megabytes:.0f} MB")
+            rows.append(
+                {
+                    "benchmark": "loader-memory",
+                    "batch_size": batch_size,
+                    "size": size,
+                    "batches": taken,
+                    "before_mb": facts["before"],
+                    "resident_mb": megabytes,
+                }
+            )
+    return rows
+
+
+def drop_cache(shards: Path) -> None:
+    """Ask the kernel to forget the shards."""
+    for path in shards.glob("*.tar"):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def cold(shards: Path, rounds: int) -> list[Row]:
+    """One epoch from the disk, with and without read-ahead, and in the sequential order."""
+
+    def epoch(order: str, ahead: bool) -> Callable[[], float]:
+        def work() -> float:
+            drop_cache(shards)
+            with loader_of(shards, order=order) as loader:
+                if not ahead:
+                    loader._reader.read_ahead = lambda _: None  # type: ignore[method-assign]
+                return 1 / measured(lambda: sum(len(images) for images, _ in loader))[0]
+
+        return work
+
+    contestants = {
+        "shuffled, read-ahead": epoch("shuffled", ahead=True),
+        "shuffled, none": epoch("shuffled", ahead=False),
+        "sequential, read-ahead": epoch("sequential", ahead=True),
+    }
+    results = interleave(contestants, rounds=rounds)
+    for name, values in results.items():
+        print(f"cold {name}: {summarise(values)} images/s")
+    return [
+        {"benchmark": "loader-cold", "name": name, "images_per_second": value}
+        for name, values in results.items()
+        for value in values
+    ]
+
+
+PARTS: dict[str, Callable[[Path, int], list[Row]]] = {
+    "overhead": overhead,
+    "threads": threads,
+    "orders": orders,
+    "first": first,
+    "memory": memory,
+    "cold": cold,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure the parts that are named, print, and append rows."""
+    parser = argparse.ArgumentParser(description="What the loader costs besides decoding.")
+    parser.add_argument("shards", type=Path, help="a shard directory with a split train")
+    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--output", type=Path, default=RESULTS / "loader.jsonl")
+    options = parser.parse_args(argv)
+    for part in options.parts or list(PARTS):
+        append_rows(options.output, PARTS[part](options.shards, options.rounds))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
