@@ -106,7 +106,6 @@ def measure(comparison: Comparison, *, part: str = "loaders") -> list[Row]:
         comparison: Who, on what, how often.
         part: "loaders", "cold" or "consumer"; names the rows, and "cold" drops the page cache.
     """
-
     done = Counter[str]()
 
     def once(contender: Contender) -> Row:
