@@ -163,6 +163,9 @@ class Memory(Protocol):
     def take(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """uint8 of `shape`, C-contiguous, contents unspecified."""
 
+    def select(self, pixels: NDArray[np.uint8], kept: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """A copy of some of the images of a batch."""
+
 
 class Buffers:
     """Memory for batches, used again as soon as the caller has dropped what he was given.
@@ -194,6 +197,10 @@ class Buffers:
         # A view of a view: its base is `buffer` itself, so `lent` dies with its last user.
         weakref.finalize(lent, self._give, buffer).atexit = False
         return lent
+
+    def select(self, pixels: NDArray[np.uint8], kept: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """See `Memory.select`."""
+        return pixels[kept]
 
     def _give(self, buffer: NDArray[np.uint8]) -> None:
         kept = len(self._free)
@@ -455,7 +462,8 @@ class Rendering:
         bad = tuple(sorted(slot.bad, key=lambda sample: sample.position))
         if bad and not self._replace_bad:
             kept = ~np.isin(slot.plan.positions, [sample.position for sample in bad])
-            pixels, rows, choices = pixels[kept], rows[kept], choices.keep(kept)
+            pixels = self._buffers.select(pixels, kept)
+            rows, choices = rows[kept], choices.keep(kept)
         labels = self._plan.index["label"][rows].astype(np.int64)
         end = int(self._plan.bounds[slot.step + 1])
         slot.pixels = None

@@ -447,6 +447,11 @@ class GpuMemory:
         with torch.cuda.stream(self.stream):
             return torch.empty(shape, dtype=torch.uint8, device=self.device)
 
+    def select(self, pixels: Any, kept: NDArray[np.bool_]) -> Any:  # noqa: ANN401
+        """See `Memory.select`."""
+        with torch.cuda.stream(self.stream):
+            return pixels[torch.from_numpy(kept).to(self.device)]
+
     def copy(self, pixels: Any, out: Tensor) -> None:  # noqa: ANN401
         """Copy a DALI tensor within the GPU: 0.1 ms a batch at 360 GB/s; returns when it is done.
 
