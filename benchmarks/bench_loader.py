@@ -374,6 +374,10 @@ def drop_cache(shards: Path) -> None:
         os.close(descriptor)
 
 
+def no_read_ahead(_: NDArray[np.int64]) -> None:
+    """Stand in the place of `Reader.read_ahead`."""
+
+
 def cold(shards: Path, rounds: int) -> list[Row]:
     """One epoch from the disk, with and without read-ahead, and in the sequential order."""
 
@@ -382,7 +386,7 @@ def cold(shards: Path, rounds: int) -> list[Row]:
             drop_cache(shards)
             with loader_of(shards, order=order) as loader:
                 if not ahead:
-                    loader._reader.read_ahead = lambda _: None  # type: ignore[method-assign]
+                    setattr(loader._reader, "read_ahead", no_read_ahead)  # noqa: B010, SLF001
                 return 1 / measured(lambda: sum(len(images) for images, _ in loader))[0]
 
         return work
