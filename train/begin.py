@@ -23,7 +23,7 @@ from train.ranks import Ranks
 
 
 def open_folder(command: Command, ranks: Ranks) -> Path:
-    """The folder of the run: a new one, or that of the run to resume; with its options.toml.
+    """The folder of the run: a new one, or that of the run to resume.
 
     Raises:
         OutputError: If a new run's folder holds another run.
@@ -33,14 +33,12 @@ def open_folder(command: Command, ranks: Ranks) -> Path:
     model = options.model.model.replace(":", "-").replace("/", "-")
     name = options.run.name or ranks.shared(time.strftime(f"{model}-%Y%m%d-%H%M%S"))
     folder = Path(options.run.runs) / name
-    if not ranks.writes:
-        return folder
-    if (folder / "options.toml").exists() and not command.resume:
+    if (folder / "last.pt").exists() and not command.resume:
         raise OutputError(
             f"{folder}: holds a run already; continue it with --resume, or give another --name"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "options.toml").write_text(options.to_toml(), encoding="utf-8")
+    if ranks.writes:
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -18,7 +18,7 @@ from train.interrupt import Interrupt
 from train.loop import Scores
 from train.metrics import Evaluation, confused_pairs, correct_prior, evaluate_logits
 from train.options import Options
-from train.record import read_log, write_classes, write_result
+from train.record import read_log, write_classes, write_result, write_text
 from train.report import Confusion, Report, Thumbnails
 from train.session import Session
 
@@ -128,7 +128,7 @@ def finish(session: Session, folder: Path, interrupt: Interrupt) -> dict[str, An
     write_result(folder / "result.json", result)
     if options.record.report:
         report = _report(folder, options, loaders, verdicts, scores, log)
-        (folder / "report.html").write_text(report.html(), encoding="utf-8", errors="replace")
+        write_text(folder / "report.html", report.html())
     return result
 
 

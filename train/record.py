@@ -28,7 +28,7 @@ import torch
 from fastload.errors import FastloadError
 from train.loop import Progress
 from train.metrics import KS, Evaluation
-from train.options import RecordOptions
+from train.options import Options, RecordOptions
 
 _FAMILIES = ("top", "macro_top", "average", "macro_average")
 FIGURES = tuple(f"{family}{k}" for family in _FAMILIES for k in KS)
@@ -78,7 +78,7 @@ class Log:
                 f"{keep}; start a new run"
             )
         text = "".join(lines[: keep + 1]) if keep else ",".join(COLUMNS) + "\n"
-        _write_text(path, text)
+        write_text(path, text)
 
     def add(self, row: Row) -> None:
         """Append a row; a figure that is not given, or NaN, stays empty."""
@@ -131,12 +131,12 @@ def write_classes(
             )
         ]
         writer.writerow([label, *facts, *cells])
-    _write_text(path, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
     """Write result.json; NaN, which JSON does not know, becomes null."""
-    _write_text(path, json.dumps(_json(result), indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(_json(result), indent=2, ensure_ascii=False) + "\n")
 
 
 def _json(value: Any) -> Any:  # noqa: ANN401  any of JSON's types
@@ -149,28 +149,29 @@ def _json(value: Any) -> Any:  # noqa: ANN401  any of JSON's types
     return value
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8, so that `path` is never anything but complete."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
     temporary.replace(path)
 
 
 class Records:
-    """log.csv and the trackers of one run; silent on other ranks than the first.
+    """options.toml, log.csv and the trackers of one run; silent on other ranks than the first.
 
     Args:
         folder: Of the run.
-        options: Which trackers.
+        options: Of the run.
         progress: Says how many rows belong to the run, and counts what is added.
         writes: True on the first rank.
     """
 
-    def __init__(
-        self, folder: Path, options: RecordOptions, progress: Progress, *, writes: bool
-    ) -> None:
+    def __init__(self, folder: Path, options: Options, progress: Progress, *, writes: bool) -> None:
         self._progress = progress
+        if writes:
+            write_text(folder / "options.toml", options.to_toml())
         self._log = Log(folder / "log.csv", keep=progress.log_rows) if writes else None
-        self._trackers = Trackers(folder, options, step=progress.step) if writes else None
+        self._trackers = Trackers(folder, options.record, step=progress.step) if writes else None
 
     def add(self, split: str, row: Row) -> None:
         """Add a row of the epoch under way."""

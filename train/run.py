@@ -46,7 +46,7 @@ def train(command: Command) -> int:
         if command.resume:
             session.state.restore(last)
         records = stack.enter_context(
-            Records(folder, options.record, progress, writes=session.ranks.writes)
+            Records(folder, options, progress, writes=session.ranks.writes)
         )
         interrupt = stack.enter_context(Interrupt())
 

@@ -23,13 +23,14 @@ def striped_picture(seed: int, label: int, *, side: int = 48) -> Picture:
 
 
 def striped_shards(
-    directory: Path, train_counts: tuple[int, ...] = (24, 12, 8, 4), *, held_out: int = 4
+    directory: Path,
+    train_counts: tuple[int, ...] = (24, 12, 8, 4),
+    val_counts: tuple[int, ...] = (4, 3, 3, 3),
 ) -> Path:
-    """Shards of striped pictures: long-tailed train, `held_out` of each class in val and test."""
-    even = (held_out,) * len(train_counts)
+    """Shards of striped pictures: so many of each class in train, and in val and test."""
     splits = {}
     for number, (split, counts) in enumerate(
-        {"train": train_counts, "val": even, "test": even}.items()
+        {"train": train_counts, "val": val_counts, "test": val_counts}.items()
     ):
         labels = np.repeat(np.arange(len(counts)), counts)
         np.random.default_rng(number).shuffle(labels)

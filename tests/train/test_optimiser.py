@@ -1,0 +1,213 @@
+"""From losses to a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fastload.world import World
+from train.losses import Total, balance
+from train.model import build_model, parameter_groups
+from train.optimiser import MovingAverage, Stepper, autocast, make_optimizer, precision_for
+from train.options import LossOptions, OptimisationOptions
+from train.ranks import Ranks
+
+CPU = torch.device("cpu")
+ALONE = Ranks(world=World(), device=CPU)
+COUNTS = np.array([50, 5, 1])
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def stepper_for(model: nn.Module, options: OptimisationOptions, **arguments) -> Stepper:
+    groups = parameter_groups(model, weight_decay=options.weight_decay, stem_rate=1.0)
+    facts = {"device": CPU, "precision": None, "batch_size": 8, "ranks": ALONE, **arguments}
+    return Stepper(model, model, make_optimizer(groups, options), options, **facts)
+
+
+def batches(count: int, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (torch.randn(size, 6, generator=generator), torch.randint(3, (size,), generator=generator))
+        for _ in range(count)
+    ]
+
+
+def train(model: nn.Module, stepper: Stepper, steps: list[Any], loss) -> None:
+    for parts in steps:
+        for images, labels in parts:
+            stepper.backward(loss(model(images), labels))
+        stepper.step(0.1)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("loss", [LossOptions(), LossOptions(class_weights="inverse")])
+def test_accumulated_batches_make_the_step_of_the_large_batch(optimizer, loss):
+    options = OptimisationOptions(optimizer=optimizer, clip=0.5)
+    minimised = balance("none", loss, COUNTS, CPU).loss
+    parts = batches(12, 4)
+    whole = [
+        [tuple(torch.cat(column) for column in zip(*parts[i : i + 4], strict=True))]
+        for i in range(0, 12, 4)
+    ]
+    small, large = network(), network()
+
+    small_steps = [parts[i : i + 4] for i in range(0, 12, 4)]
+    train(small, stepper_for(small, options, batch_size=4), small_steps, minimised)
+    train(large, stepper_for(large, options, batch_size=16), whole, minimised)
+
+    for one, other in zip(small.parameters(), large.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_short_last_batch_weighs_as_many_images_as_it_has():
+    options = OptimisationOptions()
+    loss = balance("none", LossOptions(), COUNTS, CPU).loss
+    (images, labels), *_ = batches(1, 10)
+    small, large = network(), network()
+
+    parts = [[(images[:8], labels[:8]), (images[8:], labels[8:])]]
+    train(small, stepper_for(small, options), parts, loss)
+    train(large, stepper_for(large, options), [[(images, labels)]], loss)
+
+    for one, other in zip(small.parameters(), large.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_sgd_is_that_of_torch_on_the_mean_loss():
+    options = OptimisationOptions(momentum=0.9, weight_decay=0.0)
+    model, plain = network(), network()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    steps = batches(3, 8)
+
+    loss = balance("none", LossOptions(), COUNTS, CPU).loss
+    train(model, stepper_for(model, options), [[batch] for batch in steps], loss)
+    for images, labels in steps:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(plain(images), labels).backward()
+        optimizer.step()
+
+    for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_clipping_limits_the_length_of_a_step():
+    options = OptimisationOptions(clip=1e-3, momentum=0.0, weight_decay=0.0)
+    model = network()
+    before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    loss = balance("none", LossOptions(), COUNTS, CPU).loss
+    train(model, stepper_for(model, options), [batches(1, 8)], loss)
+
+    after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    assert float((after - before).norm()) == pytest.approx(0.1 * 1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_mixed_precision_makes_nearly_the_same_step(precision):
+    options = OptimisationOptions(momentum=0.0)
+    half, full = network(), network()
+    loss = balance("none", LossOptions(), COUNTS, CPU).loss
+    (images, labels), *_ = batches(1, 8)
+
+    stepper = stepper_for(half, options, precision=precision)
+    with autocast(CPU, precision):
+        logits = half(images)
+    stepper.backward(loss(logits, labels))
+    stepper.step(0.1)
+    train(full, stepper_for(full, options), [[(images, labels)]], loss)
+
+    assert logits.dtype == precision
+    assert stepper.scaler.is_enabled() == (precision == torch.float16)
+    for one, other in zip(half.parameters(), full.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=2e-3)
+
+
+def test_a_gradient_that_overflows_is_skipped_and_lowers_the_scale():
+    model = network()
+    stepper = stepper_for(model, OptimisationOptions(clip=1.0), precision=torch.float16)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    scale = stepper.scaler.get_scale()
+
+    loss = balance("none", LossOptions(), COUNTS, CPU).loss
+    images, labels = batches(1, 8)[0]
+    total = loss(model(images), labels)
+    stepper.backward(Total(total.loss * 1e38, total.weight))
+    stepper.step(0.1)
+
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert stepper.scaler.get_scale() < scale
+
+
+def test_precision_is_float32_on_a_cpu_unless_asked_for():
+    assert precision_for("auto", CPU) is None
+    assert precision_for("off", torch.device("cuda")) is None
+    assert precision_for("bf16", CPU) == torch.bfloat16
+
+
+@pytest.mark.gpu
+def test_precision_on_a_gpu_is_one_that_its_hardware_computes_with():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU: run `pytest -m gpu` where there is one")
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+
+    found = precision_for("auto", torch.device("cuda"))
+
+    assert found == (torch.bfloat16 if native else torch.float16)
+
+
+def test_the_moving_average_follows_parameters_and_buffers():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = MovingAverage(model, 0.5)
+    begin = model.get_parameter("0.weight").detach().clone()
+    with torch.no_grad():
+        model.get_parameter("0.weight").add_(1.0)
+        model.get_buffer("1.running_mean").fill_(4.0)
+        model.get_buffer("1.num_batches_tracked").fill_(7)
+
+    average.update(model)  # decay (1 + 1) / (10 + 1) = 2/11 in the first step
+
+    assert torch.allclose(average.model.get_parameter("0.weight"), begin + 9 / 11)
+    assert torch.allclose(average.model.get_buffer("1.running_mean"), torch.tensor(4 * 9 / 11))
+    assert int(average.model.get_buffer("1.num_batches_tracked")) == 7
+    assert not average.model.training
+
+
+def test_the_decay_of_the_average_grows_to_its_final_value():
+    model = nn.Linear(1, 1, bias=False)
+    average = MovingAverage(model, 0.9)
+    average.updates = 10_000
+    before = average.model.get_parameter("weight").clone()
+    with torch.no_grad():
+        model.weight.add_(1.0)
+
+    average.update(model)
+
+    assert torch.allclose(average.model.get_parameter("weight"), before + 0.1)
+
+
+def test_the_evaluated_model_is_the_average_where_there_is_one():
+    model = network()
+
+    assert stepper_for(model, OptimisationOptions()).evaluated() is model
+    assert stepper_for(model, OptimisationOptions(ema=0.9)).evaluated() is not model
+
+
+def test_frozen_parameters_need_no_gradient():
+    model = build_model("shufflenet_v2_x0_5", 3)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("fc"))
+    stepper = stepper_for(model, OptimisationOptions())
+    loss = balance("none", LossOptions(), COUNTS, CPU).loss
+
+    stepper.backward(loss(model(torch.randn(2, 3, 32, 32)), torch.tensor([0, 1])))
+    stepper.step(0.1)
+
+    assert stepper.optimizer.param_groups[0]["lr"] == 0.1

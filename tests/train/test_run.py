@@ -1,0 +1,481 @@
+"""`python train/run.py` as people use it: small real runs on the CPU."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastload import Augment, Loader
+from tests.shards import write_shards
+from tests.train.pictures import CLASSES, striped_picture, striped_shards
+from train.checkpoint import read_checkpoint
+from train.model import build_model
+from train.record import read_log
+from train.run import main
+
+ROOT = Path(__file__).parents[2]
+# Times differ from run to run, and nothing else may.
+TIMES = {"seconds", "images_per_second", "waiting_share", "compute_seconds"}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    return striped_shards(tmp_path_factory.mktemp("striped") / "shards")
+
+
+@pytest.fixture(autouse=True)
+def quiet_loader():
+    """Without the native core the loader warns that it is slower; that is not the matter here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fastload's native core", RuntimeWarning)
+        yield
+
+
+def arguments(shards: Path, runs: Path, name: str, *more: str) -> list[str]:
+    return [
+        *("--data", str(shards), "--runs", str(runs), "--name", name, "--device", "cpu"),
+        *("--model", "shufflenet_v2_x0_5", "--init", "scratch", "--size", "32"),
+        *("--batch-size", "8", "--threads", "1", "--no-tensorboard", "--no-report", *more),
+    ]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    return [
+        {key: value for key, value in row.items() if key not in TIMES}
+        for row in read_log(folder / "log.csv")
+    ]
+
+
+def test_a_run_leaves_everything_it_promises(shards, tmp_path, capsys):
+    status = main(arguments(shards, tmp_path, "a", "--epochs", "2", "--report"))
+
+    folder, said = tmp_path / "a", capsys.readouterr()
+    assert status == 0
+    assert {item.name for item in folder.iterdir()} == {
+        *("options.toml", "log.csv", "last.pt", "best.pt"),
+        *("classes.csv", "result.json", "report.html"),
+    }
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert result["epochs"] == 2
+    assert 0 <= result["test"]["macro_top1"] <= 1
+    assert result["train_images"] == 48
+    assert [row["split"] for row in rows(folder)] == ["train", "val"] * 2
+    assert "中文 植物" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "epoch 2/2: loss" in said.out
+    assert "waiting for data" in said.out
+    assert said.err == ""
+
+
+def test_the_validation_figures_are_those_of_the_logits_of_the_best_weights(shards, tmp_path):
+    main(arguments(shards, tmp_path, "a", "--epochs", "1"))
+
+    model = build_model("shufflenet_v2_x0_5", 4).eval()
+    model.load_state_dict(read_checkpoint(tmp_path / "a" / "best.pt")["model"])
+    view = Augment.eval(32)
+    right = []
+    with (
+        Loader(
+            shards, split="val", batch_size=5, augment=view, dtype=torch.float32, num_threads=1
+        ) as loader,
+        torch.no_grad(),
+    ):
+        for images, labels in loader:
+            right += (model(images).argmax(1) == labels).tolist()
+    assert len(right) == 13
+    assert float(rows(tmp_path / "a")[1]["top1"]) == pytest.approx(np.mean(right))
+
+
+def test_a_run_learns(shards, tmp_path):
+    more = ("--epochs", "12", "--optimizer", "adamw", "--lr", "0.02", "--reweight", "sqrt")
+
+    main(arguments(shards, tmp_path, "a", *more))
+
+    losses = [float(row["loss"]) for row in rows(tmp_path / "a") if row["split"] == "train"]
+    accuracy = [float(row["top1"]) for row in rows(tmp_path / "a") if row["split"] == "train"]
+    assert losses[-1] < 0.7 * losses[0]
+    assert accuracy[-1] > 0.6
+
+
+RESUMED = (
+    *("--model", "mobilenet_v3_small", "--epochs", "3", "--ema", "0.9", "--accumulate", "2"),
+    *("--reweight", "sqrt", "--jitter", "0.3", "--mixup", "0.2", "--save-every", "1"),
+)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shards, tmp_path_factory) -> Path:
+    """Dropout, BatchNorm, moving average, accumulation and augmentation: all that has a state."""
+    runs: Path = tmp_path_factory.mktemp("uninterrupted")
+    assert main(arguments(shards, runs, "whole", *RESUMED)) == 0
+    return runs / "whole"
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    assert rows(folder) == rows(other)
+    one, two = (read_checkpoint(place / "last.pt") for place in (folder, other))
+    for name, value in one["model"].items():
+        assert torch.equal(value, two["model"][name]), name
+    for name, value in one["average"]["model"].items():
+        assert torch.equal(value, two["average"]["model"][name]), name
+    assert one["progress"]["history"] == two["progress"]["history"]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    limit = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, "the run ended by itself"
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_bit_for_bit(shards, tmp_path, uninterrupted):
+    command = [sys.executable, str(ROOT / "train" / "run.py")]
+    process = subprocess.Popen(
+        [*command, *arguments(shards, tmp_path, "killed", *RESUMED)],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(tmp_path / "killed" / "last.pt", process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    before = read_checkpoint(tmp_path / "killed" / "last.pt")["progress"]
+    assert before["step"] < 9
+
+    assert main(["--resume", "--runs", str(tmp_path)]) == 0
+
+    assert_same_run(tmp_path / "killed", uninterrupted)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_ends_the_run_and_it_goes_on_bit_for_bit(
+    shards, tmp_path, uninterrupted, capsys, number, status
+):
+    folder = tmp_path / "stopped"
+
+    def interrupt() -> None:
+        limit = time.monotonic() + 120
+        while not (folder / "last.pt").exists() and time.monotonic() < limit:
+            time.sleep(0.002)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    ended = main(arguments(shards, tmp_path, "stopped", *RESUMED))
+    thread.join()
+
+    said = capsys.readouterr().err
+    assert ended == status
+    assert f"stopped by {number.name}; continue with --resume" in said
+    assert read_checkpoint(folder / "last.pt")["progress"]["step"] < 9
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert main(["--resume", "--runs", str(tmp_path), "--name", "stopped"]) == 0
+    assert_same_run(folder, uninterrupted)
+
+
+def test_a_finished_run_that_is_resumed_changes_nothing_but_may_be_prolonged(shards, tmp_path):
+    main(arguments(shards, tmp_path, "a", "--epochs", "1"))
+    before = rows(tmp_path / "a")
+
+    assert main(["--resume", "--runs", str(tmp_path)]) == 0
+    assert rows(tmp_path / "a") == before
+
+    assert main(["--resume", "--runs", str(tmp_path), "--epochs", "2"]) == 0
+    assert rows(tmp_path / "a")[:2] == before
+    assert len(rows(tmp_path / "a")) == 4
+
+
+# BatchNorm sees the small batches, so it is kept out: only the head is tuned.
+EXACT = (
+    "--tune",
+    "head",
+    "--epochs",
+    "2",
+    "--lr",
+    "5",
+    "--class-weights",
+    "inverse",
+    "--seed",
+    "3",
+)
+
+
+def assert_nearly_the_same_run(folder: Path, other: Path) -> None:
+    for one, two in zip(rows(folder), rows(other), strict=True):
+        assert (one["split"], one["images"], one["top1"]) == (
+            two["split"],
+            two["images"],
+            two["top1"],
+        )
+        assert float(one["loss"]) == pytest.approx(float(two["loss"]), rel=1e-4)
+        assert one["macro_top1"] == two["macro_top1"]
+
+
+def test_accumulated_batches_make_the_run_of_the_large_batch(shards, tmp_path):
+    main(arguments(shards, tmp_path, "large", *EXACT))
+    main(arguments(shards, tmp_path, "small", *EXACT, "--batch-size", "4", "--accumulate", "2"))
+
+    assert_nearly_the_same_run(tmp_path / "small", tmp_path / "large")
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_run_of_one_and_count_each_sample_once(shards, tmp_path):
+    main(arguments(shards, tmp_path, "one", *EXACT))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {**environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+
+    processes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, str(ROOT / "train" / "run.py")),
+                *arguments(shards, tmp_path, "two", *EXACT, "--batch-size", "4"),
+            ],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=180) for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "2 process(es)" in said[0][0]
+    assert said[1][0] == ""
+    assert_nearly_the_same_run(tmp_path / "two", tmp_path / "one")
+    figures = [
+        json.loads((tmp_path / name / "result.json").read_text())["test"] for name in ("one", "two")
+    ]
+    assert figures[1]["average3"] == figures[0]["average3"]
+    # 13 validation images over two ranks and a global batch of 8: parts of unequal size.
+    assert rows(tmp_path / "two")[1]["images"] == "13"
+
+
+def test_a_run_may_be_resumed_with_other_batches_threads_and_back_end(shards, tmp_path):
+    main(arguments(shards, tmp_path, "a", *EXACT, "--save-every", "1"))
+
+    more = ("--epochs", "3", "--threads", "2", "--loader", "libjpeg")
+    assert main(["--resume", "--runs", str(tmp_path), *more]) == 0
+
+    assert len(rows(tmp_path / "a")) == 6
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--amp", "bf16"),
+        ("--amp", "fp16"),
+        ("--loss", "balanced", "--schedule", "plateau"),
+        ("--loss", "focal", "--class-weights", "effective:0.9", "--clip", "1"),
+        ("--tune", "layerwise", "--optimizer", "adamw", "--label-smoothing", "0.1"),
+        ("--start-size", "24", "--ramp-from", "0", "--ramp-to", "0.9", "--eval-size", "40"),
+        ("--cutmix", "1", "--erasing", "0.5", "--rotation", "20", "--crop", "random"),
+        ("--schedule", "step", "--step-epochs", "1", "--best-by", "loss"),
+    ],
+    ids=lambda more: more[1],
+)
+def test_every_way_to_train_runs(shards, tmp_path, more):
+    assert main(arguments(shards, tmp_path, "a", "--epochs", "1", *more)) == 0
+
+
+def test_early_stopping_ends_a_run_that_stands_still(shards, tmp_path):
+    more = ("--epochs", "9", "--lr", "1e-12", "--early-stop", "2", "--tune", "head")
+
+    assert main(arguments(shards, tmp_path, "a", *more)) == 0
+
+    assert len(rows(tmp_path / "a")) == 6
+
+
+def test_progressive_sizes_are_those_of_the_log(shards, tmp_path):
+    more = ("--epochs", "3", "--start-size", "24", "--ramp-from", "0.1", "--ramp-to", "0.5")
+
+    main(arguments(shards, tmp_path, "a", *more, "--tune", "head"))
+
+    sizes = [row["size"] for row in rows(tmp_path / "a") if row["split"] == "train"]
+    assert sizes == ["24", "32", "32"]
+
+
+def test_the_best_weights_start_another_run(shards, tmp_path, capsys):
+    main(arguments(shards, tmp_path, "a", "--epochs", "1"))
+
+    best = str(tmp_path / "a" / "best.pt")
+    assert main(arguments(shards, tmp_path, "b", "--epochs", "1", "--init", best)) == 0
+
+    assert f"weights from {best}: kept 338 tensors;" in capsys.readouterr().out
+
+
+def test_a_trace_is_written(shards, tmp_path):
+    main(arguments(shards, tmp_path, "a", "--epochs", "1", "--profile", "2", "--tune", "head"))
+
+    trace = json.loads((tmp_path / "a" / "trace.json").read_text())
+    assert trace["traceEvents"]
+
+
+def test_tensorboard_has_the_rows_where_it_is_installed(shards, tmp_path):
+    pytest.importorskip("tensorboard")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorBoard's own imports are deprecated
+        main(arguments(shards, tmp_path, "a", "--epochs", "1", "--tensorboard"))
+
+        module = "tensorboard.backend.event_processing.event_accumulator"
+        events = import_module(module).EventAccumulator(str(tmp_path / "a" / "tensorboard"))
+        events.Reload()
+    (logged,) = events.Scalars("val/macro_top1")
+    assert logged.value == pytest.approx(float(rows(tmp_path / "a")[1]["macro_top1"]))
+
+
+def test_check_passes_where_one_batch_can_be_learned(shards, tmp_path, capsys):
+    status = main(arguments(shards, tmp_path, "a", "--check"))
+
+    assert status == 0
+    assert "check passed" in capsys.readouterr().out
+    assert not (tmp_path / "a").exists()
+
+
+def test_check_fails_where_one_batch_cannot_be_learned(tmp_path, capsys):
+    pictures = [striped_picture(0, 0) for _ in range(32)]
+    labelled = [type(p)(p.jpeg, i % 4, p.height, p.width) for i, p in enumerate(pictures)]
+    shards = write_shards(tmp_path / "s", {"train": labelled, "val": labelled}, classes=CLASSES)
+    more = ("--crop", "centre", "--flip", "0", "--check")
+
+    status = main(arguments(shards, tmp_path, "a", *more))
+
+    assert status == 1
+    assert "check failed: one batch is not learned by heart" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(shards, tmp_path, capsys):
+    more = ("--epochs", "1", "--lr", "1e30", "--warmup-epochs", "0", "--save-every", "0")
+
+    status = main(arguments(shards, tmp_path, "a", *more))
+
+    said = capsys.readouterr().err
+    assert status == 1
+    assert "the loss became " in said
+    assert "lower --lr, set --clip 1, or look at its images: 0000" in said
+    assert not (tmp_path / "a" / "last.pt").exists()
+
+
+def test_both_ways_to_reweight_are_warned_of(shards, tmp_path, capsys):
+    more = ("--epochs", "1", "--reweight", "sqrt", "--class-weights", "sqrt", "--tune", "head")
+
+    main(arguments(shards, tmp_path, "a", *more))
+
+    assert "warning: --reweight sqrt and --class-weights sqrt compound" in capsys.readouterr().err
+
+
+def sentence(capsys, status: int, arguments: list[str]) -> str:
+    assert main(arguments) == status
+    said: str = capsys.readouterr().err
+    assert said.count("\n") == 1, said
+    return said
+
+
+def test_mistakes_are_one_sentence(shards, tmp_path, capsys):
+    def said(*more: str) -> str:
+        return sentence(capsys, 1, arguments(shards, tmp_path, "a", *more))
+
+    assert "python -m fastload.shard" in said("--data", str(tmp_path / "nowhere"))
+    assert "batch of 64" in said("--batch-size", "64")
+    assert 'model "resnet1" is no torchvision' in said("--model", "resnet1")
+    assert "w.pt: there is no such file" in said("--init", str(tmp_path / "w.pt"))
+    assert "--best-by top5 says nothing about 4 classes" in said("--best-by", "top5")
+    assert '--device must be auto, cpu, cuda or cuda:N, got "gpu"' in said("--device", "gpu")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_run_is_never_written_over(shards, tmp_path, capsys):
+    main(arguments(shards, tmp_path, "a", "--epochs", "1", "--tune", "head"))
+    capsys.readouterr()
+
+    said = sentence(capsys, 1, arguments(shards, tmp_path, "a", "--epochs", "1"))
+
+    assert "holds a run already; continue it with --resume, or give another --name" in said
+
+
+def test_resuming_another_model_or_other_data_is_one_sentence(shards, tmp_path, capsys):
+    main(arguments(shards, tmp_path, "a", "--epochs", "1", "--tune", "head"))
+    other = striped_shards(tmp_path / "other", (9, 9), (2, 2))
+    capsys.readouterr()
+    resume = ["--resume", "--runs", str(tmp_path), "--name", "a", "--epochs", "2"]
+
+    assert "is of another model or optimizer" in sentence(
+        capsys, 1, [*resume, "--model", "alexnet"]
+    )
+    assert "was trained on" in sentence(capsys, 1, [*resume, "--data", str(other)])
+    assert "the saved state has seed 0" in sentence(capsys, 1, [*resume, "--seed", "1"])
+
+
+def test_validation_with_classes_in_another_order_is_refused(shards, tmp_path, capsys):
+    pictures = [striped_picture(0, label) for label in range(4)]
+    turned = write_shards(tmp_path / "v", {"val": pictures}, classes=CLASSES[::-1])
+
+    said = sentence(capsys, 1, arguments(shards, tmp_path, "a", "--val-data", str(turned)))
+
+    assert "the classes of val are those of train in another order" in said
+
+
+def test_shards_without_validation_are_refused(tmp_path, capsys):
+    pictures = [striped_picture(0, label) for label in range(4)] * 4
+    bare = write_shards(tmp_path / "s", {"train": pictures}, classes=CLASSES)
+
+    said = sentence(capsys, 1, arguments(bare, tmp_path, "a"))
+
+    assert "has no images in its val split" in said
+
+
+def test_classes_csv_agrees_with_the_macro_average(shards, tmp_path):
+    main(arguments(shards, tmp_path, "a", "--epochs", "1"))
+
+    with (tmp_path / "a" / "classes.csv").open(encoding="utf-8", newline="") as file:
+        classes = list(csv.DictReader(file))
+    result = json.loads((tmp_path / "a" / "result.json").read_text())
+    assert [row["class"] for row in classes] == list(CLASSES)
+    assert [row["train_images"] for row in classes] == ["24", "12", "8", "4"]
+    mean = np.mean([float(row["test_top1"]) for row in classes])
+    assert result["test"]["macro_top1"] == pytest.approx(mean)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("amp", ["bf16", "fp16", "off"])
+def test_a_run_on_a_gpu(shards, tmp_path, amp):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU: run `pytest -m gpu` where there is one")
+    more = ("--device", "cuda", "--epochs", "2", "--amp", amp, "--ema", "0.9", "--loader", "auto")
+
+    assert main(arguments(shards, tmp_path, "a", *more)) == 0
+    assert main(["--resume", "--runs", str(tmp_path), "--epochs", "3"]) == 0
+
+    assert float(rows(tmp_path / "a")[0]["peak_gpu_megabytes"]) > 0
+
+
+@pytest.mark.gpu
+def test_a_compiled_run_on_a_gpu(shards, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU: run `pytest -m gpu` where there is one")
+
+    assert (
+        main(arguments(shards, tmp_path, "a", "--device", "cuda", "--epochs", "1", "--compile"))
+        == 0
+    )
