@@ -104,8 +104,9 @@ struct BitReader {
 
 // EXTEND of T.81 figure F.12: the signed value of `size` additional bits, size in [0, 16].
 inline int extend(unsigned bits, int size) {
-    const int value = static_cast<int>(bits);
-    return size != 0 && value < 1 << (size - 1) ? value - (1 << size) + 1 : value;
+    const int value = static_cast<int>(bits), half = 1 << size >> 1;
+    return value -
+           ((value - half) >> 31 & ((1 << size) - 1));  // without a branch: signs are random
 }
 
 }  // namespace fl

@@ -33,7 +33,8 @@ constexpr int64_t kMaxPixels = 178956970;
 // What one thread keeps between two images.
 struct Workspace {
     Header header;
-    SymbolTable dc[4], ac[4];
+    DcTable dc[4];
+    AcTable ac[4];
     alignas(32) int16_t quant[3][64];
     CoveringIntervals intervals;
     Buffer<int16_t> blocks;
@@ -142,8 +143,7 @@ class BoxDecoder {
 
   private:
     static constexpr int kMaxBlocksPerMcu = 6;  // 2x2 luma and two chroma
-    static constexpr int kChunkBlocks = 48;   // a lane hands over; 6 KiB stay in the nearest cache
-    static constexpr int kSlackBlocks = 4;    // where a damaged run may write, see scan.hpp
+    static constexpr int kChunkBlocks = 24;   // a lane hands over; 6 KiB stay in the nearest cache
     static constexpr int kPlanePadding = 32;  // rows before and after each column
 
     static Status check_frame(const Header& header) {
@@ -191,21 +191,18 @@ class BoxDecoder {
         int step = 0;
         for (int i = 0; i < frame.num_components; ++i) {
             const ScanComponent& component = header.scan.components[i];
-            SymbolTable &dc = work_.dc[component.dc], &ac = work_.ac[component.ac];
-            Status status = dc.build(header.dc[component.dc], true);
-            if (status == kOk) status = ac.build(header.ac[component.ac], false);
+            DcTable& dc = work_.dc[component.dc];
+            AcTable& ac = work_.ac[component.ac];
+            Status status = dc.build(header.dc[component.dc]);
+            if (status == kOk) status = ac.build(header.ac[component.ac]);
             if (status != kOk) return status;
             const QuantTable& quant = header.quant[frame.components[i].quant];
             for (int k = 0; k < 64; ++k) work_.quant[i][k] = static_cast<int16_t>(quant.values[k]);
             for (int b = 0; b < frame.components[i].h * frame.components[i].v; ++b, ++step) {
-                steps_[step].ac = &ac;
-                first_dc_[step] = &dc;
+                steps_[step] = {&dc, &ac, nullptr};
             }
         }
-        for (int i = 0; i < step; ++i) {
-            steps_[i].next = &steps_[(i + 1) % step];
-            steps_[i].next_dc = first_dc_[(i + 1) % step];
-        }
+        for (int i = 0; i < step; ++i) steps_[i].next = &steps_[(i + 1) % step];
         return kOk;
     }
 
@@ -261,9 +258,9 @@ class BoxDecoder {
             total += layout.stride * (size_t(columns) * layout.h * layout.block_size + 2);
         }
         uint8_t* room = work_.planes.reserve(total);
-        int16_t* blocks = work_.blocks.reserve(size_t{2} * 64 * (kChunkBlocks + kSlackBlocks));
+        int16_t* blocks = work_.blocks.reserve(size_t{2} * 64 * kChunkBlocks);
         if (!room || !blocks) return false;
-        std::memset(blocks, 0, sizeof(int16_t) * 2 * 64 * (kChunkBlocks + kSlackBlocks));
+        std::memset(blocks, 0, sizeof(int16_t) * 2 * 64 * kChunkBlocks);
         for (int i = 0; i < frame().num_components; ++i) layout_[i].plane = room + offset[i];
         return true;
     }
@@ -281,72 +278,64 @@ class BoxDecoder {
     Status run_lanes() {
         Job jobs[2];
         int next = 0, running = 0;
-        for (Job& job : jobs) {
-            job.blocks = work_.blocks.data() + (&job - jobs) * 64 * (kChunkBlocks + kSlackBlocks);
-            if (next == work_.intervals.count()) break;
-            begin(job, next++);
-            ++running;
+        while (running < 2 && next < work_.intervals.count()) {
+            Job& job = jobs[running];
+            job.blocks = work_.blocks.data() + running++ * 64 * kChunkBlocks;
+            const Status status = begin(job, next++);
+            if (status != kOk) return failed(status, &job, 1);
         }
         while (running > 0) {
-            Lane &a = jobs[0].lane, &b = jobs[1].lane;
-            const bool good = running == 2 ? run_two(a, b) : run_one(a);
-            if (!good) return failed(jobs[0], running == 2 ? &jobs[1] : nullptr);
+            Status status =
+                running == 2 ? run_two(jobs[0].lane, jobs[1].lane) : run_one(jobs[0].lane);
+            if (status != kOk) return failed(status, jobs, running);
             for (int i = running - 1; i >= 0; --i) {
                 Job& job = jobs[i];
                 if (job.lane.block != job.lane.stop) continue;
-                const Status status = hand_over(job);
+                status = hand_over(job);
                 if (status != kOk) return status;
-                if (job.left > 0) {
-                    aim(job);
-                } else if (next < work_.intervals.count()) {
-                    begin(job, next++);
-                } else {
-                    if (i == 0) swap_jobs(jobs[0], jobs[1]);
-                    --running;
-                }
+                if (job.left > 0)
+                    status = aim(job);
+                else if (next < work_.intervals.count())
+                    status = begin(job, next++);
+                else
+                    job = jobs[--running];  // the other one, if any, goes on alone
+                if (status != kOk) return failed(status, &job, 1);
             }
         }
         return kOk;
     }
 
-    static void swap_jobs(Job& a, Job& b) {
-        const Job other = a;
-        a = b;
-        b = other;
-    }
-
-    bool run_two(Lane& a, Lane& b) {
+    Status run_two(Lane& a, Lane& b) {
         return avx2_ ? scan_detail::run_two_avx2(a, b) : scan_detail::run_two_portable(a, b);
     }
-    bool run_one(Lane& a) {
+    Status run_one(Lane& a) {
         return avx2_ ? scan_detail::run_one_avx2(a) : scan_detail::run_one_portable(a);
     }
 
-    void begin(Job& job, int index) {
+    Status begin(Job& job, int index) {
         const Interval& interval = work_.intervals[index];
         job.lane.bits = work_.intervals.reader(index);
         job.lane.step = &steps_[0];
-        job.lane.table = first_dc_[0];
-        job.lane.k = 0;
-        job.lane.bad = 0;
         job.mcu = interval.first_mcu;
         job.left = interval.num_mcus;
         job.checked = interval.checked;
         std::memset(job.prediction, 0, sizeof job.prediction);
-        aim(job);
+        return aim(job);
     }
 
-    void aim(Job& job) {
+    Status aim(Job& job) {
         const int most = kChunkBlocks / blocks_per_mcu_;
         job.chunk = job.left < most ? job.left : most;
         job.lane.block = job.blocks;
         job.lane.stop = job.blocks + size_t(job.chunk) * blocks_per_mcu_ * 64;
+        return scan_detail::begin_block(job.lane);
     }
 
-    Status failed(const Job& first, const Job* second) const {
-        if (first.lane.bits.bits_left() < 0) return ran_out(first);
-        if (second != nullptr && second->lane.bits.bits_left() < 0) return ran_out(*second);
-        return kBadCode;
+    // Why a lane stopped: whatever it met, bytes that ran out are the reason.
+    Status failed(Status status, const Job* jobs, int count) const {
+        for (int i = 0; i < count; ++i)
+            if (jobs[i].lane.bits.bits_left() < 0) return ran_out(jobs[i]);
+        return status;
     }
 
     Status ran_out(const Job& job) const {
@@ -356,7 +345,6 @@ class BoxDecoder {
 
     // A lane has filled its chunk: check it, transform the blocks inside the box, clear the rest.
     Status hand_over(Job& job) {
-        if (job.lane.bad & scan_detail::kOverrun) return kCoefficientOverrun;
         if (job.lane.bits.bits_left() < 0) return ran_out(job);
         for (int i = 0; i < frame().num_components; ++i) transform(job, i);
         std::memset(job.blocks, 0, sizeof(int16_t) * 64 * blocks_per_mcu_ * job.chunk);
@@ -479,7 +467,6 @@ class BoxDecoder {
     int chroma_width_ = 0, chroma_height_ = 0;
     ComponentLayout layout_[3];
     Step steps_[kMaxBlocksPerMcu];
-    const SymbolTable* first_dc_[kMaxBlocksPerMcu];
 };
 
 // Samples a block may be reduced to before the resize.

@@ -49,7 +49,7 @@ struct HuffmanTable {
         const int quick = look[window >> 55];
         if (quick != 0) return quick;
         const uint32_t code = static_cast<uint32_t>(window >> 48);
-        int length = 1;
+        int length = 10;  // shorter ones are in `look`
         while (code >= limit[length]) ++length;
         if (length > 16) return 0;
         return length << 8 | symbols[first_index[length] + static_cast<int>(code >> (16 - length))];
@@ -64,66 +64,142 @@ struct HuffmanTable {
     }
 };
 
-// One look-up per symbol. An entry packs, from the low end: bits to skip (8, 0 = not in the table),
-// coefficients to advance (8: run + 1, or kEndOfBlock), and the coefficient's value (16, signed).
-struct SymbolTable {
-    static constexpr unsigned kEndOfBlock = 128;  // beyond any run, so that it can be told from one
+// What a table entry says of one symbol and the additional bits behind it.
+struct Coefficient {
+    int bits;          // to skip, in [1, 31]
+    unsigned advance;  // coefficients: run + 1, or kEndOfBlock
+    int value;         // 0 for a run of sixteen zeros and for the end of the block
+};
 
-    uint32_t look[1 << kLookBits];
+// Beyond any run, so that it can be told from one.
+constexpr unsigned kEndOfBlock = 128;
+
+// The advance of an entry that is not in the table: no position in a block can take it.
+constexpr unsigned kNotInTable = 192;
+
+inline Coefficient coefficient(uint64_t window, int length, int symbol, bool dc) {
+    const int size = symbol & 15;
+    const unsigned extra = static_cast<unsigned>(window << length >> 1 >> (63 - size));
+    // F.2.2.2: RS = 0xF0 skips sixteen zeros, any other size of 0 ends the block (as in libjpeg).
+    const bool run = dc || size != 0 || symbol == 0xF0;
+    const unsigned advance = run ? (dc ? 0 : symbol >> 4) + 1 : kEndOfBlock;
+    return {length + size, advance, extend(extra, size)};
+}
+
+// One look-up for a DC difference: bits to skip (8; an entry of 0 = not in the table), unused (8),
+// the value (16).
+struct DcTable {
+    uint16_t look[1 << kLookBits];
     HuffmanTable huffman;
     HuffmanSpec spec;  // what it was built from: the tables of the last image often serve the next
-    bool is_dc;
     bool built = false;
 
-    Status build(const HuffmanSpec& from, bool dc) {
-        if (built && is_dc == dc && std::memcmp(&spec, &from, sizeof spec) == 0) return kOk;
-        built = false;
-        const Status status = huffman.build(from);
-        if (status != kOk) return status;
-        std::memset(look, 0, sizeof look);
-        uint32_t code = 0;
-        int index = 0;
-        for (int length = 1; length <= kLookBits; ++length, code <<= 1) {
-            for (int i = 0; i < from.counts[length]; ++i, ++code)
-                fill(code, length, from.symbols[index++], dc);
-        }
-        if (dc)
-            for (int i = 0; i < from.total; ++i)
-                if (from.symbols[i] > 15) return kBadHuffmanTable;
-        spec = from;
-        is_dc = dc;
-        built = true;
-        return kOk;
-    }
+    Status build(const HuffmanSpec& from);
 
-    static uint32_t pack(int bits, unsigned advance, int value) {
-        return static_cast<uint32_t>(bits) | advance << 8 | static_cast<uint32_t>(value) << 16;
-    }
-    // F.2.2.2: RS = 0xF0 skips sixteen zeros, any other size of 0 ends the block (as in libjpeg).
-    static unsigned advance(int symbol, bool dc) {
-        if (dc) return 1;
-        return (symbol & 15) != 0 || symbol == 0xF0 ? (symbol >> 4) + 1 : kEndOfBlock;
-    }
-
-    // The entry of a symbol that is not in `look`; needs 31 bits in the window. 0 = no such code.
-    uint32_t find(uint64_t window) const {
-        const int found = huffman.find(window);
-        if (found == 0) return 0;
-        const int length = found >> 8, symbol = found & 0xFF, size = symbol & 15;
-        const unsigned extra = static_cast<unsigned>(window << length >> 1 >> (63 - size));
-        return pack(length + size, advance(symbol, is_dc), extend(extra, size));
-    }
-
-  private:
-    void fill(uint32_t code, int length, int symbol, bool dc) {
-        const int size = symbol & 15, spare = kLookBits - length - size;
-        if (spare < 0) return;
-        uint32_t* entry = look + (code << (kLookBits - length));
-        for (unsigned extra = 0; extra < 1u << size; ++extra) {
-            const uint32_t packed = pack(length + size, advance(symbol, dc), extend(extra, size));
-            for (int i = 0; i < 1 << spare; ++i) *entry++ = packed;
-        }
+    // For what is not in the table; needs 31 bits in the window. False = no such code.
+    __attribute__((noinline)) Coefficient find(uint64_t window) const {
+        const int code = huffman.find(window);
+        if (code == 0) return {0, 0, 0};
+        return coefficient(window, code >> 8, code & 0xFF, true);
     }
 };
+
+// One AC coefficient, or two where both fit the look-up. A single one is first and last.
+struct AcEntry {
+    uint32_t
+        skip;  // bits to skip (8), coefficients to advance to the first (8), 0 (8), to the last (8)
+    uint32_t values;  // of the first (16), of the last (16)
+
+    static AcEntry of(const Coefficient& c) {
+        const uint32_t value = static_cast<uint16_t>(c.value);
+        return {static_cast<uint32_t>(c.bits) | c.advance << 8 | c.advance << 24,
+                value | value << 16};
+    }
+    unsigned bits() const { return skip & 0xFF; }
+    size_t first() const { return static_cast<uint8_t>(skip >> 8); }
+    size_t last() const { return skip >> 24; }
+};
+
+struct AcTable {
+    AcEntry look[1 << kLookBits];
+    HuffmanTable huffman;
+    HuffmanSpec spec;
+    bool built = false;
+
+    Status build(const HuffmanSpec& from);
+
+    // One coefficient, where the table would not do; needs 31 bits in the window. All 0 = no such
+    // code.
+    __attribute__((noinline)) AcEntry find(uint64_t window) const {
+        const int code = huffman.find(window);
+        if (code == 0) return {0, 0};
+        return AcEntry::of(coefficient(window, code >> 8, code & 0xFF, false));
+    }
+};
+
+namespace huffman_detail {
+
+// Call put(first, last, coefficient) for each code whose additional bits fit the look-up as well:
+// window prefixes in [first, last) mean that coefficient.
+template <typename Put>
+inline void each_entry(const HuffmanSpec& spec, bool dc, Put put) {
+    uint32_t code = 0;
+    int index = 0;
+    for (int length = 1; length <= kLookBits; ++length, code <<= 1) {
+        for (int i = 0; i < spec.counts[length]; ++i, ++code) {
+            const int symbol = spec.symbols[index++], spare = kLookBits - length - (symbol & 15);
+            if (spare < 0) continue;
+            for (uint32_t extra = 0; extra < 1u << (symbol & 15); ++extra) {
+                const uint32_t prefix = (code << (symbol & 15) | extra) << spare;
+                const uint64_t window = uint64_t{prefix} << (64 - kLookBits);
+                put(prefix, prefix + (1u << spare), coefficient(window, length, symbol, dc));
+            }
+        }
+    }
+}
+
+}  // namespace huffman_detail
+
+inline Status DcTable::build(const HuffmanSpec& from) {
+    if (built && std::memcmp(&spec, &from, sizeof spec) == 0) return kOk;
+    built = false;
+    for (int i = 0; i < from.total; ++i)
+        if (from.symbols[i] > 15) return kBadHuffmanTable;
+    const Status status = huffman.build(from);
+    if (status != kOk) return status;
+    std::memset(look, 0, sizeof look);
+    huffman_detail::each_entry(from, true, [&](uint32_t i, uint32_t end, const Coefficient& c) {
+        for (; i < end; ++i) look[i] = static_cast<uint16_t>(c.value * 16 + c.bits);
+    });
+    spec = from;
+    built = true;
+    return kOk;
+}
+
+inline Status AcTable::build(const HuffmanSpec& from) {
+    if (built && std::memcmp(&spec, &from, sizeof spec) == 0) return kOk;
+    built = false;
+    const Status status = huffman.build(from);
+    if (status != kOk) return status;
+    constexpr uint32_t kSize = 1 << kLookBits;
+    AcEntry single[kSize];
+    for (AcEntry& entry : single) entry = {kNotInTable << 24, 0};
+    huffman_detail::each_entry(from, false, [&](uint32_t i, uint32_t end, const Coefficient& c) {
+        for (; i < end; ++i) single[i] = AcEntry::of(c);
+    });
+    for (uint32_t i = 0; i < kSize; ++i) {
+        const AcEntry entry = look[i] = single[i];
+        if (entry.bits() == 0 || entry.first() == kEndOfBlock) continue;
+        const AcEntry& next = single[(i << entry.bits()) % kSize];
+        const uint32_t bits = entry.bits() + next.bits();
+        if (next.bits() == 0 || bits > kLookBits) continue;
+        const uint32_t first = entry.skip & 0xFF00,
+                       last = (entry.skip & 0xFF000000) + (next.skip & 0xFF000000);
+        look[i] = {bits | first | last, (entry.values & 0xFFFF) | next.values << 16};
+    }
+    spec = from;
+    built = true;
+    return kOk;
+}
 
 }  // namespace fl

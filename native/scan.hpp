@@ -106,115 +106,151 @@ class CoveringIntervals {
 
 // The blocks of an MCU, as a ring.
 struct Step {
-    const SymbolTable* ac;       // of this block
-    const SymbolTable* next_dc;  // of the next one
+    const DcTable* dc;
+    const AcTable* ac;
     const Step* next;
 };
 
 // One interval being decoded, as far as the inner loop is concerned.
 struct Lane {
     BitReader bits;
-    int16_t* block;            // where coefficients go
-    const int16_t* stop;       // hand over when `block` gets here
-    const SymbolTable* table;  // for the next symbol
-    const Step* step;
-    size_t k;      // coefficients of the block that were read, in [0, 64)
-    unsigned bad;  // gathers kOverrun
+    int16_t* block;        // where coefficients go
+    const int16_t* stop;   // hand over when `block` gets here
+    const AcTable* table;  // of this block
+    const Step* step;      // of this block
+    const uint8_t* place;  // in kPlaces: by coefficients of the block that were read, in [1, 64)
 };
 
 namespace scan_detail {
 
 // By coefficients read once a symbol was taken: where its value goes, in natural order.
 //   1..64     the value's place
-//   65..127   a run beyond the block's end: kOverrun, and a place in the slack behind the buffer
 //   129..191  kEndOfBlock: value 0, to the last place, which then is still 0
+//   193..255  kNotInTable: look at the code itself
+//   else      a run beyond the block's end: kOverrun, and a place in the slack behind the buffer
 constexpr unsigned kOverrun = 0x80;
 
 struct Places {
-    uint8_t natural[192];
+    uint8_t natural[256];
     constexpr Places() : natural() {
-        for (int k = 0; k < 192; ++k)
-            natural[k] = k >= 1 && k <= 64 ? kZigzag[k - 1]
-                                           : static_cast<uint8_t>(k < 128 ? kOverrun | 63 : 63);
+        for (int k = 0; k < 256; ++k)
+            natural[k] = k >= 1 && k <= 64
+                             ? kZigzag[k - 1]
+                             : static_cast<uint8_t>(k > 128 && k < 192 ? 63 : kOverrun | 63);
     }
 };
 inline constexpr Places kPlaces{};
 
-// Decode one symbol. There is no branch on the end of a block, which no predictor can foresee.
-FL_INLINE bool symbol(Lane& lane) {
-    uint32_t entry = lane.table->look[lane.bits.window >> (64 - kLookBits)];
-    if (FL_UNLIKELY((entry & 0xFF) == 0)) {
-        lane.bits.refill();
-        entry = lane.table->find(lane.bits.window);
-        if (entry == 0) return false;
-        lane.bits.window <<= entry & 63;
-        lane.bits.count -= entry & 63;
-        lane.bits.refill();
+FL_INLINE void refill(BitReader& bits) {
+    bits.count &= 63;
+    bits.refill();
+}
+// `entry`: its low byte holds the number of bits, in [1, 31]; what else it holds goes to the upper
+// bits of the count, which nobody reads.
+FL_INLINE void skip(BitReader& bits, uint32_t entry) {
+    bits.window <<= entry & 63;
+    bits.count = static_cast<int>(static_cast<uint32_t>(bits.count) - entry);
+}
+
+// Read the DC difference of the block that begins. Refills before and leaves 45 bits.
+FL_INLINE Status begin_block(Lane& lane) {
+    refill(lane.bits);
+    lane.table = lane.step->ac;
+    lane.place = kPlaces.natural + 1;
+    const uint16_t entry = lane.step->dc->look[lane.bits.window >> (64 - kLookBits)];
+    if (FL_UNLIKELY(entry == 0)) {
+        const Coefficient found = lane.step->dc->find(lane.bits.window);
+        if (found.bits == 0) return kBadCode;
+        skip(lane.bits, found.bits);
+        refill(lane.bits);
+        lane.block[0] = static_cast<int16_t>(found.value);
     } else {
-        lane.bits.window <<= entry & 63;
-        lane.bits.count -= entry & 63;
+        skip(lane.bits, entry & 15);
+        lane.block[0] = static_cast<int16_t>(static_cast<int16_t>(entry) >> 4);
     }
-    const size_t k = lane.k + (entry >> 8 & 0xFF);
-    const unsigned place = kPlaces.natural[k];
-    lane.bad |= place;
-    lane.block[place] = static_cast<int16_t>(static_cast<int32_t>(entry) >> 16);
-    const bool ended = k >= 64;
-    const SymbolTable *ac = lane.step->ac, *next_dc = lane.step->next_dc;
-    const Step* next = lane.step->next;
-    lane.table = ended ? next_dc : ac;
-    lane.step = ended ? next : lane.step;
-    lane.block = ended ? lane.block + 64 : lane.block;
-    lane.k = ended ? 0 : k;
-    return true;
+    return kOk;
 }
 
-// A window holds 56 bits after a refill: four symbols of at most kLookBits bits, or a longer one,
-// which refills for itself.
-constexpr int kSymbolsPerRefill = 4;
+// One look-up in the middle of a block.
+FL_INLINE Status look_up(Lane& lane) {
+    AcEntry entry = lane.table->look[lane.bits.window >> (64 - kLookBits)];
+    size_t place = lane.place[entry.first()];
+    const uint8_t* last = lane.place + entry.last();
+    if (FL_UNLIKELY((*last & kOverrun) != 0)) {
+        // One coefficient by the long way: with its additional bits it exceeds the look-up, or it
+        // fills the block and what follows was no second one.
+        refill(lane.bits);
+        entry = lane.table->find(lane.bits.window);
+        if (entry.skip == 0) return kBadCode;
+        last = lane.place + entry.last();
+        place = *last;
+        if ((place & kOverrun) != 0) return kCoefficientOverrun;
+        skip(lane.bits, entry.skip);
+        refill(lane.bits);
+    } else {
+        skip(lane.bits, entry.skip);
+    }
+    lane.block[place] = static_cast<int16_t>(entry.values);
+    lane.block[*last] = static_cast<int16_t>(entry.values >> 16);
+    lane.place = last;
+    return kOk;
+}
 
-// Run until a lane reaches its stop. False: a code that does not exist.
-FL_INLINE bool run_one(Lane& lane) {
+// A window holds 56 bits after a refill; five look-ups take 55 at most. begin_block refills and
+// leaves 45, enough for the four that may follow it in the group.
+constexpr int kLooksPerRefill = 5;
+static_assert(kLooksPerRefill * kLookBits <= 56, "a window must last for the group");
+
+#define FL_LANE_STEP(lane)                                               \
+    if (FL_UNLIKELY((status = look_up(lane)) != kOk)) goto done;         \
+    if (lane.place >= kPlaces.natural + 64) {                            \
+        lane.block += 64;                                                \
+        lane.step = lane.step->next;                                     \
+        if (FL_UNLIKELY(lane.block == lane.stop)) goto done;             \
+        if (FL_UNLIKELY((status = begin_block(lane)) != kOk)) goto done; \
+    }
+
+// Run until a lane reaches its stop.
+FL_INLINE Status run_one(Lane& lane) {
     Lane a = lane;
-    bool good = true;
+    Status status = kOk;
     for (;;) {
-        a.bits.refill();
-        for (int i = 0; i < kSymbolsPerRefill; ++i) {
-            if (FL_UNLIKELY(!symbol(a))) {
-                good = false;
-                goto done;
-            }
-            if (a.block == a.stop) goto done;
+        refill(a.bits);
+#pragma GCC unroll 5
+        for (int i = 0; i < kLooksPerRefill; ++i) {
+            FL_LANE_STEP(a)
         }
     }
 done:
+    a.bits.count &= 63;
     lane = a;
-    return good;
+    return status;
 }
 
-FL_INLINE bool run_two(Lane& first, Lane& second) {
+FL_INLINE Status run_two(Lane& first, Lane& second) {
     Lane a = first, b = second;
-    bool good = true;
+    Status status = kOk;
     for (;;) {
-        a.bits.refill();
-        b.bits.refill();
-        for (int i = 0; i < kSymbolsPerRefill; ++i) {
-            if (FL_UNLIKELY(!symbol(a) || !symbol(b))) {
-                good = false;
-                goto done;
-            }
-            if (a.block == a.stop || b.block == b.stop) goto done;
+        refill(a.bits);
+        refill(b.bits);
+#pragma GCC unroll 5
+        for (int i = 0; i < kLooksPerRefill; ++i) {
+            FL_LANE_STEP(a)
+            FL_LANE_STEP(b)
         }
     }
 done:
+    a.bits.count &= 63;
+    b.bits.count &= 63;
     first = a;
     second = b;
-    return good;
+    return status;
 }
 
-inline bool run_one_portable(Lane& lane) { return run_one(lane); }
-inline bool run_two_portable(Lane& a, Lane& b) { return run_two(a, b); }
-FL_AVX2 inline bool run_one_avx2(Lane& lane) { return run_one(lane); }  // for BMI2's shifts
-FL_AVX2 inline bool run_two_avx2(Lane& a, Lane& b) { return run_two(a, b); }
+inline Status run_one_portable(Lane& lane) { return run_one(lane); }
+inline Status run_two_portable(Lane& a, Lane& b) { return run_two(a, b); }
+FL_AVX2 inline Status run_one_avx2(Lane& lane) { return run_one(lane); }  // for BMI2's shifts
+FL_AVX2 inline Status run_two_avx2(Lane& a, Lane& b) { return run_two(a, b); }
 
 }  // namespace scan_detail
 
