@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from io import BytesIO
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from fastload import native
 from fastload.augment import IMAGENET_MEAN, IMAGENET_STD, Augment
 from fastload.errors import ShardError
 from fastload.loader import Loader, Select
+from fastload.world import World
 from tests.shards import noisy_picture, number_of, numbered, write_shards
 
 pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core")
@@ -166,6 +169,63 @@ def test_memory_of_dropped_batches_is_used_again(pictures):
     assert len(set(addresses)) < 20
 
 
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize(
+    ("order", "reweight"),
+    [("shuffled", None), ("shuffled", "sqrt"), ("sequential", "sqrt"), ("index", None)],
+)
+def test_ranks_together_give_the_epoch_of_one_rank(shards, size, order, reweight):
+    options = {"order": order, "reweight": reweight, "drop_last": False}
+    with Loader(shards, batch_size=12, augment=Augment.train(32), **options) as loader:
+        whole = [(loader.last_indices(), images.clone()) for images, _ in loader]
+    parts: list[list[tuple[np.ndarray, torch.Tensor]]] = [[] for _ in whole]
+    for rank in range(size):
+        world = World(rank=rank, size=size)
+        augment = Augment.train(32)
+        with Loader(
+            shards, batch_size=12 // size, augment=augment, world=world, **options
+        ) as loader:
+            assert len(loader) == len(whole)
+            for step, (images, _) in enumerate(loader):
+                parts[step].append((loader.last_indices(), images.clone()))
+    for (rows, images), part in zip(whole, parts, strict=True):
+        assert np.concatenate([own for own, _ in part]).tolist() == rows.tolist()
+        assert torch.equal(torch.cat([own for _, own in part]), images)
+
+
+def test_more_ranks_than_samples_get_an_empty_batch_rather_than_a_copy(shards):
+    seen = []
+    for rank in range(4):
+        with Loader(
+            shards,
+            split="val",
+            select=Select(first=3),
+            augment=Augment.eval(32),
+            dtype=torch.float32,
+            world=World(rank=rank, size=4),
+        ) as loader:
+            assert len(loader) == 1
+            for images, labels in loader:
+                assert images.shape == (len(labels), 3, 32, 32)
+                seen += loader.last_indices().tolist()
+    assert seen == [0, 1, 2]
+
+
+def test_the_back_ends_show_the_same_pictures(pictures):
+    def batches(backend):
+        augment = Augment.train(64)
+        with Loader(pictures, batch_size=10, augment=augment, backend=backend) as loader:
+            return [(loader.last_indices().tolist(), images.clone()) for images, _ in loader]
+
+    if not native.is_available():
+        pytest.skip("needs the native core: pip install -e . with a C++ compiler")
+    for (rows, one), (others, two) in zip(batches("native"), batches("libjpeg"), strict=True):
+        assert rows == others
+        difference = (one.int() - two.int()).abs().float()
+        assert difference.mean() < 1
+        assert difference.max() < 24
+
+
 def test_set_size_changes_the_next_iteration(shards):
     with Loader(shards, batch_size=10, augment=Augment.train(32)) as loader:
         assert next(iter(loader))[0].shape[-1] == 32
@@ -282,6 +342,14 @@ def test_directories_of_other_classes_are_refused(tmp_path):
     two = numbered(tmp_path / "two", {"train": 10}, classes=3)
     with pytest.raises(ShardError, match="two: has other classes"):
         Loader([one, two], batch_size=2)
+
+
+def test_the_guide_names_tests_that_exist():
+    root = Path(__file__).parents[1]
+    named = re.findall(r"`(test_\w+)::(test_\w+)`", (root / "docs" / "loader.md").read_text())
+    assert len(named) > 30
+    for module, test in named:
+        assert f"def {test}(" in (root / "tests" / f"{module}.py").read_text(), f"{module}::{test}"
 
 
 def test_a_closed_loader_says_so(shards):
