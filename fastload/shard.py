@@ -72,6 +72,7 @@ from fastload.source import SPLITS, File, Source, classes_without_training, read
 from fastload.tar import TarWriter, key_of, label_bytes, label_offset, next_offset, sha256_of
 from fastload.transcode import NEW_QUALITY, Reason, Rules
 
+SMALLEST_SHARD = 10_000  # one small photograph
 DEFAULT_SHARD_BYTES = 256 << 20  # some 2,500 photographs: 120 shards for 300,000
 HOW = ("lossless", "near-lossless", "re-encoded", "original")
 
@@ -492,8 +493,10 @@ def parse_bytes(text: str) -> int:
         size = int(float(number.removesuffix(unit)) * units[unit.strip()])
     except (KeyError, ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is no size such as 256MB") from None
-    if size < 1 << 16:
-        raise argparse.ArgumentTypeError(f"a shard needs at least 64 kB, got {text!r}")
+    if size < SMALLEST_SHARD:
+        raise argparse.ArgumentTypeError(
+            f"a shard needs at least {SMALLEST_SHARD} bytes, not {text}"
+        )
     return size
 
 

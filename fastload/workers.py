@@ -102,7 +102,7 @@ class _Crew(Generic[Item, Result]):
         method = "forkserver" if "forkserver" in methods else "spawn"
         self.context: Any = multiprocessing.get_context(method)
         if method == "forkserver":  # what is imported once there is there in every worker
-            self.context.set_forkserver_preload([__name__, function_module(function)])
+            self.context.set_forkserver_preload(["__main__", __name__, function_module(function)])
         self.function = function
         self.size = workers
         self.time_limit_seconds = time_limit_seconds
@@ -171,7 +171,7 @@ class _Crew(Generic[Item, Result]):
                     self._replace(worker, slow=True)
 
     def _replace(self, worker: _Worker, *, slow: bool) -> None:
-        """End a worker; try its items alone, in a process each, and find the one to blame."""
+        """End a worker; try its items one by one in another, and find the one to blame."""
         if slow:
             worker.process.kill()
         reason = self._end(worker)
@@ -183,15 +183,12 @@ class _Crew(Generic[Item, Result]):
         if len(chunk.items) == 1:
             chunk.results = [Lost(reason, slow)]
             return
-        chunk.results = [self._alone(item) for item in chunk.items]
-
-    def _alone(self, item: Item) -> Result | Lost:
-        crew = _Crew(self.function, 1, self.time_limit_seconds)
+        again = _Crew(self.function, 1, self.time_limit_seconds)
         try:
-            ((_, result),) = crew.run(iter([[item]]))
+            one_by_one = again.run(iter([[item] for item in chunk.items]))
+            chunk.results = [result for _, result in one_by_one]
         finally:
-            crew.close()
-        return result
+            again.close()
 
     def _end(self, worker: _Worker) -> str:
         self.workers.remove(worker)
