@@ -33,8 +33,8 @@ constexpr int64_t kMaxPixels = 178956970;
 // What one thread keeps between two images.
 struct Workspace {
     Header header;
-    DcTable dc[4];
-    AcTable ac[4];
+    DifferenceTable dc[4];
+    PairTable ac[4];
     alignas(32) int16_t quant[3][64];
     CoveringIntervals intervals;
     Buffer<int16_t> blocks;
@@ -191,8 +191,8 @@ class BoxDecoder {
         int step = 0;
         for (int i = 0; i < frame.num_components; ++i) {
             const ScanComponent& component = header.scan.components[i];
-            DcTable& dc = work_.dc[component.dc];
-            AcTable& ac = work_.ac[component.ac];
+            DifferenceTable& dc = work_.dc[component.dc];
+            PairTable& ac = work_.ac[component.ac];
             Status status = dc.build(header.dc[component.dc]);
             if (status == kOk) status = ac.build(header.ac[component.ac]);
             if (status != kOk) return status;

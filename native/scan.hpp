@@ -12,7 +12,7 @@
 #include <cstring>
 
 #include "bits.hpp"
-#include "huffman.hpp"
+#include "lookup.hpp"
 #include "scratch.hpp"
 #include "simd.hpp"
 
@@ -106,19 +106,19 @@ class CoveringIntervals {
 
 // The blocks of an MCU, as a ring.
 struct Step {
-    const DcTable* dc;
-    const AcTable* ac;
+    const DifferenceTable* dc;
+    const PairTable* ac;
     const Step* next;
 };
 
 // One interval being decoded, as far as the inner loop is concerned.
 struct Lane {
     BitReader bits;
-    int16_t* block;        // where coefficients go
-    const int16_t* stop;   // hand over when `block` gets here
-    const AcTable* table;  // of this block
-    const Step* step;      // of this block
-    const uint8_t* place;  // in kPlaces: by coefficients of the block that were read, in [1, 64)
+    int16_t* block;          // where coefficients go
+    const int16_t* stop;     // hand over when `block` gets here
+    const PairTable* table;  // of this block
+    const Step* step;        // of this block
+    const uint8_t* place;    // in kPlaces: by coefficients of the block that were read, in [1, 64)
 };
 
 namespace scan_detail {
@@ -173,7 +173,7 @@ FL_INLINE Status begin_block(Lane& lane) {
 
 // One look-up in the middle of a block.
 FL_INLINE Status look_up(Lane& lane) {
-    AcEntry entry = lane.table->look[lane.bits.window >> (64 - kLookBits)];
+    PairEntry entry = lane.table->look[lane.bits.window >> (64 - kLookBits)];
     size_t place = lane.place[entry.first()];
     const uint8_t* last = lane.place + entry.last();
     if (FL_UNLIKELY((*last & kOverrun) != 0)) {
