@@ -28,7 +28,8 @@ from benchmarks.harness import RESULTS, Row, append_rows, interleave, summarise
 from fastload import dali
 from fastload.augment import Augment
 from fastload.jpeg import Box
-from fastload.loader import Loader, Select, usable_cores
+from fastload.loader import Loader, usable_cores
+from fastload.sampler import Select
 
 BATCH = 128
 Epoch = Callable[[], tuple[float, float]]

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     )
     from fastload.dataset import TarDataset
     from fastload.errors import FastloadError
-    from fastload.loader import Loader, Select
+    from fastload.loader import Loader
+    from fastload.sampler import Select
     from fastload.stats import Stats
     from fastload.world import World
 
@@ -43,7 +44,7 @@ __all__ = [
 _MODULES = {
     "FastloadError": "errors",
     "Loader": "loader",
-    "Select": "loader",
+    "Select": "sampler",
     "Stats": "stats",
     "TarDataset": "dataset",
     "World": "world",

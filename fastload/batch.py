@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -42,6 +43,7 @@ from fastload.world import World
 
 # Samples of one task of a worker: some 6 ms of decoding, against some 0.1 ms of Python around it.
 CHUNK = 16
+CHUNK_BYTES = 8 << 20  # of encoded images in a worker's memory; one that is larger stands alone
 SMALLEST_CHUNK = 8  # where there are more threads than that leaves tasks for
 READY_BATCHES = 2  # besides those that the workers are at
 READ_AHEAD = 1024  # samples; some 100 MB of page cache, a second of work for several cores
@@ -228,6 +230,25 @@ class _Slot:
         return self.batch is not None or self.error is not None
 
 
+def chunk_bounds(sizes: NDArray[np.int64], *, count: int, most_bytes: int | None) -> list[int]:
+    """Where the chunks of a batch begin and end: few enough samples, and few enough bytes.
+
+    Args:
+        sizes: int64 [N], bytes of each sample.
+        count: Samples of a chunk at most.
+        most_bytes: Bytes of a chunk at most, unless it is a single sample; None for no limit.
+    """
+    bounds, held = [0], 0
+    for place, size in enumerate(sizes.tolist()):
+        full = place - bounds[-1] == count
+        heavy = most_bytes is not None and held + size > most_bytes
+        if (full or heavy) and place > bounds[-1]:
+            bounds.append(place)
+            held = 0
+        held += size
+    return [*bounds, len(sizes)] if len(sizes) else bounds
+
+
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     slot: _Slot
@@ -269,6 +290,7 @@ class Rendering:
         largest = max(1, int(np.diff(plan.bounds).max(initial=1)) // plan.world.size)
         share = max(SMALLEST_CHUNK, math.ceil(largest / num_threads))
         self._chunk = chunk or min(CHUNK, largest, share)
+        self._chunk_bytes = None if chunk else CHUNK_BYTES
         self._depth = READY_BATCHES + math.ceil(num_threads * self._chunk / largest)
         self._process = os.getpid()
         self._jobs: SimpleQueue[_Slot | _Chunk | None] = SimpleQueue()
@@ -397,9 +419,10 @@ class Rendering:
         count, size = len(plan.rows), self._plan.augment.size
         slot.plan, slot.rows = plan, plan.rows
         slot.pixels = self._buffers.take((count, size, size, 3))
-        firsts = range(0, count, self._chunk)
-        slot.chunks_left = len(firsts)
-        chunks = [_Chunk(slot, first, min(first + self._chunk, count)) for first in firsts]
+        sizes = self._plan.index["size"][plan.rows].astype(np.int64)
+        bounds = chunk_bounds(sizes, count=self._chunk, most_bytes=self._chunk_bytes)
+        chunks = [_Chunk(slot, first, last) for first, last in pairwise(bounds)]
+        slot.chunks_left = len(chunks)
         for chunk in chunks:
             self._jobs.put(chunk)
         if not chunks:

@@ -9,14 +9,13 @@ number of ranks too.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -33,8 +32,8 @@ from fastload.dali import GPU_WORKERS, DaliRenderer, GpuMemory
 from fastload.decode import Renderer, cpu_renderer
 from fastload.device import Device, Sent, device_for
 from fastload.errors import BackendUnavailableError, StateMismatchError, TooManyCorruptError
-from fastload.reader import Collection, Reader, open_collection
-from fastload.sampler import Order, OrderKind, batch_bounds, class_weights, expectations
+from fastload.reader import Reader, open_collection
+from fastload.sampler import OrderKind, Select, Table, batch_bounds, describe_order, order_of
 from fastload.stats import Meter, Stats
 from fastload.world import World
 
@@ -45,52 +44,6 @@ BACKENDS = ("auto", "native", "libjpeg", "dali", "dali-cpu")
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Select:
-    """A part of a split.
-
-    Attributes:
-        classes: Names of the classes to keep, as in `Loader.classes`; labels stay as they are.
-        indices: Rows of the split's index to keep, in any order; each once.
-        first: Keep only so many, of those that are left, in the order of the index.
-        proportions: Share of the epoch for each shard directory, where several are mixed.
-    """
-
-    classes: Sequence[str] | None = None
-    indices: ArrayLike | None = None
-    first: int | None = None
-    proportions: Sequence[float] | None = None
-
-    def rows(self, collection: Collection) -> NDArray[np.int64]:
-        """The rows of the index that are kept, in its order.
-
-        Raises:
-            ValueError: If a class or a row is not there, or nothing is left.
-        """
-        kept = np.ones(len(collection.index), np.bool_)
-        if self.classes is not None:
-            unknown = sorted(set(self.classes) - set(collection.classes))
-            if unknown:
-                raise ValueError(f"classes has {unknown[0]!r}, which the shards do not have")
-            labels = [collection.classes.index(name) for name in self.classes]
-            kept &= np.isin(collection.index["label"], labels)
-        if self.indices is not None:
-            indices = np.asarray(self.indices, np.int64)
-            if indices.size and not 0 <= indices.min() <= indices.max() < len(kept):
-                raise ValueError(f"indices must be in [0, {len(kept)})")
-            chosen = np.zeros(len(kept), np.bool_)
-            chosen[indices] = True
-            kept &= chosen
-        rows = np.flatnonzero(kept)
-        if self.first is not None:
-            if self.first < 1:
-                raise ValueError(f"first must be at least 1, got {self.first}")
-            rows = rows[: self.first]
-        if not len(rows):
-            raise ValueError("select leaves no samples")
-        return rows
 
 
 class Loader:
@@ -175,12 +128,22 @@ class Loader:
         self._collection = collection
         self.classes = collection.classes
         self.class_names = collection.class_names
-        self._order = make_order(
-            collection, order, select or Select(), reweight, epoch_size, seed=seed
+        self._order = order_of(
+            Table(
+                labels=collection.index["label"].astype(np.int64),
+                shards=collection.index["shard"],
+                sources=collection.sources,
+                classes=collection.classes,
+            ),
+            kind=order,
+            select=select or Select(),
+            reweight=reweight,
+            epoch_size=epoch_size,
+            seed=seed,
         )
         labels = collection.index["label"][self._order.rows]
         self.class_counts = np.bincount(labels, minlength=len(self.classes))
-        self._sampling = _describe_sampling(self._order)
+        self._sampling = describe_order(self._order)
         if not len(self):
             raise ValueError(
                 f"an epoch of {self._order.length} samples has no batch of {self.batch_size} on"
@@ -249,14 +212,20 @@ class Loader:
         return self._iterate(rendering, plan)
 
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration is this epoch, from its beginning."""
+        """The next iteration is this epoch.
+
+        From its beginning, unless a state in the middle of this very epoch was loaded: a training
+        loop may call `set_epoch` before each epoch, the one that it resumes included.
+        """
         if epoch < 0:
             raise ValueError(f"epoch must be at least 0, got {epoch}")
-        self._next = self._received = (epoch, 0)
+        if epoch != self._next[0]:
+            self._next = (epoch, 0)
+        self._received = self._next
 
     def set_size(self, size: int) -> None:
         """Change the output size from the next iteration on: progressive resizing."""
-        self.augment = replace(self.augment, size=size)
+        self.augment = self.augment.resized(size)
 
     @property
     def epoch(self) -> int:
@@ -425,65 +394,6 @@ def _end(running: list[Rendering], reader: Reader, renderer: Renderer) -> None:
     reader.close()
     if isinstance(renderer, DaliRenderer):
         renderer.close()
-
-
-def make_order(
-    collection: Collection,
-    kind: OrderKind,
-    select: Select,
-    reweight: str | ArrayLike | None,
-    epoch_size: int | None,
-    *,
-    seed: int,
-) -> Order:
-    """The order of all epochs, from what the user asked for.
-
-    Raises:
-        ValueError: If an argument is out of range or does not fit the index.
-    """
-    rows = select.rows(collection)
-    labels = collection.index["label"][rows].astype(np.int64)
-    sources = collection.sources[rows]
-    expected = None
-    if not (reweight is None and epoch_size is None and select.proportions is None):
-        length = _at_least_one("epoch_size", len(rows) if epoch_size is None else epoch_size)
-        weights = _weights(reweight, labels, rows, len(collection.index))
-        expected = expectations(weights, length, sources=sources, proportions=select.proportions)
-    return Order(
-        kind=kind,
-        rows=rows,
-        groups=sources * len(collection.classes) + labels,
-        expected=expected,
-        shards=collection.index["shard"][rows],
-        seed=seed,
-    )
-
-
-def _weights(
-    reweight: str | ArrayLike | None,
-    labels: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    total: int,
-) -> NDArray[np.float64]:
-    if reweight is None:
-        return np.ones(len(rows))
-    if isinstance(reweight, str):
-        return class_weights(labels, reweight)
-    weights = np.asarray(reweight, np.float64)
-    if weights.shape != (total,):
-        raise ValueError(
-            f"reweight must have a weight for each of the {total} samples of the split, got shape"
-            f" {list(weights.shape)}"
-        )
-    return weights[rows]
-
-
-def _describe_sampling(order: Order) -> str:
-    """What two runs must share for their orders to be the same, besides data and seed."""
-    digest = hashlib.sha256(order.rows.tobytes())
-    digest.update(b"" if order.expected is None else order.expected.tobytes())
-    window = f" window {order.window}" if order.kind == "sequential" else ""
-    return f"{order.kind} {order.length} of {len(order.rows)}{window} {digest.hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

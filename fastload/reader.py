@@ -178,7 +178,7 @@ class Reader:
         for i, (shard, offset, size, start) in enumerate(places):
             file = self._open_shards.get(shard) or self._open(shard)
             try:
-                count = os.preadv(file.descriptor, [memory[start : start + size]], offset)
+                count = _read_into(file.descriptor, memory[start : start + size], offset)
                 if count < size:
                     self._read_rest(file, shard, memory[start : start + size], offset, count)
             except OSError as error:
@@ -262,7 +262,7 @@ class Reader:
         self, file: _OpenShard, shard: int, memory: memoryview, offset: int, count: int
     ) -> None:
         while count < len(memory):
-            more = os.preadv(file.descriptor, [memory[count:]], offset + count)
+            more = _read_into(file.descriptor, memory[count:], offset + count)
             if more == 0:
                 self._check_unchanged(file, shard)
                 raise ShardError(
@@ -278,6 +278,14 @@ class Reader:
             self._check_unchanged(file, shard)
             expected = int(records["crc32"][i])
             bad.setdefault(i, f"its CRC-32 is {found[i]:08x}, the index says {expected:08x}")
+
+
+def _read_into(descriptor: int, memory: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [memory], offset)
+    read = os.pread(descriptor, len(memory), offset)  # macOS before 11
+    memory[: len(read)] = read
+    return len(read)
 
 
 def _checked_stamp(path: Path, size: int) -> tuple[int, int, int]:

@@ -10,12 +10,13 @@ positions, and a rank's part of it is a run of that, so how far a run has come i
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastload import draw
 from fastload.world import World
@@ -242,6 +243,123 @@ class Order:
         delays = draw.uniforms(self.seed, number, places, 1, stream=draw.WINDOW)[:, 0]
         rows = stream[np.argsort(places + delays * self.window, kind="stable")]
         return Epoch(rows, stream, self.window)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """What an order needs to know of the samples of a split, in the order of the index.
+
+    Attributes:
+        labels: int64 [N].
+        shards: [N], counted over all directories.
+        sources: int64 [N], from which shard directory each is.
+        classes: Names; a label is a position in it.
+    """
+
+    labels: NDArray[np.int64]
+    shards: NDArray[np.integer]
+    sources: NDArray[np.int64]
+    classes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Select:
+    """A part of a split.
+
+    Attributes:
+        classes: Names of the classes to keep, as in `Loader.classes`; labels stay as they are.
+        indices: Rows of the split's index to keep, in any order; each once.
+        first: Keep only so many, of those that are left, in the order of the index.
+        proportions: Share of the epoch for each shard directory, where several are mixed.
+    """
+
+    classes: Sequence[str] | None = None
+    indices: ArrayLike | None = None
+    first: int | None = None
+    proportions: Sequence[float] | None = None
+
+    def rows(self, table: Table) -> Rows:
+        """The rows of the index that are kept, in its order.
+
+        Raises:
+            ValueError: If a class or a row is not there, or nothing is left.
+        """
+        kept = np.ones(len(table.labels), np.bool_)
+        if self.classes is not None:
+            unknown = sorted(set(self.classes) - set(table.classes))
+            if unknown:
+                raise ValueError(f"classes has {unknown[0]!r}, which the shards do not have")
+            kept &= np.isin(table.labels, [table.classes.index(name) for name in self.classes])
+        if self.indices is not None:
+            indices = np.asarray(self.indices, np.int64)
+            if indices.size and not 0 <= indices.min() <= indices.max() < len(kept):
+                raise ValueError(f"indices must be in [0, {len(kept)})")
+            chosen = np.zeros(len(kept), np.bool_)
+            chosen[indices] = True
+            kept &= chosen
+        if self.first is not None and self.first < 1:
+            raise ValueError(f"first must be at least 1, got {self.first}")
+        rows = np.flatnonzero(kept)[: self.first]
+        if not len(rows):
+            raise ValueError("select leaves no samples")
+        return rows
+
+
+def order_of(
+    table: Table,
+    *,
+    kind: OrderKind,
+    select: Select,
+    reweight: str | ArrayLike | None,
+    epoch_size: int | None,
+    seed: int,
+) -> Order:
+    """The order of all epochs, from what a user asks for; see `Loader`.
+
+    Raises:
+        ValueError: If an argument is out of range or does not fit the table.
+    """
+    rows = select.rows(table)
+    labels, sources = table.labels[rows], table.sources[rows]
+    expected = None
+    if not (reweight is None and epoch_size is None and select.proportions is None):
+        length = len(rows) if epoch_size is None else epoch_size
+        if length < 1:
+            raise ValueError(f"epoch_size must be at least 1, got {length}")
+        weights = _weights(reweight, labels, rows, len(table.labels))
+        expected = expectations(weights, length, sources=sources, proportions=select.proportions)
+    return Order(
+        kind=kind,
+        rows=rows,
+        groups=sources * len(table.classes) + labels,
+        expected=expected,
+        shards=table.shards[rows],
+        seed=seed,
+    )
+
+
+def _weights(
+    reweight: str | ArrayLike | None, labels: NDArray[np.int64], rows: Rows, total: int
+) -> NDArray[np.float64]:
+    if reweight is None:
+        return np.ones(len(rows))
+    if isinstance(reweight, str):
+        return class_weights(labels, reweight)
+    weights = np.asarray(reweight, np.float64)
+    if weights.shape != (total,):
+        raise ValueError(
+            f"reweight must have a weight for each of the {total} samples of the split, got shape"
+            f" {list(weights.shape)}"
+        )
+    return weights[rows]
+
+
+def describe_order(order: Order) -> str:
+    """What two runs must share for their orders to be the same, besides data and seed."""
+    digest = hashlib.sha256(order.rows.tobytes())
+    digest.update(b"" if order.expected is None else order.expected.tobytes())
+    window = f" window {order.window}" if order.kind == "sequential" else ""
+    return f"{order.kind} {order.length} of {len(order.rows)}{window} {digest.hexdigest()[:16]}"
 
 
 def batch_bounds(

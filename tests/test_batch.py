@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastload.augment import Augment
-from fastload.batch import Buffers, EpochPlan, Rendering
+from fastload.batch import Buffers, EpochPlan, Rendering, chunk_bounds
 from fastload.decode import LibjpegRenderer
 from fastload.errors import ShardError, StalledError
 from fastload.jpeg import Encoded
@@ -113,6 +113,14 @@ def test_work_ahead_of_the_caller_is_bounded(shards):
     time.sleep(0.5)
     assert renderer.rendered <= 8 * (1 + 4)
     rendering.close()
+
+
+def test_chunks_hold_few_samples_and_few_bytes():
+    sizes = np.array([5, 5, 5, 5, 30, 1, 9, 1])
+    assert chunk_bounds(sizes, count=3, most_bytes=None) == [0, 3, 6, 8]
+    assert chunk_bounds(sizes, count=8, most_bytes=10) == [0, 2, 4, 5, 7, 8]
+    assert chunk_bounds(sizes, count=2, most_bytes=10) == [0, 2, 4, 5, 7, 8]
+    assert chunk_bounds(sizes[:0], count=2, most_bytes=10) == [0]
 
 
 def test_an_error_is_raised_when_its_batch_is_due_and_not_before(shards):

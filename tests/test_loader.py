@@ -15,7 +15,8 @@ from PIL import Image
 from fastload import native
 from fastload.augment import IMAGENET_MEAN, IMAGENET_STD, Augment
 from fastload.errors import ShardError
-from fastload.loader import Loader, Select
+from fastload.loader import Loader
+from fastload.sampler import Select
 from fastload.world import World
 from tests.shards import noisy_picture, number_of, numbered, write_shards
 

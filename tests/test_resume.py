@@ -15,7 +15,8 @@ import torch
 
 from fastload.augment import Augment, Mix
 from fastload.errors import StateMismatchError
-from fastload.loader import Loader, Select
+from fastload.loader import Loader
+from fastload.sampler import Select
 from fastload.world import World
 from tests.shards import numbered
 
@@ -92,7 +93,20 @@ def test_breaking_off_keeps_the_state_and_the_next_iteration_is_the_next_epoch(s
         second = rows_of(loader)
         assert loader.state_dict()["epoch"] == 2
         loader.set_epoch(1)
+        assert (loader.state_dict()["epoch"], loader.state_dict()["position"]) == (1, 0)
         assert rows_of(loader) == second
+
+
+def test_set_epoch_does_not_undo_a_resume_in_the_middle_of_that_epoch(shards):
+    with loader_of(shards) as loader:
+        whole = rows_of(loader, epochs=2)
+        state = {**loader.state_dict(), "epoch": 1, "position": 3 * BATCH}
+    with loader_of(shards) as loader:
+        loader.load_state_dict(state)
+        loader.set_epoch(1)
+        assert rows_of(loader) == whole[STEPS + 3 :]
+        loader.set_epoch(1)
+        assert rows_of(loader) == whole[STEPS:]
 
 
 def test_the_size_is_restored(shards):
