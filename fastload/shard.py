@@ -538,11 +538,16 @@ def _is_complete(out: Path, recipe: str) -> bool:
     """
     if not (out / MANIFEST_NAME).exists():
         return False
-    if read_manifest(out).recipe != recipe:
+    manifest = read_manifest(out)
+    if manifest.recipe != recipe:
         raise OutputError(
             f"{out} holds shards made from other files or with other options; "
             "choose another --out, or remove it"
         )
+    for shard in (shard for split in manifest.splits.values() for shard in split.shards):
+        path = out / shard.name
+        if not path.exists() or path.stat().st_size != shard.bytes:
+            raise OutputError(f"{path} is missing or damaged; remove {out} and run again")
     return True
 
 

@@ -233,6 +233,15 @@ def test_a_complete_directory_is_left_alone(
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
+def test_a_complete_directory_that_lost_a_shard_is_not_called_complete(
+    root: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(out, tmp_path / "out")
+    (tmp_path / "out/val-000000.tar").unlink()
+    assert make(root, tmp_path / "out", "--shard-size", "16kB") == 1
+    assert "val-000000.tar is missing or damaged; remove" in one_sentence(capsys)
+
+
 def test_the_closing_lines_say_what_to_type_next(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
