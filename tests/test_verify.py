@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +92,7 @@ DAMAGE: list[tuple[Callable[[Path], None], str]] = [
     (other_size, r"val-000000.tar: sample .*: is 48 x 64 pixels, the index says otherwise"),
     (lambda out: (out / "train-000000.tar").unlink(), r"train-000000.tar: .*no such file"),
     (lambda out: (out / "val.index.npy").unlink(), r"val.index.npy: there is no such file"),
-    (lambda out: (out / "train-000099.tar").write_bytes(b""), r"train-000099.tar: is not in the"),
+    (lambda out: (out / "train-000099.tar").touch(), r"train-000099.tar: is not in the"),
 ]
 
 
@@ -108,7 +109,7 @@ def test_damage_is_found_and_named(
     damage(out)
     assert verify.main([str(out)]) == 1
     error = capsys.readouterr().err
-    assert any(line for line in error.splitlines() if __import__("re").search(message, line)), error
+    assert re.search(message, error), error
     assert "rebuild it with `python -m fastload.shard`" in error
 
 
