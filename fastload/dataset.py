@@ -41,7 +41,7 @@ class TarDataset(Dataset[tuple[Any, Any]]):
         transform: Called with each image, such as one of torchvision's transforms.
         target_transform: Called with each label.
         output: What an image is before `transform`: "pil" for an RGB PIL image, "tensor" for
-            uint8 [3, H, W] in [0, 255].
+            uint8 [3, H, W] in [0, 255], channels last in memory as torchvision's decoders leave it.
 
     Attributes:
         classes: Names of the class folders; a label is a position in it.
@@ -118,7 +118,7 @@ class TarDataset(Dataset[tuple[Any, Any]]):
         if self.output == "pil":
             image = Image.fromarray(pixels)
         else:
-            image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+            image = torch.from_numpy(pixels).permute(2, 0, 1)
         return (
             self.transform(image) if self.transform else image,
             self.target_transform(label) if self.target_transform else label,
