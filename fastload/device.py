@@ -21,6 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+# Copies under way, each holding pinned memory; a caller who never waits for the GPU runs far ahead.
+MOST_COPIES = 4
+
 Finish = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -121,6 +124,8 @@ class CudaDevice:
 
     def send(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], finish: Finish) -> Sent:
         """See `Device.send`."""
+        if len(self._copying) >= MOST_COPIES:
+            self._copying[0][0].synchronize()
         while self._copying and self._copying[0][0].query():  # type: ignore[no-untyped-call]  # torch
             self._copying.popleft()
         with torch.cuda.stream(self._stream):

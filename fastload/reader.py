@@ -25,6 +25,9 @@ from fastload.jpeg import Encoded
 
 OPEN_SHARDS = 128  # well under the usual limit of 1,024 descriptors of a process
 _ALIGNMENT = 64  # bytes: no two images share a cache line
+# Linux cuts a request to the device's read-ahead window, 128 KiB unless it was changed: what lies
+# beyond is not read, and no error says so (force_page_cache_ra in mm/readahead.c).
+_AHEAD_BYTES = 128 * 1024
 _MERGE_GAP = 64 * 1024  # bytes between two samples that are read ahead in one request all the same
 
 
@@ -196,21 +199,15 @@ class Reader:
         if not hasattr(os, "posix_fadvise"):
             return
         records = self._index[rows]
-        shards, offsets = records["shard"], records["offset"].astype(np.int64)
-        ends = offsets + records["size"]
-        if len(rows) > 1:
-            apart = (shards[1:] != shards[:-1]) | (offsets[1:] < offsets[:-1])
-            apart |= offsets[1:] > ends[:-1] + _MERGE_GAP
-            first = np.concatenate([[True], apart])
-            last = np.concatenate([apart, [True]])
-            shards, offsets, ends = shards[first], offsets[first], ends[last]
-        lengths = (ends - offsets).tolist()
-        for shard, offset, length in zip(shards.tolist(), offsets.tolist(), lengths, strict=True):
+        offsets = records["offset"].astype(np.int64)
+        for shard, begin, end in runs_of(records["shard"], offsets, offsets + records["size"]):
             try:
                 file = self._open_shards.get(shard) or self._open(shard)
             except ShardError:
                 continue
-            os.posix_fadvise(file.descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+            for start in range(begin, end, _AHEAD_BYTES):
+                length = min(_AHEAD_BYTES, end - start)
+                os.posix_fadvise(file.descriptor, start, length, os.POSIX_FADV_WILLNEED)
 
     def locate(self, row: int) -> tuple[str, str, int]:
         """File name of the shard, key and byte offset of a sample, for messages."""
@@ -278,6 +275,28 @@ class Reader:
             self._check_unchanged(file, shard)
             expected = int(records["crc32"][i])
             bad.setdefault(i, f"its CRC-32 is {found[i]:08x}, the index says {expected:08x}")
+
+
+def runs_of(
+    shards: NDArray[np.integer], begins: NDArray[np.int64], ends: NDArray[np.int64]
+) -> list[tuple[int, int, int]]:
+    """Byte ranges as few runs: neighbours with at most 64 KiB between them become one.
+
+    Args:
+        shards: [N], shard of each range.
+        begins: int64 [N].
+        ends: int64 [N].
+
+    Returns:
+        (shard, begin, end) of each run, in the order of the ranges.
+    """
+    if not len(shards):
+        return []
+    apart = (shards[1:] != shards[:-1]) | (begins[1:] < begins[:-1])
+    apart |= begins[1:] > ends[:-1] + _MERGE_GAP
+    first, last = np.concatenate([[True], apart]), np.concatenate([apart, [True]])
+    columns = (shards[first].tolist(), begins[first].tolist(), ends[last].tolist())
+    return list(zip(*columns, strict=True))
 
 
 def _read_into(descriptor: int, memory: memoryview, offset: int) -> int:

@@ -314,9 +314,13 @@ def test_ctrl_c_while_waiting_for_a_batch_ends_everything(tmp_path):
     directory = write_shards(tmp_path / "s", {"train": pictures}, classes=["a"])
     with loader_of(directory, batch_size=64, augment=Augment.eval(512), num_threads=1) as loader:
         timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
-        with pytest.raises(KeyboardInterrupt):
+
+        def interrupted() -> None:
+            timer.start()
             list(loader)
+
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
         timer.join()
         assert_soon(lambda: workers() == [])
 
@@ -349,46 +353,8 @@ def flat_pixels(number: int) -> np.ndarray:
     return np.full((1500, 2000, 3), code_of(number), np.uint8)
 
 
-CTRL_C = """
-import sys, threading, time, warnings
-warnings.simplefilter("ignore")
-from fastload.augment import Augment
-from fastload.loader import Loader
-loader = Loader(sys.argv[1], batch_size=2, augment=Augment.train(16))
-try:
-    print("ready", flush=True)
-    while True:
-        for batch in loader:
-            time.sleep(0.005)
-except KeyboardInterrupt:
-    del batch
-    loader.close()
-    print([t.name for t in threading.enumerate()], flush=True)
-"""
-
-
-def test_ctrl_c_in_a_training_loop_leaves_nothing_running(sound):
-    with subprocess.Popen(
-        [sys.executable, "-c", CTRL_C, str(sound)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
-        try:
-            out, err = process.communicate(timeout=20)
-        finally:
-            process.kill()
-    assert out == "['MainThread']\n"
-    assert err == ""
-    assert process.returncode == 0
-
-
-FORK = """
-import os, sys, warnings
+PROGRAM = """
+import os, sys, threading, time, warnings
 warnings.simplefilter("ignore")
 import torch
 torch.set_num_threads(1)
@@ -397,6 +363,7 @@ from fastload.loader import Loader
 loader = Loader(sys.argv[1], batch_size=10, augment=Augment.train(16))
 rows = lambda: [loader.last_indices().tolist() for _ in loader]
 first = rows()
+
 iteration = iter(loader)
 next(iteration)
 child = os.fork()
@@ -407,26 +374,42 @@ if child == 0:
         assert "after a fork begin a new one" in str(error), error
         loader.set_epoch(0)
         assert rows() == first
-        print("child went on", flush=True)
+        print("the child went on", flush=True)
         sys.exit(7)  # runs the finalizers of the child
     os._exit(1)
 _, status = os.waitpid(child, 0)
 assert os.waitstatus_to_exitcode(status) == 7, status
 assert len(list(iteration)) == 9
-print("parent went on", flush=True)
-iteration = iter(loader)
-next(iteration)  # and the process ends in the middle of an epoch, without close()
+print("the parent went on", flush=True)
+
+try:
+    print("ready", flush=True)
+    while True:
+        for batch in loader:
+            time.sleep(0.005)
+except KeyboardInterrupt:
+    print([t.name for t in threading.enumerate()], flush=True)
+
+next(iter(loader))  # and the process ends in the middle of an epoch, without close()
 """
 
 
-def test_a_fork_and_an_exit_in_the_middle_of_an_epoch(sound):
-    done = subprocess.run(
-        [sys.executable, "-c", FORK, str(sound)],
-        capture_output=True,
+def test_a_fork_a_ctrl_c_and_an_exit_in_the_middle_of_an_epoch(sound):
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(sound)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stderr == ""
-    assert done.stdout == "child went on\nparent went on\n"
-    assert done.returncode == 0
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert err == ""
+    assert lines == ["the child went on\n", "the parent went on\n", "ready\n"]
+    assert out == "['MainThread']\n"
+    assert process.returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -64,20 +65,43 @@ distributed.destroy_process_group()
 
 
 def run(size: int, directory: Path, state: str, steps: int, folder: Path) -> dict[str, Any]:
+    """Run the program on `size` ranks; torchrun starts two, four get what torchrun would set."""
     program, result = folder / "program.py", folder / f"{size}.json"
     program.write_text(PROGRAM)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
-    done = subprocess.run(
-        [sys.executable, *launcher, program, directory, state, str(steps), result],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    arguments = [str(program), str(directory), state, str(steps), str(result)]
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    if size == 2:
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
+        commands = [([sys.executable, *launch, *arguments], shared)]
+    else:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        commands = [
+            (
+                [sys.executable, *arguments],
+                {**shared, **meeting, "RANK": str(rank), "WORLD_SIZE": str(size)},
+            )
+            for rank in range(size)
+        ]
+    processes = [
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        for command, environment in commands
+    ]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
     facts: dict[str, Any] = json.loads(result.read_text())
     return facts
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def test_a_run_moves_from_one_rank_to_two_to_four_and_evaluation_is_exact(tmp_path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,15 @@ import pytest
 
 from fastload.errors import ShardError
 from fastload.index import SAMPLE
-from fastload.reader import Collection, Reader, Scratch, crc32s, open_collection
-from tests.shards import flat_picture, flip_bit, numbered, write_shards, write_tar
+from fastload.reader import Collection, Reader, Scratch, crc32s, open_collection, runs_of
+from tests.shards import (
+    flat_picture,
+    flip_bit,
+    noisy_picture,
+    numbered,
+    write_shards,
+    write_tar,
+)
 
 
 @pytest.fixture
@@ -182,6 +192,44 @@ def test_reading_ahead_takes_any_rows_and_any_state_of_the_shards(shards):
     reader.close()
     (shards / "train-000001.tar").unlink()
     reader.read_ahead(np.arange(30))
+
+
+def test_neighbours_are_read_ahead_in_one_run():
+    shards = np.array([0, 0, 0, 1, 1, 0, 0])
+    begins = np.array([0, 100, 90_000, 90_100, 95_000, 500, 100])
+    ends = begins + 50
+    assert runs_of(shards, begins, ends) == [
+        (0, 0, 150),
+        (0, 90_000, 90_050),
+        (1, 90_100, 95_050),
+        (0, 500, 550),
+        (0, 100, 150),
+    ]
+    assert runs_of(shards[:0], begins[:0], ends[:0]) == []
+
+
+@pytest.mark.skipif(shutil.which("fincore") is None, reason="needs fincore, of util-linux")
+def test_what_is_read_ahead_is_in_the_page_cache(tmp_path):
+    pictures = [noisy_picture(number, 0, height=600, width=900, quality=98) for number in range(4)]
+    directory = write_shards(tmp_path / "s", {"train": pictures}, classes=["a"])
+    path = directory / "train-000000.tar"
+
+    def resident() -> int:
+        command = ["fincore", "--bytes", "--noheadings", "--output", "RES", str(path)]
+        return int(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if resident() > 0:
+        pytest.skip("needs a file system that forgets pages when it is asked to")
+    reader = Reader(open_collection([directory], "train"))
+    reader.read_ahead(np.arange(4))
+    deadline = time.monotonic() + 10
+    while resident() < 0.98 * path.stat().st_size:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    reader.close()
 
 
 def test_crcs_are_zlibs(shards):
