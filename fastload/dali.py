@@ -22,6 +22,7 @@ the CPU back-end does the rest. Cancel: `close` lets the idle graphs go, and the
 from __future__ import annotations
 
 import importlib
+import logging
 import re
 import threading
 import warnings
@@ -38,6 +39,8 @@ from fastload.decode import Renderer, cpu_renderer
 from fastload.device import Finish, Sent
 from fastload.errors import BackendUnavailableError, ImageError
 from fastload.jpeg import Encoded, read_header, slice_jpeg
+
+_log = logging.getLogger(__name__)
 
 INSTALL = "pip install 'fastload[dali]'"
 
@@ -364,8 +367,7 @@ class DaliRenderer:
         slices = slice_batch(encoded, boxes, flips)
         if slices is not None and slices.images and self._usable and self._run(slices, out):
             return {}
-        with self._lock:
-            self.fallbacks += 1
+        self._count_fallback()
         if self._memory is None:
             return self._fallback.render(encoded, boxes, flips, out)
         pixels = np.empty(tuple(out.shape), np.uint8)
@@ -380,6 +382,18 @@ class DaliRenderer:
         if self._memory is not None:
             importlib.import_module("nvidia.dali.backend").ReleaseUnusedMemory()
 
+    def _count_fallback(self) -> None:
+        with self._lock:
+            self.fallbacks += 1
+            first = self.fallbacks == 1
+        if first and self._usable:
+            _log.warning(
+                "%s: an image is damaged or no ordinary JPEG, so %s renders its batch; "
+                "this is said once, DaliRenderer.fallbacks counts such batches",
+                self.name,
+                self._fallback.name,
+            )
+
     def _run(self, slices: Slices, out: Any) -> bool:  # noqa: ANN401
         """Whether a graph rendered them all."""
         try:
@@ -392,13 +406,14 @@ class DaliRenderer:
                 stacklevel=3,
             )
             return False
-        try:
-            for part in slices.parts():
-                self._write(graph.run(slices.part(part)), out[part])
-        except DALI_ERRORS:
-            with self._lock:
-                self.rebuilds += 1
-            return False  # the graph is dropped, and another built when it is needed
+        for part in slices.parts():
+            try:
+                pixels = graph.run(slices.part(part))
+            except DALI_ERRORS:
+                with self._lock:
+                    self.rebuilds += 1
+                return False  # the graph is dropped, and another built when it is needed
+            self._write(pixels, out[part])
         with self._lock:
             if graph.options is self._options:
                 self._idle.append(graph)

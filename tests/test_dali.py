@@ -31,9 +31,11 @@ from fastload.dali import (
     slice_batch,
 )
 from fastload.decode import LibjpegRenderer, cpu_renderer
+from fastload.device import Sent
 from fastload.errors import BackendUnavailableError
 from fastload.index import read_index
 from fastload.jpeg import Encoded
+from fastload.loader import Backend
 from fastload.world import World
 from tests.shards import Picture, write_shards
 from tests.test_jpeg import encode, photograph
@@ -689,6 +691,86 @@ def test_without_dali_the_extra_is_named_and_dali_gives_way_to_the_cpu(shards: P
     assert error.startswith("DALI is not installed")
     assert error.endswith("pip install 'fastload[dali]'")
     assert backend == CPU_NAMES[-1]
+
+
+# The GPU's way from graph to caller, in the memory of the host: all but the CUDA calls.
+
+
+class HostMemory(GpuMemory):
+    """Torch tensors on the CPU; `torch.cuda.stream(None)` does nothing."""
+
+    def __init__(self) -> None:
+        self.device, self.stream = torch.device("cpu"), None  # type: ignore[assignment]  # no CUDA
+
+    def _record(self) -> Any:
+        return NoEvent()
+
+    def receive(self, sent: Sent) -> tuple[torch.Tensor, torch.Tensor]:
+        assert isinstance(sent.event, NoEvent)
+        return sent.images, sent.labels
+
+
+class NoEvent:
+    def synchronize(self) -> None:
+        pass
+
+
+def through_host_memory(shards: Path, **options: Any) -> Loader:
+    """A loader that does with tensors and whole batches what it does on a GPU."""
+    loader = Loader(shards, batch_size=8, num_threads=2, backend="libjpeg", **options)
+    memory = HostMemory()
+    loader._backend = Backend(
+        renderer=DaliRenderer(memory=memory, fallback=LibjpegRenderer()),
+        reason="a test",
+        memory=memory,
+        device=memory,
+        num_threads=2,
+        whole_batches=True,
+    )
+    loader._device = memory
+    return loader
+
+
+@needs_dali
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_whole_batches_of_tensors_are_those_of_the_cpu_path(shards: Path, dtype: torch.dtype):
+    options: dict[str, Any] = {"augment": Augment.train(48), "reweight": "sqrt", "dtype": dtype}
+    with (
+        through_host_memory(shards, **options) as loader,
+        Loader(shards, batch_size=8, backend="libjpeg", **options) as other,
+    ):
+        for _ in range(2):
+            for mine, others in zip(epoch_of(loader), epoch_of(other), strict=True):
+                assert mine[0].tolist() == others[0].tolist()
+                assert mine[1] == others[1]
+                assert differences(mine[2], others[2]).max() <= 1
+            loader.set_size(32)
+            other.set_size(32)
+
+
+@needs_dali
+@pytest.mark.parametrize("order", ["shuffled", "index"])
+def test_tensors_of_bad_samples_are_replaced_or_left_out(tmp_path: Path, order: Any):
+    planted = pictures(24)
+    for row, kind in ((3, "cut off"), (10, "no Huffman tables"), (11, "garbage")):
+        planted[row] = Picture(broken_files()[kind], 0, 120, 160)
+    write_shards(tmp_path, {"train": planted}, classes=["a", "b", "c"])
+    options: dict[str, Any] = {"order": order, "max_corrupt_fraction": 0.5}
+    options["augment"] = Augment.train(32)
+    with (
+        through_host_memory(tmp_path, **options) as loader,
+        Loader(tmp_path, batch_size=8, backend="libjpeg", **options) as other,
+    ):
+        batches, others = epoch_of(loader), epoch_of(other)
+        assert loader.stats().bad_samples == 3
+    if order == "index":
+        assert [len(rows) for rows, *_ in batches] == [7, 6, 8]
+    for (rows, labels, pixels), (other_rows, other_labels, other_pixels) in zip(
+        batches, others, strict=True
+    ):
+        assert rows.tolist() == other_rows.tolist()
+        assert labels == other_labels
+        assert differences(pixels, other_pixels).max() <= 1
 
 
 # DALI's own way.
