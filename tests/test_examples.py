@@ -181,3 +181,12 @@ def test_the_two_processes_are_started_by_torchrun(shards, monkeypatch, capsys):
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_says_how_it_is_run(path):
     assert re.search(rf"^    .*examples/{path.name} ", path.read_text(), re.MULTILINE)
+
+
+def test_the_documentation_names_every_example_and_only_tests_that_exist():
+    text = (EXAMPLES.parent / "docs" / "examples.md").read_text()
+    linked = set(re.findall(r"\(\.\./examples/(\w+\.py)\)", text))
+    assert linked == {path.name for path in EXAMPLES.glob("*.py")}
+    tests = (EXAMPLES.parent / "tests" / "test_dataset.py").read_text()
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert f"def {name}(" in tests
