@@ -64,6 +64,41 @@ def _preference(path: Path) -> tuple[int, bool, str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Glyph:
+    """How one character looks in one font, alone."""
+
+    extent: tuple[int, int]
+    advance: float
+    mask: bytes
+
+
+class Face:
+    """A font, and which characters it has.
+
+    Raises:
+        OSError: If it cannot be drawn with in its size.
+    """
+
+    def __init__(self, font: FreeTypeFont) -> None:
+        self.font = font
+        # Unshaped: shaping would put a dotted circle beside a mark that stands alone.
+        self._plain = font.font_variant(layout_engine=ImageFont.Layout.BASIC)
+        self._absent = self._glyph(NEVER)
+        self._known: dict[str, bool] = dict.fromkeys([" ", *JOINERS], True)
+
+    def has(self, char: str) -> bool:
+        """Whether the font draws this character rather than its empty box, or nothing."""
+        if char not in self._known:
+            glyph = self._glyph(char)
+            self._known[char] = any(glyph.mask) and glyph != self._absent
+        return self._known[char]
+
+    def _glyph(self, char: str) -> Glyph:
+        mask = self._plain.getmask(char, mode="L")
+        return Glyph(mask.size, self._plain.getlength(char), bytes(mask))
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Neighbouring characters that are drawn with one font."""
 
@@ -87,9 +122,7 @@ class Lettering:
         self.missing: set[str] = set()
         self._files = iter(font_files(font_folders() if folders is None else folders))
         own = ImageFont.load_default(size)
-        self._fonts = [own] if isinstance(own, FreeTypeFont) else []
-        self._known: dict[tuple[int, str], bool] = {}
-        self._absent: dict[int, Glyph] = {}
+        self._faces = [Face(own)] if isinstance(own, FreeTypeFont) else []
         self._shapes = features.check("raqm")
 
     @property
@@ -149,71 +182,46 @@ class Lettering:
     def _spelt(self, char: str) -> str:
         if char in JOINERS:  # they shape their neighbours, and are boxes where nothing is shaped
             return char if self._shapes else ""
+        if unicodedata.category(char) == "Zs":  # spaces of all widths
+            return " "
         if not char.isprintable():  # a control character, or a byte that is no UTF-8
             return escaped(char)
-        if char == " " or self._font_of(char):
+        if self._face_of(char):
             return char
         self.missing.add(char)
         return escaped(char)
 
     def _runs(self, text: str) -> Iterator[Run]:
-        whole = next((font for font in self._fonts if all(self._has(font, c) for c in text)), None)
+        whole = next((face for face in self._faces if all(map(face.has, text))), None)
         if whole:
-            yield Run(text, whole)
+            yield Run(text, whole.font)
             return
-        pairs: list[tuple[str, FreeTypeFont]] = []
+        pairs: list[tuple[str, Face]] = []
         for char in text:
             # A neighbour's font where it has the character: fewer breaks, marks stay on letters.
-            same = pairs and self._has(pairs[-1][1], char)
-            font = pairs[-1][1] if same else self._font_of(char)
-            if font:
-                pairs.append((char, font))
+            same = pairs and pairs[-1][1].has(char)
+            face = pairs[-1][1] if same else self._face_of(char)
+            if face:
+                pairs.append((char, face))
         for _, run in groupby(pairs, key=lambda pair: id(pair[1])):
             characters = list(run)
-            yield Run("".join(char for char, _ in characters), characters[0][1])
+            yield Run("".join(char for char, _ in characters), characters[0][1].font)
 
-    def _font_of(self, char: str) -> FreeTypeFont | None:
-        return next((font for font in self._all_fonts() if self._has(font, char)), None)
+    def _face_of(self, char: str) -> Face | None:
+        return next((face for face in self._all_faces() if face.has(char)), None)
 
-    def _all_fonts(self) -> Iterator[FreeTypeFont]:
+    def _all_faces(self) -> Iterator[Face]:
         """The fonts that are open, then the others, each opened when it is come to."""
-        yield from list(self._fonts)
+        yield from list(self._faces)
         for file in self._files:
             if any(word in file.stem.lower() for word in _USELESS):
                 continue
             try:
-                font = ImageFont.truetype(file, self.size)
-                font.getmask(NEVER)
+                face = Face(ImageFont.truetype(file, self.size))
             except (OSError, ValueError):  # no font, or one of bitmaps in other sizes
                 continue
-            self._fonts.append(font)
-            yield font
-
-    def _has(self, font: FreeTypeFont, char: str) -> bool:
-        if char == " " or char in JOINERS:
-            return True
-        place = id(font), char
-        if place not in self._known:
-            absent = self._absent.setdefault(id(font), _glyph(font, NEVER))
-            glyph = _glyph(font, char)
-            self._known[place] = any(glyph.mask) and glyph != absent
-        return self._known[place]
-
-
-@dataclass(frozen=True, slots=True)
-class Glyph:
-    """How one character looks in one font, alone."""
-
-    extent: tuple[int, int]
-    advance: float
-    mask: bytes
-
-
-def _glyph(font: FreeTypeFont, char: str) -> Glyph:
-    # Unshaped: shaping would put a dotted circle beside a mark that stands alone.
-    plain = font.font_variant(layout_engine=ImageFont.Layout.BASIC)
-    mask = plain.getmask(char, mode="L")
-    return Glyph(mask.size, plain.getlength(char), bytes(mask))
+            self._faces.append(face)
+            yield face
 
 
 def package_for(characters: set[str]) -> str:

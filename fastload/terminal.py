@@ -19,7 +19,11 @@ def escaped(text: str) -> str:
 
 def printable(text: str) -> str:
     """The text with an escape for all that is no letter or sign: controls, broken UTF-8."""
-    return "".join(c if c.isprintable() or c in JOINERS else escaped(c) for c in text)
+    return "".join(char if _is_harmless(char) else escaped(char) for char in text)
+
+
+def _is_harmless(char: str) -> bool:
+    return char.isprintable() or char in JOINERS or unicodedata.category(char) == "Zs"
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -111,6 +111,10 @@ def test_letters_and_marks_are_composed(dejavu):
     assert Lettering(13, folders=[dejavu]).spell("e\u0301") == "é"
 
 
+def test_spaces_of_all_widths_are_spaces():
+    assert Lettering(13, folders=[]).spell("a\u00a0b\u3000c d") == "a b c d"
+
+
 def test_controls_and_broken_names_are_escaped_but_no_fault_of_the_fonts():
     lettering = Lettering(13, folders=[])
     assert lettering.spell("a\x1b\n\udc80b") == "a\\x1b\\n\\udc80b"

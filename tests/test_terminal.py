@@ -60,4 +60,5 @@ def test_what_an_encoding_cannot_show_becomes_ascii():
 
 def test_a_name_cannot_steer_the_terminal():
     assert printable("a\x1b[31m\n\u202e\udc80b") == "a\\x1b[31m\\n\\u202e\\udc80b"
+    assert printable("a\u00a0b\u3000c") == "a\u00a0b\u3000c"
     assert printable("गुलाब 薔薇 🌹 می\u200cخواهم") == "गुलाब 薔薇 🌹 می\u200cخواهم"
