@@ -89,6 +89,16 @@ def test_switching_one_thing_on_leaves_the_draws_of_others_as_they_were():
     assert np.array_equal(alone.flips, with_all.flips)
 
 
+def test_golden_choices_guard_upgrades():
+    choices = drawn(FULL, 3, seed=5, epoch=2, first=1000)
+    assert choices.boxes.tolist() == [[49, 103, 214, 213], [15, 116, 202, 254], [38, 33, 231, 217]]
+    assert choices.flips.tolist() == [False, False, True]
+    assert choices.erased is not None
+    assert choices.erased.tolist() == [[27, 22, 0, 0], [1, 8, 16, 7], [8, 19, 0, 0]]
+    assert choices.orders is not None
+    assert choices.orders.tolist() == [[1, 3, 2, 0], [0, 3, 1, 2], [1, 2, 0, 3]]
+
+
 def test_half_of_the_images_are_flipped():
     assert abs(drawn(Augment(), 10_000).flips.mean() - 0.5) < 0.02
     assert not drawn(Augment(flip=0.0), 1000).flips.any()

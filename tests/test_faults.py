@@ -198,6 +198,7 @@ def test_in_evaluation_bad_samples_are_left_out_where_they_are_allowed(shards):
     ("harm", "message"),
     [
         (lambda path: path.unlink(), "cannot be opened"),
+        (lambda path: (path.unlink(), path.symlink_to(path)), "cannot be opened"),
         (lambda path: os.truncate(path, 2000), "was truncated while it was in use"),
         (lambda path: shutil.copy(path, path.with_suffix(".new")), None),
         (lambda path: path.with_suffix(".x").write_bytes(path.read_bytes()), None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import threading
 from io import BytesIO
 from pathlib import Path
@@ -225,6 +226,21 @@ def test_the_back_ends_show_the_same_pictures(pictures):
         difference = (one.int() - two.int()).abs().float()
         assert difference.mean() < 1
         assert difference.max() < 24
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_thousands_of_batches_leave_memory_as_it_was(shards):
+    def resident() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 1e6
+
+    with Loader(shards, batch_size=2, augment=Augment.train(16)) as loader:
+        for _ in range(10):
+            epoch_of(loader)
+        before = resident()
+        for _ in range(40):
+            epoch_of(loader)
+        assert resident() - before < 10
 
 
 def test_set_size_changes_the_next_iteration(shards):
