@@ -2,7 +2,8 @@
 //
 // Decoding to pixels wants values; here the symbol and the raw bits behind its code are wanted, so
 // the look-up table is another: symbol, code length, total length and coefficients passed in four
-// bytes. Where prediction restarts is changed on the way.
+// bytes. Where prediction restarts is changed on the way. (Tried and left: a table that finds two
+// symbols at once, and EXTEND without a branch: 0 to 4 % less time.)
 #pragma once
 
 #include <cstdint>

@@ -493,10 +493,10 @@ def test_a_header_cannot_reserve_what_the_file_cannot_fill() -> None:
     jpeg = bytearray(encode(picture(16, 16), progressive=True))
     at = next(offset for offset, marker in segments(bytes(jpeg)) if marker == 0xC2)
     jpeg[at + 5 : at + 9] = (13000).to_bytes(2, "big") * 2
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(CorruptImageError, match="more pixels than its bytes can hold"):
         native.transcode_jpeg(bytes(jpeg))
-    assert time.perf_counter() - begin < 0.1
+    assert time.process_time() - begin < 0.1
     jpeg[at + 5 : at + 9] = b"\xff\xff\xff\xff"
     with pytest.raises(UnsupportedImageError, match="more pixels than"):
         native.check_jpeg(bytes(jpeg))
@@ -524,10 +524,10 @@ def test_scans_that_pass_many_blocks_in_few_bytes_are_bounded() -> None:
     small = _passing_progressive(1024)
     assert native.check_jpeg(small).progressive
     assert np.array_equal(pillow(native.transcode_jpeg(small).jpeg), np.full((1024, 1024), 128))
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(CorruptImageError, match="more scans over its pixels"):
         native.check_jpeg(_passing_progressive(4096))
-    assert time.perf_counter() - begin < 3
+    assert time.process_time() - begin < 3
 
 
 def test_threads_do_not_disturb_each_other() -> None:
