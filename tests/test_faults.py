@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import os
 import shutil
@@ -11,13 +12,16 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from fastload import native
 from fastload.augment import Augment
 from fastload.errors import ShardError, TooManyCorruptError
 from fastload.index import read_index
@@ -28,6 +32,7 @@ from tests.shards import (
     encode,
     flat_picture,
     flip_bit,
+    noisy_picture,
     number_of,
     numbered,
     write_shards,
@@ -192,6 +197,52 @@ def test_in_evaluation_bad_samples_are_left_out_where_they_are_allowed(shards):
         assert sizes == [10, 9, 10, 9]
         assert seen == [number for number in range(40) if number not in (11, 30)]
         assert loader.stats().bad_samples == 2
+
+
+def opened_by_pillow(data: bytes) -> Image.Image | None:
+    """The image in RGB, or None where Pillow refuses it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return Image.open(io.BytesIO(data)).convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None
+
+
+@pytest.mark.parametrize("backend", ["native", "libjpeg"])
+def test_every_awkward_file_is_shown_right_or_is_a_bad_sample(
+    awkward_dir, tmp_path, backend, caplog
+):
+    if backend == "native" and not native.is_available():
+        pytest.skip("needs the native core: pip install -e . with a C++ compiler")
+    files = sorted(path for path in awkward_dir.iterdir() if path.suffix != ".tsv")
+    good = noisy_picture(1, 0, height=100, width=100)
+    expected, pictures = [], []
+    for path in files:
+        image = opened_by_pillow(path.read_bytes())
+        height, width = (image.height, image.width) if image else (64, 64)
+        expected += [image, opened_by_pillow(good.jpeg)]
+        pictures += [Picture(path.read_bytes(), 0, min(height, 65535), min(width, 65535)), good]
+    directory = write_shards(tmp_path / "s", {"val": pictures}, classes=["a"])
+    options = {"augment": Augment.eval(64), "max_corrupt_fraction": 1.0, "backend": backend}
+    shown_rows = 0
+    with loader_of(directory, split="val", **options) as loader:
+        for images, _ in loader:
+            for row, pixels in zip(loader.last_indices().tolist(), images, strict=True):
+                shown_rows += 1
+                image = expected[row]
+                if image is None:
+                    continue
+                side = max(1, round(min(image.size) * 224 / 256))
+                top, left = round((image.height - side) / 2), round((image.width - side) / 2)
+                crop = image.crop((left, top, left + side, top + side))
+                resized = np.asarray(crop.resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
+                assert np.abs(pixels.permute(1, 2, 0).numpy() - resized).mean() < 1.5, files[
+                    row // 2
+                ]
+        assert shown_rows + loader.stats().bad_samples == 2 * len(files)
+    assert len(caplog.messages) == loader.stats().bad_samples
+    assert shown_rows >= len(files) + 125  # Pillow reads 141, of them 11 of formats it may not open
 
 
 @pytest.mark.parametrize(
