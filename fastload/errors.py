@@ -19,6 +19,7 @@ what was found, what was expected, what to do.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -123,13 +124,16 @@ def run_command(name: str, body: Callable[[], int]) -> int:
         body: Does the work and returns the exit status.
 
     Returns:
-        The body's status; 1 after an explained error, 130 after Ctrl-C.
+        The body's status; 1 after an explained error, 130 after Ctrl-C, 0 where a pipe was closed.
     """
     try:
         return body()
     except KeyboardInterrupt:
         print(f"\n{name}: stopped by Ctrl-C", file=sys.stderr)  # noqa: T201  a command's own words
         return 130
+    except BrokenPipeError:  # the reader of a pipe has seen enough: `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         print(f"{name}: {explain_os_error(error)}", file=sys.stderr)  # noqa: T201
         return 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 
 import pytest
 
@@ -28,6 +30,21 @@ def test_an_explained_error_is_one_sentence(error, status, sentence, capsys):
     printed = capsys.readouterr().err
     assert sentence in printed
     assert "Traceback" not in printed
+
+
+def test_a_closed_pipe_is_no_error():
+    program = (
+        "import sys; from fastload.errors import run_command\n"
+        "sys.exit(run_command('x', lambda: [print(i) for i in range(10**6)] and 0))"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 def test_a_bug_is_not_explained_away():
