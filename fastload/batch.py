@@ -371,7 +371,6 @@ class Rendering:
                 thread.join(max(0.0, deadline - time.monotonic()))
                 if thread.is_alive():
                     raise StalledError(self._who_stalls())
-        self._slots.clear()
 
     def _plan_another(self) -> None:
         if self._planned < self._plan.steps:
