@@ -18,7 +18,7 @@ class Stats:
         images: Delivered to the caller.
         batches: Likewise.
         seconds: Between the first request for a batch and the last delivery, in iterations only.
-        waiting_seconds: Of these, how long the caller waited in the loader: for a batch that was not
+        waiting_seconds: Of these, how long the caller waited in here: for a batch that was not
             ready, and for what is done in his own thread (colours and `transform`, on the CPU).
         ready_batches: Batches that stood ready at a request, on average; 0 means that the caller
             is always faster.
