@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -528,6 +530,33 @@ def test_scans_that_pass_many_blocks_in_few_bytes_are_bounded() -> None:
     with pytest.raises(CorruptImageError, match="more scans over its pixels"):
         native.check_jpeg(_passing_progressive(4096))
     assert time.process_time() - begin < 3
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_lack_of_memory_is_a_reason(tmp_path: Path) -> None:
+    """A process that may grow by 40 MB meets coefficients of 72 MB."""
+    path = tmp_path / "large.jpg"
+    Image.new("L", (6000, 6000)).save(path, progressive=True)
+    script = f"""
+import resource
+from pathlib import Path
+from fastload import native
+from fastload.errors import UnsupportedImageError
+jpeg = Path({str(path)!r}).read_bytes()
+native.is_available()
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + (40 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for function in (native.check_jpeg, native.transcode_jpeg):
+    try:
+        function(jpeg)
+    except UnsupportedImageError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines() == ["not enough memory to decode this JPEG"] * 2
 
 
 def test_threads_do_not_disturb_each_other() -> None:
