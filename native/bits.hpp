@@ -23,11 +23,32 @@ inline uint64_t load_big64(const uint8_t* p) {
     return word;
 }
 
+// Which bytes of eight are FF, as the top bit of each; exact up to the first such byte, which is
+// the lowest that is set. (Zero-byte test of Mycroft on the complement.)
+inline uint64_t find_ff(const uint8_t* p) {
+    uint64_t word;
+    std::memcpy(&word, p, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    return (~word - 0x0101010101010101) & word & 0x8080808080808080;
+}
+
 // Position of the first FF that begins a marker (neither stuffed nor a fill byte), or `end`.
 inline const uint8_t* next_marker(const uint8_t* at, const uint8_t* end) {
     while (at < end) {
-        at = static_cast<const uint8_t*>(std::memchr(at, 0xFF, end - at));
-        if (at == nullptr || end - at < 2) return end;
+        if (end - at >= 8) {
+            const uint64_t found = find_ff(at);
+            if (found == 0) {
+                at += 8;
+                continue;
+            }
+            at += __builtin_ctzll(found) / 8;
+        } else if (*at != 0xFF) {
+            ++at;
+            continue;
+        }
+        if (end - at < 2) return end;
         if (at[1] == 0)
             at += 2;
         else if (at[1] == 0xFF)
@@ -38,26 +59,41 @@ inline const uint8_t* next_marker(const uint8_t* at, const uint8_t* end) {
     return end;
 }
 
-// Copy [begin, end), an interval without markers, dropping stuffed zeros and fill bytes; then pad.
-// `out` has room for end - begin + kBitPadding bytes. Returns the bytes written before the padding.
-inline size_t unstuff(const uint8_t* begin, const uint8_t* end, uint8_t* out) {
+// Copy from `at` to the next marker or `end` without stuffed zeros and fill bytes, then pad. `out`
+// has room for as many bytes and kBitPadding more. Returns the bytes written before the padding;
+// `at` then stands at the marker.
+inline size_t copy_interval(const uint8_t*& at, const uint8_t* end, uint8_t* out) {
     uint8_t* const start = out;
-    while (begin < end) {
-        const void* found = std::memchr(begin, 0xFF, end - begin);
-        const uint8_t* stop = found ? static_cast<const uint8_t*>(found) : end;
-        std::memcpy(out, begin, stop - begin);
-        out += stop - begin;
-        begin = stop;
-        if (begin == end) break;
-        if (end - begin >= 2 && begin[1] == 0) {
+    while (at < end) {
+        if (end - at >= 8) {
+            const uint64_t found = find_ff(at);
+            std::memcpy(out, at, 8);  // what is beyond an FF is written over
+            const int sound = found == 0 ? 8 : __builtin_ctzll(found) / 8;
+            at += sound;
+            out += sound;
+            if (sound == 8) continue;
+        } else if (*at != 0xFF) {
+            *out++ = *at++;
+            continue;
+        }
+        if (end - at < 2) {
+            at = end;  // an FF cut off by the end of the file
+        } else if (at[1] == 0) {
             *out++ = 0xFF;
-            begin += 2;
+            at += 2;
+        } else if (at[1] == 0xFF) {
+            ++at;
         } else {
-            ++begin;  // a fill byte, or an FF cut off by the end of the file
+            break;
         }
     }
     std::memset(out, 0, kBitPadding);
     return out - start;
+}
+
+// The same for [begin, end) that is known to hold no marker.
+inline size_t unstuff(const uint8_t* begin, const uint8_t* end, uint8_t* out) {
+    return copy_interval(begin, end, out);
 }
 
 // Reads bits, most significant first, from unstuffed bytes with kBitPadding behind them. Reading

@@ -67,6 +67,11 @@ FL_INLINE void finish_down(const int16_t* column, bool up_v, int rows, int16_t* 
     }
 }
 
+// A chroma column and its neighbours, at luma height.
+struct Neighbours {
+    const int16_t *left, *near, *right;
+};
+
 // FIX(x) = x * 2^16, as in jdcolor.c.
 constexpr int kRed = 91881, kGreenBlue = 22554, kGreenRed = 46802, kBlue = 116130, kHalf = 32768;
 
@@ -92,9 +97,7 @@ FL_AVX2 inline __m256i half(__m256i twice) {  // rounded
     return _mm256_srai_epi16(_mm256_add_epi16(twice, _mm256_set1_epi16(1)), 1);
 }
 
-FL_AVX2 inline Chroma chroma_terms(const int16_t* cb_at, const int16_t* cr_at) {
-    const __m256i cb = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(cb_at));
-    const __m256i cr = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(cr_at));
+FL_AVX2 inline Chroma chroma_terms(__m256i cb, __m256i cr) {
     const __m256i cb2 = _mm256_add_epi16(cb, cb), cr2 = _mm256_add_epi16(cr, cr);
     Chroma terms;
     const __m256i red = _mm256_mulhi_epi16(cr2, _mm256_set1_epi16(kRed - 65536));
@@ -115,6 +118,14 @@ FL_AVX2 inline __m256i load_samples(const uint8_t* at) {
     return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
 }
 
+FL_AVX2 inline __m256i load_words(const int16_t* at) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+}
+
+FL_AVX2 inline __m128i load_eight(const uint8_t* at) {
+    return _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at)));
+}
+
 // Sixteen rows of two columns -> pairs. Each half of a register keeps its rows, so memory holds
 // rows 0-3, 8-11, 4-7, 12-15; the pack that ends the horizontal resize undoes it.
 FL_AVX2 inline void store_pairs(__m256i left, __m256i right, int16_t* out) {
@@ -132,37 +143,83 @@ FL_AVX2 inline void store_sums(__m256i y0, __m256i t0, __m256i y1, __m256i t1, i
                 out);
 }
 
+FL_AVX2 inline void pair_to_grey_avx2(const uint8_t* const (&y)[2], int rows, int16_t* out) {
+    for (int i = 0; i < rows; i += kRowBlock)
+        store_pairs(load_samples(y[0] + i), load_samples(y[1] + i), out + 2 * i);
+}
+
 FL_AVX2 inline void pair_to_rgb_avx2(const uint8_t* const (&y)[2], const int16_t* const (&cb)[2],
                                      const int16_t* const (&cr)[2], int rows,
                                      int16_t* const (&rgb)[3]) {
     for (int i = 0; i < rows; i += kRowBlock) {
         const __m256i y0 = load_samples(y[0] + i), y1 = load_samples(y[1] + i);
-        const Chroma c0 = chroma_terms(cb[0] + i, cr[0] + i),
-                     c1 = chroma_terms(cb[1] + i, cr[1] + i);
+        const Chroma c0 = chroma_terms(load_words(cb[0] + i), load_words(cr[0] + i));
+        const Chroma c1 = chroma_terms(load_words(cb[1] + i), load_words(cr[1] + i));
         store_sums(y0, c0.red, y1, c1.red, rgb[0] + 2 * i);
         store_sums(y0, c0.green, y1, c1.green, rgb[1] + 2 * i);
         store_sums(y0, c0.blue, y1, c1.blue, rgb[2] + 2 * i);
     }
 }
 
-FL_AVX2 inline void pair_to_grey_avx2(const uint8_t* const (&y)[2], int rows, int16_t* out) {
-    for (int i = 0; i < rows; i += kRowBlock)
-        store_pairs(load_samples(y[0] + i), load_samples(y[1] + i), out + 2 * i);
+template <bool kUpV>
+FL_AVX2 inline __m256i across_avx2(__m256i near3, const int16_t* far, int bias) {
+    const __m256i sum =
+        _mm256_add_epi16(_mm256_add_epi16(near3, load_words(far)), _mm256_set1_epi16(bias));
+    return _mm256_sub_epi16(_mm256_srai_epi16(sum, kUpV ? 4 : 2), _mm256_set1_epi16(128));
 }
 
-FL_AVX2 inline void upsample_down_avx2(const uint8_t* c, bool up_v, bool fancy, int rows,
-                                       int16_t* out) {
-    upsample_down(c, up_v, fancy, rows, out);
+FL_AVX2 inline __m256i three_times(const int16_t* at) {
+    const __m256i value = load_words(at);
+    return _mm256_add_epi16(value, _mm256_add_epi16(value, value));
 }
-FL_AVX2 inline void upsample_across_avx2(const int16_t* near, const int16_t* far, bool up_v,
-                                         int bias, int rows, int16_t* out) {
-    if (up_v)
-        upsample_across(near, far, true, bias, rows, out);
-    else
-        upsample_across(near, far, false, bias, rows, out);
+
+// upsample_across for both columns of a pair, and their colours, without a store in between.
+template <bool kUpV>
+FL_AVX2 inline void upsampled_to_rgb_avx2(const uint8_t* const (&y)[2], const Neighbours& cb,
+                                          const Neighbours& cr, int rows,
+                                          int16_t* const (&rgb)[3]) {
+    constexpr int kLeftBias = kUpV ? 8 : 1, kRightBias = kUpV ? 7 : 2;
+    for (int i = 0; i < rows; i += kRowBlock) {
+        const __m256i y0 = load_samples(y[0] + i), y1 = load_samples(y[1] + i);
+        const __m256i cb3 = three_times(cb.near + i), cr3 = three_times(cr.near + i);
+        const Chroma c0 = chroma_terms(across_avx2<kUpV>(cb3, cb.left + i, kLeftBias),
+                                       across_avx2<kUpV>(cr3, cr.left + i, kLeftBias));
+        const Chroma c1 = chroma_terms(across_avx2<kUpV>(cb3, cb.right + i, kRightBias),
+                                       across_avx2<kUpV>(cr3, cr.right + i, kRightBias));
+        store_sums(y0, c0.red, y1, c1.red, rgb[0] + 2 * i);
+        store_sums(y0, c0.green, y1, c1.green, rgb[1] + 2 * i);
+        store_sums(y0, c0.blue, y1, c1.blue, rgb[2] + 2 * i);
+    }
 }
-FL_AVX2 inline void finish_down_avx2(const int16_t* column, bool up_v, int rows, int16_t* out) {
-    finish_down(column, up_v, rows, out);
+
+// Chroma as fine as luma: straight from the planes.
+FL_AVX2 inline void planes_to_rgb_avx2(const uint8_t* const (&y)[2], const uint8_t* const (&cb)[2],
+                                       const uint8_t* const (&cr)[2], int rows,
+                                       int16_t* const (&rgb)[3]) {
+    const __m256i centre = _mm256_set1_epi16(128);
+    for (int i = 0; i < rows; i += kRowBlock) {
+        const __m256i y0 = load_samples(y[0] + i), y1 = load_samples(y[1] + i);
+        const Chroma c0 = chroma_terms(_mm256_sub_epi16(load_samples(cb[0] + i), centre),
+                                       _mm256_sub_epi16(load_samples(cr[0] + i), centre));
+        const Chroma c1 = chroma_terms(_mm256_sub_epi16(load_samples(cb[1] + i), centre),
+                                       _mm256_sub_epi16(load_samples(cr[1] + i), centre));
+        store_sums(y0, c0.red, y1, c1.red, rgb[0] + 2 * i);
+        store_sums(y0, c0.green, y1, c1.green, rgb[1] + 2 * i);
+        store_sums(y0, c0.blue, y1, c1.blue, rgb[2] + 2 * i);
+    }
+}
+
+// upsample_down<fancy>: a row above and a row below for each chroma row, interleaved.
+FL_AVX2 inline void upsample_down_avx2(const uint8_t* c, int rows, int16_t* out) {
+    for (int i = 0; i < rows / 2; i += kRowBlock / 2) {
+        const __m128i near = load_eight(c + i), twice = _mm_add_epi16(near, near);
+        const __m128i near3 = _mm_add_epi16(near, twice);
+        const __m128i up = _mm_add_epi16(near3, load_eight(c + i - 1));
+        const __m128i down = _mm_add_epi16(near3, load_eight(c + i + 1));
+        __m128i* to = reinterpret_cast<__m128i*>(out + 2 * i);
+        _mm_storeu_si128(to, _mm_unpacklo_epi16(up, down));
+        _mm_storeu_si128(to + 1, _mm_unpackhi_epi16(up, down));
+    }
 }
 
 #endif
@@ -191,17 +248,79 @@ class ColumnPairs {
 
     // Write pair `pair` as [row][2] into rgb[0..2] (grey: into rgb[0] alone).
     void produce(int pair, int16_t* const (&rgb)[3]) {
-        const uint8_t* first = planes_.samples[0] + first_row_ + 2 * pair * planes_.stride[0];
-        const uint8_t* const y[2] = {first, first + planes_.stride[0]};
-        if (planes_.num_components == 1) return produce_grey(y, rgb[0]);
-        if (planes_.up_h)
-            upsample(pair);
+        const uint8_t* const y[2] = {luma(2 * pair), luma(2 * pair + 1)};
+        if (planes_.num_components == 1)
+            grey(y, rgb[0]);
+        else if (planes_.up_h)
+            wide_chroma(pair, y, rgb);
         else
-            for (int c = 0; c < 2; ++c)
-                for (int i = 0; i < 2; ++i) {
-                    down(c, 2 * pair + i, columns_[c][0]);
-                    finish(columns_[c][0], ready_[c][i]);
-                }
+            narrow_chroma(pair, y, rgb);
+    }
+
+  private:
+    const uint8_t* luma(int column) const {
+        return planes_.samples[0] + first_row_ + column * planes_.stride[0];
+    }
+    const uint8_t* chroma(int c, int column) const {
+        const int row = planes_.up_v ? first_row_ / 2 : first_row_;
+        return planes_.samples[1 + c] + row + column * planes_.stride[1 + c];
+    }
+
+    void grey(const uint8_t* const (&y)[2], int16_t* out) {
+#if FL_X86
+        if (avx2_) return colour_detail::pair_to_grey_avx2(y, rows_, out);
+#endif
+        for (int i = 0; i < rows_; ++i) {
+            out[2 * i] = y[0][i];
+            out[2 * i + 1] = y[1][i];
+        }
+    }
+
+    // Chroma as wide as luma.
+    void narrow_chroma(int pair, const uint8_t* const (&y)[2], int16_t* const (&rgb)[3]) {
+#if FL_X86
+        if (avx2_ && !planes_.up_v) {
+            const uint8_t* const cb[2] = {chroma(0, 2 * pair), chroma(0, 2 * pair + 1)};
+            const uint8_t* const cr[2] = {chroma(1, 2 * pair), chroma(1, 2 * pair + 1)};
+            return colour_detail::planes_to_rgb_avx2(y, cb, cr, rows_, rgb);
+        }
+#endif
+        for (int c = 0; c < 2; ++c)
+            for (int i = 0; i < 2; ++i) {
+                down(c, 2 * pair + i, columns_[c][0]);
+                colour_detail::finish_down(columns_[c][0], planes_.up_v, rows_, ready_[c][i]);
+            }
+        ready_to_rgb(y, rgb);
+    }
+
+    // Chroma column `pair` lies between luma columns 2 pair and 2 pair + 1: each is 3/4 of it and
+    // 1/4 of the neighbour on its side; at the picture's edge the column is its own neighbour.
+    void wide_chroma(int pair, const uint8_t* const (&y)[2], int16_t* const (&rgb)[3]) {
+        const int last = planes_.chroma_columns - 1;
+        const int column = pair < last ? pair : last;
+        load(column, last);
+        const int left = planes_.fancy && column > 0 ? column + 2 : column;
+        const int right = planes_.fancy && column < last ? column + 1 : column;
+        colour_detail::Neighbours n[2];
+        for (int c = 0; c < 2; ++c)
+            n[c] = {columns_[c][left % 3], columns_[c][column % 3], columns_[c][right % 3]};
+        const bool up_v = planes_.up_v;
+#if FL_X86
+        if (avx2_ && up_v)
+            return colour_detail::upsampled_to_rgb_avx2<true>(y, n[0], n[1], rows_, rgb);
+        if (avx2_) return colour_detail::upsampled_to_rgb_avx2<false>(y, n[0], n[1], rows_, rgb);
+#endif
+        for (int c = 0; c < 2; ++c) {
+            const colour_detail::Neighbours& from = n[c];
+            colour_detail::upsample_across(from.near, from.left, up_v, up_v ? 8 : 1, rows_,
+                                           ready_[c][0]);
+            colour_detail::upsample_across(from.near, from.right, up_v, up_v ? 7 : 2, rows_,
+                                           ready_[c][1]);
+        }
+        ready_to_rgb(y, rgb);
+    }
+
+    void ready_to_rgb(const uint8_t* const (&y)[2], int16_t* const (&rgb)[3]) {
         const int16_t* const cb[2] = {ready_[0][0], ready_[0][1]};
         const int16_t* const cr[2] = {ready_[1][0], ready_[1][1]};
 #if FL_X86
@@ -213,56 +332,12 @@ class ColumnPairs {
         }
     }
 
-  private:
-    void produce_grey(const uint8_t* const (&y)[2], int16_t* out) {
-#if FL_X86
-        if (avx2_) return colour_detail::pair_to_grey_avx2(y, rows_, out);
-#endif
-        for (int i = 0; i < rows_; ++i) {
-            out[2 * i] = y[0][i];
-            out[2 * i + 1] = y[1][i];
-        }
-    }
-
     void down(int c, int column, int16_t* out) {
-        const int row = planes_.up_v ? first_row_ / 2 : first_row_;
-        const uint8_t* at = planes_.samples[1 + c] + row + column * planes_.stride[1 + c];
 #if FL_X86
-        if (avx2_)
-            return colour_detail::upsample_down_avx2(at, planes_.up_v, planes_.fancy, rows_, out);
+        if (avx2_ && planes_.up_v && planes_.fancy)
+            return colour_detail::upsample_down_avx2(chroma(c, column), rows_, out);
 #endif
-        colour_detail::upsample_down(at, planes_.up_v, planes_.fancy, rows_, out);
-    }
-
-    void finish(const int16_t* column, int16_t* out) {
-#if FL_X86
-        if (avx2_) return colour_detail::finish_down_avx2(column, planes_.up_v, rows_, out);
-#endif
-        colour_detail::finish_down(column, planes_.up_v, rows_, out);
-    }
-
-    void across(const int16_t* near, const int16_t* far, int bias, int16_t* out) {
-#if FL_X86
-        if (avx2_)
-            return colour_detail::upsample_across_avx2(near, far, planes_.up_v, bias, rows_, out);
-#endif
-        colour_detail::upsample_across(near, far, planes_.up_v, bias, rows_, out);
-    }
-
-    // Chroma column `pair` lies between luma columns 2 pair and 2 pair + 1: each is 3/4 of it and
-    // 1/4 of the neighbour on its side; at the picture's edge the column is its own neighbour.
-    void upsample(int pair) {
-        const int last = planes_.chroma_columns - 1;
-        const int column = pair < last ? pair : last;
-        load(column, last);
-        const int bias[2] = {planes_.up_v ? 8 : 1, planes_.up_v ? 7 : 2};
-        for (int c = 0; c < 2; ++c) {
-            const int16_t* near = columns_[c][column % 3];
-            const int16_t* left = columns_[c][(column + 2) % 3];
-            const int16_t* right = columns_[c][(column + 1) % 3];
-            across(near, planes_.fancy && column > 0 ? left : near, bias[0], ready_[c][0]);
-            across(near, planes_.fancy && column < last ? right : near, bias[1], ready_[c][1]);
-        }
+        colour_detail::upsample_down(chroma(c, column), planes_.up_v, planes_.fancy, rows_, out);
     }
 
     // Make columns_ hold `column` and its neighbours.

@@ -138,12 +138,11 @@ inline Status PairTable::build(const HuffmanSpec& from) {
     for (uint32_t i = 0; i < kSize; ++i) {
         const PairEntry entry = look[i] = single[i];
         if (entry.bits() == 0 || entry.first() == kEndOfBlock) continue;
-        const PairEntry& next = single[(i << entry.bits()) % kSize];
-        const uint32_t bits = entry.bits() + next.bits();
+        const PairEntry next = single[(i << entry.bits()) % kSize];
+        const uint32_t bits = entry.bits() + next.bits(), last = next.skip & 0xFF000000;
         if (next.bits() == 0 || bits > kLookBits) continue;
-        const uint32_t first = entry.skip & 0xFF00,
-                       last = (entry.skip & 0xFF000000) + (next.skip & 0xFF000000);
-        look[i] = {bits | first | last, (entry.values & 0xFFFF) | next.values << 16};
+        look[i] = {((entry.skip & 0xFFFFFF00) + last) | bits,
+                   (entry.values & 0xFFFF) | next.values << 16};
     }
     spec = from;
     built = true;

@@ -51,34 +51,37 @@ class TapsBuilder {
         if (!spans || !weights || !exact) return false;
         for (int i = 0; i < size; ++i) {
             const double centre = begin + (i + 0.5) * scale;
-            int first = static_cast<int>(std::floor(centre - width + 0.5));
-            int end = static_cast<int>(std::floor(centre + width + 0.5));
+            // Casts round down: all is positive but for a first tap, which `low` then replaces.
+            int first = static_cast<int>(centre - width + 0.5);
+            int end = static_cast<int>(centre + width + 0.5);
             first = first < low ? low : first;
             end = end > high ? high : end;
             double sum = 0;
             for (int x = first; x < end; ++x) {
-                const double distance = std::fabs(x + 0.5 - centre) * inverse;
-                sum += exact[x - first] = distance < 1 ? 1 - distance : 0;
+                const double weight = 1 - std::fabs(x + 0.5 - centre) * inverse;
+                sum += exact[x - first] = weight > 0 ? weight : 0;
             }
             spans[i] = {first >> 1, ((end + 1) >> 1) - (first >> 1)};
             int16_t* row = reinterpret_cast<int16_t*>(weights + size_t(i) * max_pairs);
             std::memset(row, 0, size_t(max_pairs) * 4);
-            quantise(exact, end - first, sum, row + (first & 1));
+            quantise(exact, end - first, (1 << kWeightBits) / sum, row + (first & 1));
         }
         taps = {spans, weights, max_pairs, size};
         return true;
     }
 
   private:
-    // The largest weight takes the rounding error, so that a flat picture stays as it is.
-    static void quantise(const double* exact, int count, double sum, int16_t* out) {
-        int left = 1 << kWeightBits, largest = 0;
+    // Each weight is what the rounded sum of weights so far grows by, so they add up to one and a
+    // flat picture stays as it is.
+    static void quantise(const double* exact, int count, double unit, int16_t* out) {
+        double sum = 0;
+        int before = 0;
         for (int i = 0; i < count; ++i) {
-            out[i] = static_cast<int16_t>(exact[i] / sum * (1 << kWeightBits) + 0.5);
-            left -= out[i];
-            if (out[i] > out[largest]) largest = i;
+            sum += exact[i];
+            const int upto = static_cast<int>(sum * unit + 0.5);
+            out[i] = static_cast<int16_t>(upto - before);
+            before = upto;
         }
-        out[largest] = static_cast<int16_t>(out[largest] + left);
     }
 
     Buffer<Taps::Span> spans_;

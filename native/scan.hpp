@@ -60,7 +60,7 @@ class CoveringIntervals {
         used_ = 0;
         if (restart_interval != 0) return split(data, end, restart_interval, box);
         const int needed = box.row_end * box.per_row;
-        append(data, next_marker(data, end), 0, needed, needed == box.total);
+        append(data, end, 0, needed, needed == box.total);
         return kOk;
     }
 
@@ -82,20 +82,25 @@ class CoveringIntervals {
         for (int first = 0, number = 0;; ++number) {
             const int left = box.total - first;
             const int length = restart_interval < left ? restart_interval : left;
-            const uint8_t* stop = next_marker(data, end);
-            if (next_in_box(box, first) < first + length) append(data, stop, first, length, true);
+            if (next_in_box(box, first) < first + length)
+                data = append(data, end, first, length, true);
+            else
+                data = next_marker(data, end);
             first += length;
             if (first > last_needed) return kOk;
-            if (stop == end || stop[1] == kEOI) return kTruncatedScan;
-            if (stop[1] != kRST0 + number % 8) return kBadRestart;
-            data = stop + 2;
+            if (data == end || data[1] == kEOI) return kTruncatedScan;
+            if (data[1] != kRST0 + number % 8) return kBadRestart;
+            data += 2;
         }
     }
 
-    void append(const uint8_t* begin, const uint8_t* end, int first, int length, bool checked) {
-        const size_t size = unstuff(begin, end, bytes_.data() + used_);
+    // Returns the end of the interval that begins at `data`.
+    const uint8_t* append(const uint8_t* data, const uint8_t* end, int first, int length,
+                          bool checked) {
+        const size_t size = copy_interval(data, end, bytes_.data() + used_);
         intervals_.data()[count_++] = {used_, size, first, length, checked};
         used_ += size + kBitPadding;
+        return data;
     }
 
     Buffer<uint8_t> bytes_;
