@@ -34,6 +34,7 @@ _SIGNATURES = {
     "fl_reason": ([ctypes.c_int], ctypes.c_char_p),
     "fl_is_corrupt": ([ctypes.c_int], ctypes.c_int),
     "fl_set_simd": ([ctypes.c_int], ctypes.c_int),
+    "fl_simd": ([], ctypes.c_int),
     "fl_decode_boxes": (
         [*[_Pointer] * 3, ctypes.c_int64, _Pointer, _Pointer, ctypes.c_int32, _Pointer, _Pointer],
         None,

@@ -39,6 +39,8 @@ FL_EXPORT int fl_set_simd(int level) {
     return fl::simd_level().load();
 }
 
+FL_EXPORT int fl_simd(void) { return fl::simd_level().load(); }
+
 // `boxes` is [count][4]: top, left, height, width; `out` is [count][size][size][3].
 FL_EXPORT void fl_decode_boxes(const uint8_t* buffer, const int64_t* starts, const int64_t* sizes,
                                int64_t count, const int32_t* boxes, const uint8_t* flips,
