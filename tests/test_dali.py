@@ -162,6 +162,33 @@ def test_a_flip_mirrors_left_and_right(device: int | None):
     assert (as_asked != other_way).any()
 
 
+def odd_file(kind: str) -> bytes:
+    out = io.BytesIO()
+    if kind == "turned by EXIF":
+        exif = Image.Exif()
+        exif[0x0112] = 6  # orientation: turn by 90 degrees
+        Image.fromarray(photograph(120, 160)).save(out, "JPEG", quality=90, exif=exif)
+    elif kind == "CMYK":
+        Image.fromarray(photograph(120, 160)).convert("CMYK").save(out, "JPEG", quality=90)
+    else:
+        Image.fromarray(photograph(120, 160)).save(out, "JPEG", quality=90, progressive=True)
+    return out.getvalue()
+
+
+@on_each_device
+@pytest.mark.parametrize("kind", ["turned by EXIF", "CMYK", "progressive"])
+def test_files_that_the_sharder_would_not_store_are_read_as_by_the_others(
+    kind: str, device: int | None
+):
+    boxes = np.array([(10, 20, 70, 90)] * 2, np.int32)  # inside, whichever way it is turned
+    batch = (Encoded.join([odd_file(kind)] * 2), boxes, np.array([False, True]))
+    renderer, memory = renderer_on(device)
+    out, failures = render(renderer, batch, 48, memory)
+    assert failures == {}
+    assert differences(out, reference(batch, 48)).max() <= 1
+    assert renderer.fallbacks == (1 if kind == "CMYK" else 0)
+
+
 @on_each_device
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_a_float_type_is_normalised(dtype: str, device: int | None):
@@ -245,6 +272,21 @@ def test_one_renderer_serves_chunks_and_sizes_of_any_number(device: int | None):
         assert differences(out, reference(batch, size)).max() <= 1
     renderer.close()
     assert render(renderer, batch, size, memory)[1] == {}
+
+
+@on_each_device
+def test_a_graph_is_used_again_until_the_size_changes_under_it(device: int | None):
+    renderer, memory = renderer_on(device)
+    batch = crops(4)
+    render(renderer, batch, 32, memory)
+    (graph,) = renderer._idle
+    render(renderer, batch, 32, memory)
+    assert renderer._idle == [graph]
+    sizes = [32, 48] * 10
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda size: render(renderer, batch, size, memory)[0], sizes))
+    for size, out in zip(sizes, results, strict=True):
+        assert differences(out, reference(batch, size)).max() <= 1
 
 
 @on_each_device
@@ -374,6 +416,9 @@ def test_every_operator_of_the_gpu_graph_is_registered_where_it_is_placed(option
     ]
     assert placed.count(("ExternalSource", "cpu")) == 4
     assert complaints(options) == []
+    (decoder,) = (constants for name, *_, constants in operators(options) if "Image" in name)
+    pinned = {"adjust_orientation": False, "jpeg_fancy_upsampling": True, "use_fast_idct": False}
+    assert {name: decoder[name] for name in pinned} == pinned
 
 
 @needs_dali
