@@ -1,5 +1,6 @@
-// Fuzzes fl_decode_boxes: the last bytes choose box, size, flip and instructions. A file that is
-// transcoded without loss gives the same pixels afterwards.
+// Fuzzes fl_decode_boxes: the last bytes choose box, size, flip and instructions. What earlier
+// images left in the working memory changes nothing, and a file that is transcoded without loss
+// gives the same pixels afterwards.
 #include "../decode.hpp"
 
 #include <cstdlib>
@@ -14,11 +15,11 @@ constexpr size_t kChoice = 10;
 constexpr int kSizes[] = {1, 2, 7, 16, 33, 64, 96, 224};
 constexpr int kCanary = 64;
 
-fl::Workspace work;
+fl::Workspace shared_work;
 
 // Pixels between canaries.
-int decode(const uint8_t* data, size_t size, const fl::Box& box, int side, bool flip,
-           std::vector<uint8_t>* pixels) {
+int decode(fl::Workspace& work, const uint8_t* data, size_t size, const fl::Box& box, int side,
+           bool flip, std::vector<uint8_t>* pixels) {
     const size_t bytes = static_cast<size_t>(side) * static_cast<size_t>(side) * 3;
     pixels->assign(bytes + 2 * kCanary, 0xA5);
     const int status = fl::decode_box(work, data, size, box, side, flip, pixels->data() + kCanary);
@@ -31,7 +32,7 @@ int decode(const uint8_t* data, size_t size, const fl::Box& box, int side, bool 
 // A box inside the picture, except one time in eight.
 fl::Box choose_box(const uint8_t* choice, const uint8_t* data, size_t size) {
     auto word = [&](int i) { return choice[i] << 8 | choice[i + 1]; };
-    fl::BoxDecoder decoder(work);
+    fl::BoxDecoder decoder(shared_work);
     fl::Box box = {word(0), word(2), word(4), word(6)};
     if ((choice[8] & 7) == 0 || decoder.open(data, size) != fl::kOk) return box;
     const int height = decoder.frame().height, width = decoder.frame().width;
@@ -52,13 +53,20 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const int side = kSizes[choice[9] >> 2 & 7];
     const fl::Box box = choose_box(choice, data, size);
     if (int64_t{box.height} * box.width > (1 << 22)) return 0;  // sound, but slow here
-    std::vector<uint8_t> pixels, stored_pixels;
-    if (decode(data, size, box, side, flip, &pixels) != fl::kOk) return 0;
+    std::vector<uint8_t> pixels, again;
+    const int status = decode(shared_work, data, size, box, side, flip, &pixels);
+    if (choice[9] & 32) {
+        auto* fresh = new fl::Workspace();
+        if (decode(*fresh, data, size, box, side, flip, &again) != status) std::abort();
+        delete fresh;
+        if (status == fl::kOk && pixels != again) std::abort();
+    }
+    if (status != fl::kOk) return 0;
 
     fl::Facts facts;
     if (fl::transcode_file(data, size, {64, false, false}, fl::scan_memory(), &facts)) return 0;
-    if (decode(facts.bytes, facts.size, box, side, flip, &stored_pixels) != fl::kOk) std::abort();
-    if (pixels != stored_pixels) std::abort();
+    if (decode(shared_work, facts.bytes, facts.size, box, side, flip, &again)) std::abort();
+    if (pixels != again) std::abort();
     std::free(facts.bytes);
     return 0;
 }
