@@ -127,7 +127,7 @@ def finish(session: Session, folder: Path, interrupt: Interrupt) -> dict[str, An
     write_classes(folder / "classes.csv", list(names), {s: v.plain for s, v in verdicts.items()})
     write_result(folder / "result.json", result)
     if options.record.report:
-        report = _report(folder, options, loaders, verdicts, scores, log)
+        report = _report(folder, options, loaders, verdicts, scores, log, best["epoch"] + 1)
         write_text(folder / "report.html", report.html())
     return result
 
@@ -153,6 +153,7 @@ def _report(
     verdicts: Mapping[str, Verdict],
     scores: Scores,
     log: Sequence[Mapping[str, str]],
+    best_epoch: int,
 ) -> Report:
     facts = {
         f"{split}: {name}": f"{verdict.figures[key]:.1%}"
@@ -163,6 +164,10 @@ def _report(
             ("macro-average top-1, prior corrected", "corrected_macro_top1"),
         )
     }
+    speed = _speed(log)
+    facts["best epoch"] = f"{best_epoch} of {len(log) // 2}, by {options.run.best_by} on val"
+    facts["training"] = f"{speed['images_per_second']:.0f} images/s on {loaders.train.device}"
+    facts["waiting for data"] = f"{speed['waiting_share']:.1%}, back-end {loaders.train.backend}"
     return Report(
         title=folder.name,
         facts={"model": options.model.model, **facts},

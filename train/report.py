@@ -20,7 +20,8 @@ from fastload.errors import ImageError
 from fastload.index import read_index, read_manifest
 
 WIDTH, HEIGHT = 460, 240
-_MARGIN = {"left": 52, "right": 12, "top": 12, "bottom": 32}
+_MARGIN = {"left": 52, "right": 12, "top": 22, "bottom": 32}
+_LEGEND = 110  # pixels between the names above a chart
 # Okabe and Ito's colours, told apart by people with any colour vision.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 _THUMBNAIL = 112
@@ -192,10 +193,8 @@ def line_chart(series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
             f'<circle cx="{axes.x(x):.1f}" cy="{axes.y(y):.1f}" r="2.5" fill="{colour}"/>'
             for x, y in points
         ]
-        parts.append(
-            f'<text x="{WIDTH - _MARGIN["right"] - 4}" y="{_MARGIN["top"] + 14 * (number + 1)}" '
-            f'text-anchor="end" style="fill:{colour}">{html.escape(name)}</text>'
-        )
+        place = _MARGIN["left"] + number * _LEGEND
+        parts.append(f'<text x="{place}" y="12" style="fill:{colour}">{html.escape(name)}</text>')
     return _svg(parts)
 
 

@@ -46,10 +46,10 @@ def warnings(session: Session, sentences: Iterable[str]) -> None:
 
 def epoch(session: Session, val: Mapping[str, Any]) -> None:
     """One line for each epoch: what was learned, and where the time went."""
+    progress, epochs = session.progress, session.options.schedule.epochs
+    train = progress.meter.over(session.ranks)
     if not session.ranks.writes:
         return
-    progress, epochs = session.progress, session.options.schedule.epochs
-    train = progress.meter
     print(
         f"epoch {progress.epoch + 1}/{epochs}: loss {train.mean_loss:.3f}, "
         f"val top-1 {percent(val['top1'])}, macro {percent(val['macro_top1'])} "
