@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import shutil
 from pathlib import Path
@@ -47,23 +48,26 @@ def photographs(images: Path, out: Path, *, megapixels: float, count: int) -> Pa
     """Larger photographs made from smaller ones: enlarged, with grain, quality 90, 4:2:0.
 
     Enlarging alone would leave blocks without high frequencies, which compress to nothing and
-    decode too fast; Gaussian grain of standard deviation 6 brings a 12-megapixel JPEG to the 3 to
-    5 MB that cameras write. They look like nothing a camera took; they cost what those cost.
+    decode too fast; grey Gaussian grain of standard deviation 6 brings a 12-megapixel JPEG to the
+    several MB that cameras write. They look like nothing a camera took; they cost what those cost.
     """
     if out.exists():
         return out
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     draws = np.random.default_rng(0)
+    side = math.ceil((megapixels * 1e6 * 2) ** 0.5)  # enough for ratios up to 2; wider ones repeat
+    grain = np.rint(draws.normal(0, 6, (side, side, 1))).astype(np.int16)
     for number, (path, _) in enumerate(list_images(images)[:count]):
         with Image.open(path) as opened:
             image = opened.convert("RGB")
         factor = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
         size = (round(image.width * factor), round(image.height * factor))
-        pixels = np.asarray(image.resize(size, Image.Resampling.LANCZOS), np.float32)
-        pixels = pixels + draws.normal(0, 6, pixels.shape).astype(np.float32)
+        pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC), np.int16)
+        rows = (np.arange(size[1]) + draws.integers(side)) % side
+        columns = (np.arange(size[0]) + draws.integers(side)) % side
         encoded = io.BytesIO()
-        grained = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        grained = Image.fromarray((pixels + grain[rows][:, columns]).clip(0, 255).astype(np.uint8))
         grained.save(encoded, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
         folder = partial / path.parent.name
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,128 @@
+"""`pytest benchmarks/`: the questions, on this machine, with what is installed.
+
+Rows go to `benchmarks/results/latest-pytest.jsonl`, pytest-benchmark's statistics beside it to
+`latest-pytest.json`. Measurements that come from other processes are shown to pytest-benchmark
+through a clock that replays them, so that its tables and its `--benchmark-compare` hold them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import images, peers
+from benchmarks.compare import Comparison, prepare
+from benchmarks.contenders.contract import Work
+from benchmarks.contenders.run import usable_cores
+from benchmarks.harness import RESULTS, Row, append_rows
+from benchmarks.peers import CONTENDERS, Contender
+
+ROWS = RESULTS / "latest-pytest.jsonl"
+MADE = 2000  # photographs made where there is no sample data
+
+Keep = Callable[[Iterable[Row]], None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of `pytest benchmarks/`."""
+    group = parser.getgroup("fastload's benchmarks")
+    group.addoption("--images", type=Path, metavar="DIR", help="a folder of class folders")
+    group.addoption(
+        "--peers", action="store_true", help="also the peers of `scripts/bench --peers`"
+    )
+    group.addoption("--bench-rounds", type=int, default=2, metavar="N", help="default 2")
+    group.addoption(
+        "--bench-seconds", type=float, default=1.5, metavar="S", help="of a measurement"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Write pytest-benchmark's JSON beside the rows, unless it was told another place."""
+    if getattr(config.option, "benchmark_json", None) is None:
+        config.option.benchmark_json = ROWS.with_suffix(".json")
+    ROWS.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def keep() -> Keep:
+    """Appends rows to the result file of this run."""
+    return lambda rows: append_rows(ROWS, rows)
+
+
+@pytest.fixture(scope="session")
+def photographs(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images to measure on: --images, the sample data, or made ones."""
+    given = pytestconfig.getoption("--images")
+    if given is not None:
+        if not given.is_dir():
+            pytest.exit(f"--images {given}: there is no such folder", returncode=2)
+        return Path(given).resolve()
+    if images.SAMPLE_DATA.is_dir():
+        return images.SAMPLE_DATA
+    return images.made_photographs(tmp_path_factory.mktemp("images") / "made", count=MADE)
+
+
+@pytest.fixture(scope="session")
+def comparison(
+    pytestconfig: pytest.Config, photographs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Comparison:
+    """All contenders that are to be measured, with their data prepared."""
+    with_peers = pytestconfig.getoption("--peers")
+    made = Comparison(
+        contenders=tuple(
+            contender for contender in CONTENDERS if with_peers or not contender.environment
+        ),
+        images=photographs,
+        data=tmp_path_factory.mktemp("prepared"),
+        output=ROWS,
+        rounds=pytestconfig.getoption("--bench-rounds"),
+        work=Work(
+            cores=min(2, usable_cores()),
+            seconds=pytestconfig.getoption("--bench-seconds"),
+            warm_up_seconds=1.0,
+        ),
+    )
+    prepare(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def shards(comparison: Comparison) -> Path:
+    """The images as fastload's shards."""
+    return comparison.data / peers.named("fastload native").data_name
+
+
+class ReplayedClock:
+    """A clock that stands still, and is moved by the seconds that another process measured."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """The time in seconds."""
+        return self.now
+
+    def replay(self, benchmark: Any, seconds: Iterable[float]) -> None:
+        """Give pytest-benchmark one round for each of the measured seconds."""
+        left = list(seconds)
+
+        def advance() -> None:
+            self.now += left[0] if len(left) == 1 else left.pop(0)
+
+        benchmark.pedantic(advance, rounds=len(left), iterations=1, warmup_rounds=0)
+
+
+CLOCK = ReplayedClock()
+
+
+def require_result(contender: Contender, rows: list[Row]) -> list[Row]:
+    """The rows that hold a result; a peer without one is skipped with its reason, ours fails."""
+    reasons = [row["failed"] for row in rows if "failed" in row]
+    if reasons and contender.kind == "peer":
+        pytest.skip(f"{contender.name}: {reasons[0]}")
+    assert not reasons, f"{contender.name}: {reasons[0]}"
+    return rows

@@ -1,0 +1,514 @@
+"""The measuring itself: intervals, rounds, the contract of contenders, tables, charts, the page."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tarfile
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import compare, harness, images, peers, plot, report, results
+from benchmarks.bench_size import sized
+from benchmarks.compare import Comparison
+from benchmarks.contenders import contract
+from benchmarks.contenders.boxes import random_resized_box
+from benchmarks.contenders.contract import Work
+from benchmarks.environment import ROOT, describe, storage
+from fastload.index import read_index
+from fastload.loader import Loader
+from tests.shards import numbered
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+# Intervals and rounds.
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 9, 20])
+def test_the_interval_covers_the_median_as_often_as_it_says(count: int):
+    # Brute force over all ways in which rounds fall below (0) or above (1) the true median.
+    found = harness.summarise(float(value) for value in range(count))
+    low, high = int(found.low), int(found.high)
+    covered = sum(
+        sum(sides) >= count - high and count - sum(sides) >= low + 1
+        for sides in itertools.product((0, 1), repeat=count)
+        if count <= 12
+    )
+    if count <= 12:
+        assert found.confidence == pytest.approx(covered / 2**count)
+    assert found.confidence >= 0.95 or (low, high) == (0, count - 1)
+    assert found.median == statistics.median(range(count))
+
+
+def test_rounds_are_interleaved_and_begin_with_another_one_each_time():
+    order: list[str] = []
+
+    def call(name: str) -> int:
+        order.append(name)
+        return len(order)
+
+    calls = {name: functools.partial(call, name) for name in "abc"}
+    kept = harness.interleave(calls, rounds=3)
+    assert "".join(order) == "abcbcacab"
+    assert kept["a"] == [1, 6, 8]
+    with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):
+        harness.interleave(calls, rounds=0)
+
+
+def test_no_values_have_no_summary():
+    with pytest.raises(ValueError, match="at least one round"):
+        harness.summarise([])
+
+
+def test_every_row_says_where_it_was_measured(tmp_path: Path):
+    path = tmp_path / "deep" / "rows.jsonl"
+    rows = harness.rows_of("decode", {"a": [1.0, 2.0], "b": [3.0]}, unit="ms")
+    harness.append_rows(path, rows)
+    harness.append_rows(path, rows[:1])
+    read = harness.read_rows(path)
+    assert [(row["name"], row["round"], row["ms"]) for row in read] == [
+        ("a", 0, 1.0),
+        ("a", 1, 2.0),
+        ("b", 0, 3.0),
+        ("a", 0, 1.0),
+    ]
+    for key in ("commit", "versions", "cpu", "cores", "gpu", "storage", "python", "time"):
+        assert key in read[0]
+    assert str(ROOT) not in path.read_text()
+
+
+def test_the_machine_is_described_without_paths():
+    said = describe()
+    assert said["cores"] >= 1
+    assert said["versions"]["numpy"] == np.__version__
+    assert storage(Path("/")) != ""
+    assert str(Path.home()) not in json.dumps(said)
+
+
+# The contract of contenders.
+
+
+def counted(batches: int, size: int = 8, shape: tuple[int, ...] = (3, 8, 8)):
+    """A contender of 4 images a batch, and the list of the epochs it was asked for."""
+    asked: list[int] = []
+
+    def open_loader(_data, _work):
+        def epoch(number):
+            asked.append(number)
+            for _ in range(batches):
+                yield np.zeros((4, *shape), np.uint8), np.zeros(4)
+
+        return epoch
+
+    return open_loader, asked
+
+
+def test_a_whole_epoch_is_measured_from_its_first_batch_to_its_end():
+    open_loader, asked = counted(5)
+    row = contract.measure(open_loader, Path(), Work(size=8, whole_epoch=True))
+    assert row["images"] == 4 * 4
+    assert asked == [0]
+    assert row["images_per_second"] == pytest.approx(row["images"] / row["seconds"])
+
+
+def test_epochs_follow_each_other_while_the_time_lasts():
+    open_loader, asked = counted(3)
+    row = contract.measure(open_loader, Path(), Work(size=8, seconds=0.05, warm_up_seconds=0.0))
+    assert row["seconds"] >= 0.05
+    assert asked == list(range(len(asked)))
+    assert len(asked) > 2
+
+
+def test_a_consumer_waits_for_a_slow_loader_and_not_for_a_fast_one():
+    def slow(_data, _work):
+        def epoch(_number):
+            import time
+
+            while True:
+                time.sleep(0.02)
+                yield np.zeros((4, 8, 8, 3), np.uint8), None
+
+        return epoch
+
+    work = Work(size=8, batch_size=4, consumer=400.0, seconds=0.1, warm_up_seconds=0.0)
+    starved = contract.measure(slow, Path(), work)
+    fed = contract.measure(counted(100)[0], Path(), work)
+    assert starved["stalled_fraction"] > 0.5  # 20 ms of waiting for 10 ms of work
+    assert fed["stalled_fraction"] < 0.2
+    assert starved["stalls"] == starved["steps"]
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 9), (8, 8), (8, 8, 4)])
+def test_a_batch_of_another_shape_is_refused(shape):
+    with pytest.raises(RuntimeError, match="a batch must be"):
+        contract.measure(counted(3, shape=shape)[0], Path(), Work(size=8))
+
+
+def test_an_empty_epoch_does_not_loop_for_ever():
+    with pytest.raises(RuntimeError, match="epoch 0 has no batch"):
+        contract.measure(counted(0)[0], Path(), Work(size=8))
+
+
+def test_processor_time_and_memory_of_children_are_counted():
+    program = (
+        "import sys; x = bytearray(b'1') * (96 << 20); sum(range(4_000_000)); "
+        "print(1, flush=True); sys.stdin.read()"
+    )
+    before = contract.cpu_seconds()
+    idle = contract.resident_mib(os.getpid())
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        if child.pid not in contract.descendants(os.getpid()):
+            pytest.skip("this system does not list the children of a process in /proc")
+        assert contract.resident_mib(os.getpid()) > idle + 80
+        assert contract.cpu_seconds() > before + 0.02
+    finally:
+        child.communicate()
+
+
+def test_boxes_lie_inside_and_have_the_asked_area_and_ratio():
+    random = np.random.default_rng(0)
+    for _ in range(500):
+        height, width = random.integers(1, 400, 2).tolist()
+        top, left, down, across = random_resized_box(height, width, random.random(22))
+        assert 0 <= top <= top + down <= height
+        assert 0 <= left <= left + across <= width
+        assert min(down, across) >= 1
+    found = [random_resized_box(500, 667, random.random(22)) for _ in range(500)]
+    areas = [down * across / (500 * 667) for _, _, down, across in found]
+    assert 0.07 < min(areas) < 0.12
+    assert 0.40 < statistics.mean(areas) < 0.48  # large ones are often too wide
+
+
+# Images and prepared data.
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return images.made_photographs(tmp_path_factory.mktemp("made") / "images", count=24, classes=3)
+
+
+def test_made_photographs_are_photographs_in_class_folders(folder: Path):
+    listed = contract.list_images(folder)
+    assert sorted(label for _, label in listed) == [0] * 8 + [1] * 8 + [2] * 8
+    with Image.open(listed[0][0]) as image:
+        assert (image.size, image.mode) == ((500, 375), "RGB")
+
+
+def test_large_photographs_have_the_asked_pixels(folder: Path, tmp_path: Path):
+    made = images.photographs(folder, tmp_path / "large", megapixels=1.0, count=2)
+    paths = list(made.rglob("*.jpg"))
+    assert len(paths) == 2
+    with Image.open(paths[0]) as image:
+        assert image.width * image.height == pytest.approx(1e6, rel=0.01)
+    assert paths[0].stat().st_size > 150_000  # grain is kept: a camera's bytes, not a smooth sky
+
+
+def test_repeated_images_are_the_same_images(folder: Path, tmp_path: Path):
+    made = images.repeated(folder, tmp_path / "x3", times=3)
+    assert len(contract.list_images(made)) == 72
+    one = contract.list_images(folder)[0][0]
+    copies = list((made / one.parent.name).glob(f"{one.stem}-*"))
+    assert [copy.read_bytes() for copy in copies] == [one.read_bytes()] * 3
+
+
+def test_tars_hold_every_image_once_with_its_label(folder: Path, tmp_path: Path):
+    tars = contract.write_tars(folder, tmp_path / "tars", shards=5)
+    stored = []
+    for path in tars:
+        with tarfile.open(path) as tar:
+            members = [(m.name, tar.extractfile(m).read()) for m in tar]  # type: ignore[union-attr]
+        for (image, data), (label, text) in zip(members[::2], members[1::2], strict=True):
+            assert image.removesuffix(".jpg") == label.removesuffix(".cls")
+            stored.append((data, int(text)))
+    given = [(path.read_bytes(), label) for path, label in contract.list_images(folder)]
+    assert sorted(stored) == sorted(given)
+
+
+@pytest.mark.parametrize("samples", [7, 60])
+def test_a_sized_directory_is_a_sound_one_of_so_many_samples(tmp_path: Path, samples: int):
+    numbered(tmp_path / "shards", {"train": 24})
+    made = sized(tmp_path / "shards", tmp_path / "sized", samples)
+    assert len(read_index(made, "train")) == samples
+    with Loader(made, batch_size=7, backend="libjpeg", num_threads=1, drop_last=False) as loader:
+        assert sum(len(labels) for _, labels in loader) == samples
+    if samples > 24:  # whole copies hold every member that the index names
+        assert read_index(made, "train")["shard"].max() >= 2
+
+
+# One measurement in a process of its own.
+
+
+@pytest.fixture(scope="module")
+def measured(folder: Path, tmp_path_factory) -> list[harness.Row]:
+    """Real rows of two contenders, on one core, very short."""
+    place = tmp_path_factory.mktemp("measured")
+    asked = Comparison(
+        contenders=(peers.named("fastload libjpeg"), peers.named("webdataset, PIL")),
+        images=folder,
+        data=place / "data",
+        output=place / "rows.jsonl",
+        rounds=1,
+        work=Work(cores=1, batch_size=8, size=32, seconds=0.1, warm_up_seconds=0.0),
+    )
+    compare.prepare(asked)
+    compare.measure(asked)
+    return harness.read_rows(place / "rows.jsonl")
+
+
+def test_contenders_are_prepared_and_measured_in_their_own_processes(measured):
+    ours, peer = (row for row in measured if row["benchmark"] == "loaders")
+    assert "failed" not in ours
+    assert "failed" not in peer
+    assert ours["output"] == "torch.uint8 [8, 3, 32, 32]"
+    assert peer["output"] == "torch.uint8 [8, 3, 32, 32]"
+    for row in (ours, peer):
+        assert row["images_per_second"] > 0
+        assert row["first_batch_seconds"] > 0
+        assert row["peak_memory_mib"] > 20
+        assert row["busy_cores"] < 1.3  # bound to one
+        assert row["cache"] == "warm"
+    prepared = [row for row in measured if row["benchmark"] == "prepare"]
+    assert all(row["prepared_images"] == 24 for row in prepared)
+
+
+def test_a_peer_that_is_not_installed_is_a_row_that_says_so(folder: Path, tmp_path: Path):
+    absent = replace(peers.CONTENDERS[0], environment="nobody", package="nothing")
+    row = peers.prepare(absent, folder, tmp_path, cores=1)
+    assert row["failed"] == "nothing is not installed; run scripts/bench --peers"
+    assert peers.version(absent) == ""
+
+
+def test_a_peer_that_fails_is_a_row_with_its_reason(folder: Path, tmp_path: Path):
+    broken = replace(peers.CONTENDERS[0], module="no_such_module", data="broken")
+    row = peers.measure(broken, folder, tmp_path, Work())
+    assert "no_such_module" in row["failed"]
+
+
+def test_all_contenders_have_names_and_modules_of_their_own():
+    names = [contender.name for contender in (*peers.CONTENDERS, *peers.ON_GPU)]
+    assert len(set(names)) == len(names)
+    for contender in peers.CONTENDERS:
+        assert (ROOT / "benchmarks" / "contenders" / f"{contender.module}.py").exists()
+        assert contender.antialiased in {"yes", "no", "area"}
+
+
+def test_dropping_the_page_cache_keeps_the_files(folder: Path, tmp_path: Path):
+    copied = images.repeated(folder, tmp_path / "copied", times=1)
+    before = {path: path.read_bytes() for path in copied.rglob("*.jpg")}
+    peers.drop_from_page_cache(copied)
+    assert {path: path.read_bytes() for path in copied.rglob("*.jpg")} == before
+
+
+# Tables, charts, the page.
+
+
+def row(name: str, rate: float, **more) -> harness.Row:
+    """A row as compare.py writes it."""
+    return {
+        "benchmark": "loaders",
+        "name": name,
+        "kind": "peer",
+        "package": name,
+        "version": "1.0",
+        "antialiased": "yes",
+        "note": "",
+        "images_from": "flowers",
+        "used_cores": 2,
+        "batch_size": 128,
+        "size": 224,
+        "command": "python -m benchmarks.compare",
+        "images_per_second": rate,
+        "cpu_seconds_per_1000": 2000 / rate,
+        "busy_cores": 2.0,
+        "peak_memory_mib": 300.0,
+        "first_batch_seconds": 0.5,
+        "import_seconds": 2.0,
+        **more,
+        **describe(),
+    }
+
+
+ROWS = [
+    *(row("fastload native", rate, kind="ours") for rate in (4000.0, 4200.0, 4100.0)),
+    *(row("tf.data", rate) for rate in (1000.0, 1100.0)),
+    row("tf.data plain", 2000.0, antialiased="no"),
+    row("native core alone", 5000.0, kind="floor"),
+    row("fastload native", 2100.0, kind="ours", used_cores=1),
+    row("tf.data", 525.0, used_cores=1),
+    {**row("absent", 1.0), "failed": "absent is not installed", "images_per_second": None},
+    {
+        **row("fastload native", 1.0),
+        "benchmark": "prepare",
+        "prepare_seconds": 3.0,
+        "prepared_images": 2000,
+        "bytes_per_image": 42_000.0,
+    },
+]
+for unwanted in (ROWS[-1], ROWS[-2]):
+    del unwanted["images_per_second"]
+
+
+def test_standings_are_medians_in_order_and_the_ratio_is_to_the_best_antialiased_peer():
+    found = results.standings(ROWS, "loaders", used_cores=2)
+    assert [each.name for each in found] == [
+        "native core alone",
+        "fastload native",
+        "tf.data plain",
+        "tf.data",
+    ]
+    assert found[1].rates.median == 4100
+    assert (found[1].rates.low, found[1].rates.high) == (4000, 4200)
+    assert results.ratio_text(2, found) == "3.90 times tf.data on 2 cores"
+    assert results.failures(ROWS) == {"absent": "absent is not installed"}
+
+
+def test_the_readme_table_comes_from_the_rows(tmp_path: Path):
+    path = tmp_path / "comparison.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in ROWS))
+    text = results.readme_table(path)
+    lines = text.splitlines()
+    assert lines[2].split(" | ") == [
+        *("| **fastload native**", "**4,100** (4,000–4,200)", "2,100", "0.49", "300", "0.50"),
+        *("42.0", "1.50 |"),
+    ]
+    assert lines[3].startswith("| tf.data plain ¹ | 2,000")
+    assert "native core alone" not in text
+    assert "3.90 times tf.data on 2 cores, 4.00 times tf.data on 1 core" in text
+    assert "absent (absent is not installed)" in text
+    widths = {line.count("|") for line in lines if line.startswith("|")}
+    assert widths == {9}
+
+
+def test_only_what_stands_between_the_markers_is_replaced():
+    document = f"before\n{results.START}\nold\n{results.END}\nafter\n"
+    new = results.replace_table(document, "| new |")
+    assert new == f"before\n{results.START}\n| new |\n{results.END}\nafter\n"
+    assert results.replace_table(new, "| new |") == new
+    for broken in ("nothing", results.START, results.END + results.START, document + document):
+        with pytest.raises(ValueError, match="once each"):
+            results.replace_table(broken, "x")
+
+
+def test_the_table_of_the_readme_is_that_of_the_committed_rows():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    if results.START not in readme or not report.COMPARISON.exists():
+        pytest.skip("needs README.md with its markers and results/comparison.jsonl")
+    table = results.readme_table(report.COMPARISON)
+    assert results.replace_table(readme, table) == readme, (
+        "run python -m benchmarks.report --readme"
+    )
+
+
+@pytest.mark.parametrize(
+    ("highest", "last"), [(1, 1), (9, 10), (11, 15), (4100, 5000), (0.034, 0.04), (100, 100)]
+)
+def test_ticks_are_round_and_reach_the_highest_value(highest: float, last: float):
+    ticks = plot.nice_ticks(highest)
+    assert ticks[0] == 0
+    assert ticks[-1] == pytest.approx(last)
+    assert 2 <= len(ticks) <= 7
+
+
+def test_bars_are_as_long_as_their_values():
+    text = plot.bars(
+        "A <title>",
+        "images/s",
+        [
+            plot.Bar(name="a & b", value=100, low=90, high=110, kind="ours"),
+            plot.Bar(name="c", value=50, low=50, high=50),
+        ],
+        guides=[plot.Guide(400, "needed")],
+    )
+    figure = ElementTree.fromstring(text.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"'))
+    wide, narrow = (float(bar.get("width", 0)) for bar in figure.iter(f"{SVG}rect"))
+    assert wide == pytest.approx(2 * narrow, rel=0.01)
+    words = [text.text for text in figure.iter(f"{SVG}text")]
+    assert "a & b" in words
+    assert "needed" in words
+
+
+def test_stacked_bars_end_where_their_sum_is():
+    text = plot.stacked("Stages", "ms", [("x", [("read", 1.0), ("decode", 3.0)])])
+    figure = ElementTree.fromstring(text.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"'))
+    rects = [r for r in figure.iter(f"{SVG}rect") if r.find(f"{SVG}title") is not None]
+    widths = [float(rect.get("width", 0)) for rect in rects]
+    assert widths[1] == pytest.approx(3 * widths[0], rel=0.01)
+    assert float(rects[1].get("x", 0)) == pytest.approx(plot.LABELS + widths[0], abs=0.2)
+
+
+def test_the_page_stands_alone_and_holds_every_part(tmp_path: Path):
+    more = [
+        *ROWS,
+        *(row("fastload native", 900.0, kind="ours", benchmark="cold") for _ in range(1)),
+        *(
+            row("tf.data", rate, benchmark="consumer", consumer=rate, stalled_fraction=0.25)
+            for rate in (400.0, 1000.0)
+        ),
+        *(
+            row("fastload native", 4000.0, kind="ours", benchmark="size", samples=samples)
+            for samples in (1000, 1_000_000)
+        ),
+        {
+            **row("fastload native", 1.0, kind="ours", benchmark="stages"),
+            "plan_ms_per_1000": 2.0,
+            "render_ms_per_1000": 300.0,
+        },
+        row("fastload native", 99.0, kind="ours", benchmark="photographs"),
+        row(
+            "resnet50",
+            380.0,
+            benchmark="training-step",
+            model="resnet50",
+            memory_format="channels-last",
+            amp="bf16",
+            peak_gpu_mib=5000.0,
+        ),
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in more))
+    out = tmp_path / "page" / "index.html"
+    assert report.main([str(path), "--out", str(out)]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "http" not in text.replace("http-equiv", "")
+    for title in (
+        *("Who is fastest", "What it costs, 2 cores", "With a cold page cache"),
+        *("Does the training step wait", "How it scales", "Where the time goes"),
+        *("Small and large photographs", "The training step", "Without a result"),
+        "How it was measured",
+    ):
+        assert f"<h2>{title}</h2>" in text
+    assert "25.0 %" in text
+    assert "this GPU" in text
+    body = text[text.index("<body>") : text.index("</body>") + 7]
+    ElementTree.fromstring(body)  # well-formed: every tag is closed
+
+
+def test_a_report_without_rows_says_what_to_run(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    with pytest.raises(SystemExit):
+        report.main([])
+    assert "run python -m benchmarks.compare first" in capsys.readouterr().err
+
+
+def test_every_number_of_the_committed_page_has_a_row():
+    committed = sorted(p for p in harness.RESULTS.glob("*.jsonl") if "latest" not in p.name)
+    for path in committed:
+        for each in harness.read_rows(path):
+            assert {"benchmark", "commit", "cpu", "versions"} <= set(each), path.name
