@@ -25,7 +25,6 @@ constexpr int kFix0298 = 2446, kFix0390 = 3196, kFix0541 = 4433, kFix0765 = 6270
               kFix2053 = 16819, kFix2562 = 20995, kFix3072 = 25172;
 
 FL_INLINE int16_t wrap16(int value) { return static_cast<int16_t>(value); }
-FL_INLINE int32_t wrap32(int64_t value) { return static_cast<int32_t>(value); }
 FL_INLINE int16_t saturate16(int value) {
     return static_cast<int16_t>(value < -32768 ? -32768 : value > 32767 ? 32767 : value);
 }
@@ -82,6 +81,47 @@ inline void idct8_portable(const int16_t* block, const int16_t* quant, uint8_t* 
     for (int y = 0; y < 8; ++y) transform(turned + y, turned + y, 8, kPass2Shift);
     for (int x = 0; x < 8; ++x)
         for (int y = 0; y < 8; ++y) out[x * stride + y] = to_sample(turned[8 * x + y]);
+}
+
+// jidctred.c: 4x4 and 2x2 outputs from the low frequencies. FIX(x) = x * 2^13.
+FL_INLINE void transform4(const int16_t* in, int16_t* out, int step, int shift) {
+    const int32_t even = in[0] * 16384, round = 1 << (shift - 1);
+    const int32_t z = sub(mul(in[2 * step], 15137), mul(in[6 * step], 6270));
+    const int z1 = in[7 * step], z2 = in[5 * step], z3 = in[3 * step], z4 = in[step];
+    const int32_t odd0 =
+        add(add(mul(z1, -1730), mul(z2, 11893)), add(mul(z3, -17799), mul(z4, 8697)));
+    const int32_t odd2 =
+        add(add(mul(z1, -4176), mul(z2, -4926)), add(mul(z3, 7373), mul(z4, 20995)));
+    const int32_t t10 = add(add(even, round), z), t12 = sub(add(even, round), z);
+    out[0] = saturate16(add(t10, odd2) >> shift);
+    out[3 * step] = saturate16(sub(t10, odd2) >> shift);
+    out[step] = saturate16(add(t12, odd0) >> shift);
+    out[2 * step] = saturate16(sub(t12, odd0) >> shift);
+}
+
+FL_INLINE void transform2(const int16_t* in, int16_t* out, int step, int shift) {
+    const int32_t even = add(in[0] * 32768, 1 << (shift - 1));
+    const int32_t odd = add(add(mul(in[7 * step], -5906), mul(in[5 * step], 6967)),
+                            add(mul(in[3 * step], -10426), mul(in[step], 29692)));
+    out[0] = saturate16(add(even, odd) >> shift);
+    out[step] = saturate16(sub(even, odd) >> shift);
+}
+
+template <int kSize>
+inline void idct_reduced(const int16_t* block, const int16_t* quant, uint8_t* out,
+                         ptrdiff_t stride) {
+    constexpr int kMore = kSize == 4 ? 1 : 2;  // bits that the larger scale of fewer samples adds
+    int16_t work[64];
+    for (int i = 0; i < 64; ++i) work[i] = wrap16(block[i] * quant[i]);
+    for (int x = 0; x < 8; ++x)
+        kSize == 4 ? transform4(work + x, work + x, 8, kPass1Shift + kMore)
+                   : transform2(work + x, work + x, 8, kPass1Shift + kMore);
+    for (int y = 0; y < kSize; ++y) {
+        int16_t row[4];
+        kSize == 4 ? transform4(work + 8 * y, row, 1, kPass2Shift + kMore)
+                   : transform2(work + 8 * y, row, 1, kPass2Shift + kMore);
+        for (int x = 0; x < kSize; ++x) out[x * stride + y] = to_sample(row[x]);
+    }
 }
 
 #if FL_X86
@@ -229,53 +269,51 @@ FL_AVX2 inline void idct8_avx2(const int16_t* a, const int16_t* b, const int16_t
     }
 }
 
+template <int kShift>
+FL_AVX2 inline void transform4(__m256i (&r)[8]) {
+    const __m256i half = _mm256_set1_epi32(1 << (kShift - 1));
+    const Wide half_even = scaled(r[0]), round = {half, half};
+    const Wide even = plus(plus(half_even, half_even), round);
+    const Wide z = times(interleave(r[2], r[6]), 15137, -6270);
+    const Wide p75 = interleave(r[7], r[5]), p31 = interleave(r[3], r[1]);
+    const Wide odd0 = plus(times(p75, -1730, 11893), times(p31, -17799, 8697));
+    const Wide odd2 = plus(times(p75, -4176, -4926), times(p31, 7373, 20995));
+    const Wide t10 = plus(even, z), t12 = minus(even, z);
+    r[0] = descale<kShift>(plus(t10, odd2));
+    r[3] = descale<kShift>(minus(t10, odd2));
+    r[1] = descale<kShift>(plus(t12, odd0));
+    r[2] = descale<kShift>(minus(t12, odd0));
+}
+
+FL_AVX2 inline void store4(uint8_t* to, int samples) { std::memcpy(to, &samples, 4); }
+
+FL_AVX2 inline void idct4_avx2(const int16_t* a, const int16_t* b, const int16_t* quant,
+                               uint8_t* out_a, uint8_t* out_b, ptrdiff_t stride) {
+    __m256i r[8];
+    for (int i = 0; i < 8; ++i) {
+        const __m128i* q = reinterpret_cast<const __m128i*>(quant + 8 * i);
+        r[i] = _mm256_mullo_epi16(two_rows(a + 8 * i, b + 8 * i),
+                                  _mm256_broadcastsi128_si256(_mm_load_si128(q)));
+    }
+    transform4<kPass1Shift + 1>(r);
+    r[4] = r[5] = r[6] = r[7] = _mm256_setzero_si256();
+    transpose(r);
+    transform4<kPass2Shift + 1>(r);
+    // Four rows of each column are wanted: columns 0 and 1, 2 and 3 side by side.
+    const __m256i low = _mm256_unpacklo_epi64(r[0], r[1]), high = _mm256_unpacklo_epi64(r[2], r[3]);
+    const __m256i all = _mm256_xor_si256(_mm256_packs_epi16(low, high), _mm256_set1_epi8(-128));
+    const __m128i first = _mm256_castsi256_si128(all), second = _mm256_extracti128_si256(all, 1);
+    store4(out_a, _mm_extract_epi32(first, 0));
+    store4(out_a + stride, _mm_extract_epi32(first, 1));
+    store4(out_a + 2 * stride, _mm_extract_epi32(first, 2));
+    store4(out_a + 3 * stride, _mm_extract_epi32(first, 3));
+    store4(out_b, _mm_extract_epi32(second, 0));
+    store4(out_b + stride, _mm_extract_epi32(second, 1));
+    store4(out_b + 2 * stride, _mm_extract_epi32(second, 2));
+    store4(out_b + 3 * stride, _mm_extract_epi32(second, 3));
+}
+
 #endif
-
-// jidctred.c: 4x4, 2x2 and 1x1 outputs from the low frequencies. FIX(x) = x * 2^13.
-FL_INLINE void transform4(const int* in, int* out, int step, int shift) {
-    const int64_t even = int64_t{in[0]} * 16384;
-    const int64_t z = int64_t{in[2 * step]} * 15137 - int64_t{in[6 * step]} * 6270;
-    const int64_t t10 = even + z, t12 = even - z;
-    const int64_t z1 = in[7 * step], z2 = in[5 * step], z3 = in[3 * step], z4 = in[step];
-    const int64_t odd0 = -z1 * 1730 + z2 * 11893 - z3 * 17799 + z4 * 8697;
-    const int64_t odd2 = -z1 * 4176 - z2 * 4926 + z3 * 7373 + z4 * 20995;
-    const int64_t round = int64_t{1} << (shift - 1);
-    out[0] = wrap32((t10 + odd2 + round) >> shift);
-    out[3 * step] = wrap32((t10 - odd2 + round) >> shift);
-    out[step] = wrap32((t12 + odd0 + round) >> shift);
-    out[2 * step] = wrap32((t12 - odd0 + round) >> shift);
-}
-
-FL_INLINE void transform2(const int* in, int* out, int step, int shift) {
-    const int64_t even = int64_t{in[0]} * 32768;
-    const int64_t odd = -int64_t{in[7 * step]} * 5906 + int64_t{in[5 * step]} * 6967 -
-                        int64_t{in[3 * step]} * 10426 + int64_t{in[step]} * 29692;
-    const int64_t round = int64_t{1} << (shift - 1);
-    out[0] = wrap32((even + odd + round) >> shift);
-    out[step] = wrap32((even - odd + round) >> shift);
-}
-
-inline void idct4(const int16_t* block, const int16_t* quant, uint8_t* out, ptrdiff_t stride) {
-    int work[64];
-    for (int i = 0; i < 64; ++i) work[i] = wrap16(block[i] * quant[i]);
-    for (int x = 0; x < 8; ++x) transform4(work + x, work + x, 8, 13 - 2 + 1);
-    for (int y = 0; y < 4; ++y) {
-        int row[4];
-        transform4(work + 8 * y, row, 1, 13 + 2 + 3 + 1);
-        for (int x = 0; x < 4; ++x) out[x * stride + y] = to_sample(row[x]);
-    }
-}
-
-inline void idct2(const int16_t* block, const int16_t* quant, uint8_t* out, ptrdiff_t stride) {
-    int work[64];
-    for (int i = 0; i < 64; ++i) work[i] = wrap16(block[i] * quant[i]);
-    for (int x = 0; x < 8; ++x) transform2(work + x, work + x, 8, 13 - 2 + 2);
-    for (int y = 0; y < 2; ++y) {
-        int row[2];
-        transform2(work + 8 * y, row, 1, 13 + 2 + 3 + 2);
-        for (int x = 0; x < 2; ++x) out[x * stride + y] = to_sample(row[x]);
-    }
-}
 
 }  // namespace idct_detail
 

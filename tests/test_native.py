@@ -170,12 +170,27 @@ def test_any_box_of_any_size_matches_torchvision(sampling: str) -> None:
     for box in [*edges, *(random_box(random, 90, 130) for _ in range(150))]:
         top, left, height, width = box
         size = int(random.choice([1, 2, 7, 8, 15, 16, 17, 31, 33, 64]))
-        reduction = max(height, width) / size
-        if reduction >= 8:
+        if min(height, width) / size >= 5:
             continue  # shrunk within the inverse DCT: see the test of large reductions
         ours = crop(jpeg, box, size)
         theirs = torchvision(pixels[top : top + height, left : left + width], size)
         assert np.abs(ours.astype(int) - theirs).max() <= 1, (box, size)
+
+
+@needs_core
+@pytest.mark.parametrize(("reduction", "size"), [(5, 96), (12, 40), (40, 12)])
+def test_large_reductions_stay_close_to_torchvision(
+    flowers_dir: Path, reduction: int, size: int
+) -> None:
+    """At the least reduction for which blocks shrink to 4, 2 and 1 samples a side."""
+    for path in sorted(flowers_dir.rglob("*.jpg"))[::280]:
+        jpeg = path.read_bytes()
+        pixels = libjpeg(jpeg)
+        side = reduction * size
+        ours = crop(jpeg, (3, 6, side, side), size)
+        theirs = torchvision(pixels[3 : 3 + side, 6 : 6 + side], size)
+        assert decibels(ours, theirs) >= 45, path
+        assert abs((ours.astype(int) - theirs).mean()) <= 0.3
 
 
 @needs_core
