@@ -5,29 +5,39 @@
 
 A decoder fed with files from the internet may crash or hang; then only its process ends. The chunk
 it worked on is tried again item by item, and the item that ends a process a second time is yielded
-as `Lost`. An exception raised by the function is no such case: it ends the run, and the caller
-gets it. At most `WINDOW` chunks for each worker are under way or waiting to be yielded, so memory
-is bounded. Whoever stops iterating, by `break`, Ctrl-C or an exception, leaves no process behind; a
-worker whose parent was killed reads the end of its pipe and leaves.
+as `Lost`. An exception raised by the function is no such case: it ends the run, and the caller gets
+it; nor is a worker that cannot even start. At most `WINDOW` chunks for each worker are under way or
+waiting to be yielded, so memory is bounded. Whoever stops iterating, by `break`, Ctrl-C or an
+exception, leaves no process behind; a worker whose parent was killed reads the end of its pipe and
+leaves.
+
+The workers are plain subprocesses, not multiprocessing's: those import the caller's main module
+again, which needs a guard in it and fails where there is none to import, as in a notebook.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import pickle
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any, Generic, TypeVar
+
+from fastload.errors import FastloadError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WINDOW = 4  # chunks for each worker; 2 keep it busy, the rest absorbs uneven chunks
+START_LIMIT_SECONDS = 120.0  # to import NumPy and Pillow from a cold network disk
 TIME_LIMIT_SECONDS = 60.0  # for one item; the slowest of the 206 awkward images takes 3 s
 
 
@@ -52,10 +62,11 @@ class _Chunk(Generic[Item, Result]):
 
 @dataclass(slots=True)
 class _Worker:
-    process: multiprocessing.process.BaseProcess
+    process: subprocess.Popen[bytes]
     pipe: connection.Connection
+    deadline: float
+    ready: bool = False
     chunk: _Chunk[Any, Any] | None = None
-    deadline: float = field(default=0.0)
 
 
 def available_cores() -> int:
@@ -75,13 +86,14 @@ def run_chunks(
     """Yield each item with the function's result, in the order of the chunks and items.
 
     Args:
-        function: Pickled and run in the workers; importable by name, without global state.
+        function: Run in the workers, which import it by its name; not one of `__main__`.
         chunks: Items that travel together; a chunk's results are in memory at once.
         workers: Processes, at least 1.
         time_limit_seconds: For one item; a chunk that takes longer is tried again item by item.
 
     Raises:
-        BaseException: Whatever `function` raised, with the worker's traceback as a note.
+        Exception: Whatever `function` raised.
+        FastloadError: If a worker cannot start.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
@@ -98,12 +110,8 @@ class _Crew(Generic[Item, Result]):
     def __init__(
         self, function: Callable[[Item], Result], workers: int, time_limit_seconds: float
     ) -> None:
-        methods = multiprocessing.get_all_start_methods()
-        method = "forkserver" if "forkserver" in methods else "spawn"
-        self.context: Any = multiprocessing.get_context(method)
-        if method == "forkserver":  # what is imported once there is there in every worker
-            self.context.set_forkserver_preload(["__main__", __name__, function_module(function)])
         self.function = function
+        self.pickled_function = pickle.dumps(function)
         self.size = workers
         self.time_limit_seconds = time_limit_seconds
         self.workers: list[_Worker] = []
@@ -135,17 +143,28 @@ class _Crew(Generic[Item, Result]):
         while self.todo and (idle or len(self.workers) < self.size):
             worker = idle.pop() if idle else self._start()
             worker.chunk = self.todo.popleft()
-            worker.deadline = time.monotonic() + self.time_limit_seconds
+            if worker.ready:
+                worker.deadline = time.monotonic() + self.time_limit_seconds
             with suppress(BrokenPipeError, ConnectionResetError):  # _collect sees that it is gone
                 worker.pipe.send(worker.chunk.items)
 
     def _start(self) -> _Worker:
-        ours, theirs = self.context.Pipe(duplex=True)
-        process = self.context.Process(target=_work, args=(theirs, self.function), daemon=True)
-        process.start()
-        theirs.close()
-        worker = _Worker(process, ours)
+        ours, theirs = socket.socketpair()
+        program = f"import sys; sys.path[:] = {sys.path!r}; from fastload import workers; "
+        program += f"workers.serve({theirs.fileno()})"
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is the parent's to handle
+            )
+        pipe = connection.Connection(ours.detach())
+        worker = _Worker(process, pipe, time.monotonic() + START_LIMIT_SECONDS)
         self.workers.append(worker)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            pipe.send_bytes(self.pickled_function)
         return worker
 
     def _collect(self) -> None:
@@ -162,9 +181,11 @@ class _Crew(Generic[Item, Result]):
                 continue
             if error is not None:
                 raise error
-            if worker.chunk is not None:
-                worker.chunk.results = results
-            worker.chunk = None
+            if not worker.ready:
+                worker.ready = True
+                worker.deadline = time.monotonic() + self.time_limit_seconds
+            elif worker.chunk is not None:
+                worker.chunk.results, worker.chunk = results, None
         if not ready:
             for worker in busy.values():
                 if worker.deadline <= time.monotonic():
@@ -175,6 +196,8 @@ class _Crew(Generic[Item, Result]):
         if slow:
             worker.process.kill()
         reason = self._end(worker)
+        if not worker.ready:
+            raise FastloadError(f"a worker process cannot start: it {reason}, see above")
         if slow:
             reason = f"took longer than {self.time_limit_seconds:g} seconds"
         chunk = worker.chunk
@@ -183,7 +206,7 @@ class _Crew(Generic[Item, Result]):
         if len(chunk.items) == 1:
             chunk.results = [Lost(reason, slow)]
             return
-        again = _Crew(self.function, 1, self.time_limit_seconds)
+        again: _Crew[Item, Result] = _Crew(self.function, 1, self.time_limit_seconds)
         try:
             one_by_one = again.run(iter([[item] for item in chunk.items]))
             chunk.results = [result for _, result in one_by_one]
@@ -191,14 +214,14 @@ class _Crew(Generic[Item, Result]):
             again.close()
 
     def _end(self, worker: _Worker) -> str:
+        """Let a worker that has closed its pipe end, or end it; returns how it ended."""
         self.workers.remove(worker)
         worker.pipe.close()
-        worker.process.join(timeout=1.0)
-        if worker.process.is_alive():
+        try:
+            code = worker.process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
             worker.process.kill()
-            worker.process.join()
-        code = worker.process.exitcode or 0
-        worker.process.close()
+            code = worker.process.wait()
         if code < 0:
             with suppress(ValueError):
                 return f"ended its process with {signal.Signals(-code).name}"
@@ -211,25 +234,20 @@ class _Crew(Generic[Item, Result]):
             self._end(worker)
 
 
-def function_module(function: Callable[..., object]) -> str:
-    """The module that a function, or the function inside a partial, comes from."""
-    inner = getattr(function, "func", function)
-    return str(inner.__module__)
+def serve(descriptor: int) -> None:
+    """The life of a worker: take the function, say ready, apply it to chunks until the end."""
+    pipe = connection.Connection(descriptor)
+    with suppress(EOFError, ConnectionResetError, BrokenPipeError):
+        function = pickle.loads(pipe.recv_bytes())  # noqa: S301  from our own parent
+        pipe.send((None, None))
+        while True:
+            pipe.send(_apply(function, pipe.recv()))
 
 
-def _work(pipe: connection.Connection, function: Callable[[Any], Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    while True:
-        try:
-            items = pipe.recv()
-        except (EOFError, ConnectionResetError):
-            return
-        answer: tuple[list[Any] | None, BaseException | None]
-        try:
-            answer = [function(item) for item in items], None
-        except Exception as error:  # noqa: BLE001  handed to the parent, which raises it
-            answer = None, error
-        try:
-            pipe.send(answer)
-        except (BrokenPipeError, ConnectionResetError):
-            return
+def _apply(
+    function: Callable[[Any], Any], items: Sequence[Any]
+) -> tuple[list[Any] | None, Exception | None]:
+    try:
+        return [function(item) for item in items], None
+    except Exception as error:  # noqa: BLE001  the parent raises it
+        return None, error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import importlib
 import os
 import signal
 import subprocess
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fastload.errors import FastloadError
 from fastload.workers import Lost, available_cores, run_chunks
 
 
@@ -37,7 +38,10 @@ def chunked(items: list[str], size: int) -> Iterator[list[str]]:
 
 
 def no_process_is_left() -> bool:
-    return not multiprocessing.active_children()
+    """Whether no worker runs, nor waits to be reaped (where /proc tells)."""
+    children = "".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
+    programs = (Path(f"/proc/{child}/cmdline") for child in children.split())
+    return not any(b"workers.serve" in path.read_bytes() for path in programs if path.exists())
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -102,21 +106,26 @@ def test_chunks_are_taken_only_as_they_are_needed():
 
 
 def test_workers_leave_when_their_parent_is_killed(tmp_path: Path):
-    program = tmp_path / "parent.py"
-    program.write_text(
-        "import os, sys, time\n"
-        "from fastload.workers import run_chunks\n"
-        "def pid(item):\n"
-        "    time.sleep(0.2)\n"
-        "    return os.getpid()\n"
-        "if __name__ == '__main__':\n"
-        "    for _, number in run_chunks(pid, iter([[1]] * 1000), workers=2):\n"
-        "        print(number, flush=True)\n"
+    (tmp_path / "late.py").write_text(
+        "import os, time\ndef pid(item):\n    time.sleep(0.2)\n    return os.getpid()\n"
     )
-    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True) as parent:
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from late import pid\n"
+        "from fastload.workers import run_chunks\n"
+        "for _, number in run_chunks(pid, iter([[1]] * 1000), workers=2):\n"
+        "    print(number, flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdin is not None
         assert parent.stdout is not None
+        parent.stdin.write(program)
+        parent.stdin.close()
         workers = {int(parent.stdout.readline()) for _ in range(4)}
         parent.kill()
+    assert len(workers) == 2
     deadline = time.monotonic() + 10
     while any(_is_running(worker) for worker in workers):
         assert time.monotonic() < deadline, "a worker outlived its parent"
@@ -130,6 +139,20 @@ def _is_running(process: int) -> bool:
         return False
     status = Path(f"/proc/{process}/stat")  # a process that has ended but waits to be reaped
     return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_a_worker_that_cannot_start_is_an_error_not_a_bad_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """Else every file of a data set would be set aside."""
+    (tmp_path / "fleeting.py").write_text("def act(item):\n    return item\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    fleeting = importlib.import_module("fleeting")
+    (tmp_path / "fleeting.py").write_text("raise ImportError('no such library')\n")
+    with pytest.raises(FastloadError, match="a worker process cannot start: it ended its process"):
+        list(run_chunks(fleeting.act, iter([["a"]]), workers=2))
+    assert "no such library" in capfd.readouterr().err
+    assert no_process_is_left()
 
 
 def test_the_number_of_workers_is_checked():
