@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import threading
 import time
 import warnings
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from fastload import Augment, Loader
 from tests.shards import write_shards
 from tests.train.pictures import CLASSES, striped_picture, striped_shards
 from train.checkpoint import read_checkpoint
+from train.interrupt import Interrupt, InterruptedRunError
 from train.model import build_model
 from train.record import read_log
 from train.run import main
@@ -375,6 +378,40 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(shards, tmp
     assert "the loss became " in said
     assert "lower --lr, set --clip 1, or look at its images: 0000" in said
     assert not (tmp_path / "a" / "last.pt").exists()
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow beyond 300 kB: the kernel refuses the write, as on a full disk."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, former[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_no_room_for_a_checkpoint_is_one_sentence(shards, tmp_path, capsys, small_disk):
+    said = sentence(capsys, 1, arguments(shards, tmp_path, "a", "--epochs", "1"))
+
+    assert "last.pt: File too large" in said
+    assert "last.pt" not in {item.name.removesuffix(".tmp") for item in (tmp_path / "a").iterdir()}
+
+
+def test_a_second_signal_ends_at_once():
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert InterruptedRunError(signal.SIGTERM).status == 143
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed: uninstall it")
+def test_wandb_is_asked_for_in_one_sentence_where_it_is_missing(shards, tmp_path, capsys):
+    said = sentence(capsys, 1, arguments(shards, tmp_path, "a", "--wandb", "flowers"))
+
+    assert "--wandb needs wandb, which is not installed; pip install wandb" in said
 
 
 def test_both_ways_to_reweight_are_warned_of(shards, tmp_path, capsys):
