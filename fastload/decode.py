@@ -203,7 +203,9 @@ def _decode_with_pillow(
             opened = Image.open(io.BytesIO(image), formats=formats)
             return np.array(opened.convert("RGB"))
     except PILLOW_ERRORS as error:
-        raise CorruptImageError(f"Pillow cannot decode it: {error}") from error
+        # Without the address of the buffer that Pillow names: a reason must be the same for all.
+        reason = str(error).partition(" <_io.BytesIO")[0]
+        raise CorruptImageError(f"Pillow cannot decode it: {reason}") from error
 
 
 def resize_image(pixels: NDArray[np.uint8], size: int, *, flip: bool = False) -> NDArray[np.uint8]:

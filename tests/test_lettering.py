@@ -9,9 +9,9 @@ from unicodedata import is_normalized
 import matplotlib
 import numpy as np
 import pytest
-from fontTools.fontBuilder import FontBuilder  # type: ignore[import-untyped]  # fontTools has no types
-from fontTools.pens.ttGlyphPen import TTGlyphPen  # type: ignore[import-untyped]  # fontTools has no types
-from fontTools.ttLib import TTFont  # type: ignore[import-untyped]  # fontTools has no types
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 
 from fastload.lettering import Lettering, font_files, font_folders, package_for
