@@ -530,14 +530,12 @@ def closing_lines(outcome: Outcome, out: Path) -> list[str]:
     ]
 
 
-def _is_complete(out: Path, recipe: str) -> bool:
-    """Whether the directory already holds these shards.
+def _check_complete(out: Path, recipe: str) -> None:
+    """See that a directory with a manifest holds these shards.
 
     Raises:
-        OutputError: If it holds others.
+        OutputError: If it holds others, or has lost one.
     """
-    if not (out / MANIFEST_NAME).exists():
-        return False
     manifest = read_manifest(out)
     if manifest.recipe != recipe:
         raise OutputError(
@@ -548,7 +546,6 @@ def _is_complete(out: Path, recipe: str) -> bool:
         path = out / shard.name
         if not path.exists() or path.stat().st_size != shard.bytes:
             raise OutputError(f"{path} is missing or damaged; remove {out} and run again")
-    return True
 
 
 def _run(arguments: argparse.Namespace, rules: Rules) -> int:
@@ -556,7 +553,8 @@ def _run(arguments: argparse.Namespace, rules: Rules) -> int:
     source = read_source(arguments.folder, seed=arguments.seed)
     _refuse_nested(source.root, out)
     options = asdict(rules) | {"seed": arguments.seed, "shard_bytes": arguments.shard_size}
-    if _is_complete(out, recipe_of(source, options)):
+    if (out / MANIFEST_NAME).exists():
+        _check_complete(out, recipe_of(source, options))
         shutil.rmtree(out / STATE_NAME, ignore_errors=True)
         print(f"{out} already holds these shards, complete")  # noqa: T201  a command's own words
         return 0
