@@ -3,13 +3,14 @@
     python -m benchmarks.bench_stages SHARDS [--output FILE]
     pytest benchmarks/bench_stages.py
 
-Method: one thread, no queue: the stages of one epoch run one after the other, each for all chunks
-of 16 images, in CPU seconds (others on the machine then matter less), interleaved over back-ends:
+Method: one thread, no queue: `fastload.tune.measure_stages` takes the stages of an epoch one after
+the other, the page cache warm; the loader's own epoch with one worker gives the rest. Interleaved
+over back-ends.
 
-    plan        which sample, which box, flipped or not; of the whole epoch
-    read        pread from the page cache into memory, and CRC-32
+    plan        which sample, which box, flipped or not
+    read        pread into memory, and CRC-32
     render      entropy decoding, IDCT, resize, colour, flip
-    loader      what the loader's own epoch takes on one worker beyond these three: queues, batches
+    loader      CPU time of the loader's epoch beyond these three: queues, batches, hand-over
 
 Answer: results/stages.jsonl. With the native core 9/10 of the time is decoding.
 """
@@ -22,72 +23,28 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from benchmarks.conftest import CLOCK, Keep
 from benchmarks.harness import RESULTS, Row, append_rows, interleave, summarise
-from fastload.augment import Augment
-from fastload.batch import CHUNK, EpochPlan
-from fastload.decode import cpu_renderer
 from fastload.loader import Loader
-from fastload.reader import Reader, Scratch, open_collection
-from fastload.sampler import Order, batch_bounds
-from fastload.world import World
+from fastload.tune import measure_stages
 
+SECONDS = 3.0
 STAGES = ("plan", "read", "render", "loader")
 BACKENDS = ("native", "libjpeg")
 
 
-def epoch_plan(shards: Path) -> tuple[EpochPlan, Reader]:
-    """A shuffled epoch in chunks, and a reader for it."""
-    collection = open_collection([shards], "train")
-    index = collection.index
-    order = Order(
-        kind="shuffled",
-        rows=np.arange(len(index)),
-        groups=index["label"].astype(np.int64),
-        expected=None,
-        shards=index["shard"],
-    )
-    plan = EpochPlan(
-        number=0,
-        order=order.epoch(0),
-        bounds=batch_bounds(len(index), start=0, global_batch=CHUNK, world_size=1, drop_last=True),
-        world=World(),
-        augment=Augment.train(224),
-        seed=0,
-        index=index,
-    )
-    return plan, Reader(collection)
-
-
 def stage_seconds(shards: Path, backend: str) -> dict[str, float]:
-    """CPU seconds of each stage for each image."""
-    plan, reader = epoch_plan(shards)
-    renderer, scratch = cpu_renderer(backend), Scratch()
-    out = np.empty((CHUNK, 224, 224, 3), np.uint8)
-    times = [time.process_time()]
-    parts = [plan.batch(step) for step in range(plan.steps)]
-    times.append(time.process_time())
-    for part in parts:
-        reader.read(part.rows, scratch)
-    times.append(time.process_time())
-    chunks = [reader.read(part.rows, Scratch())[0] for part in parts]
-    times.append(time.process_time())
-    for part, encoded in zip(parts, chunks, strict=True):
-        failed = renderer.render(encoded, part.choices.boxes, part.choices.flips, out)
-        assert not failed, failed
-    times.append(time.process_time())
-    reader.close()
-    plan_seconds, read_seconds, _, render_seconds = np.diff(times) / (len(parts) * CHUNK)
+    """Seconds of each stage for each image."""
+    stages = measure_stages(shards, backend, size=224, seconds=SECONDS)
     whole = _loader_seconds(shards, backend)
-    rest = whole - plan_seconds - read_seconds - render_seconds
+    rest = whole - stages.plan - stages.read - stages.render
     return {
-        "plan": float(plan_seconds),
-        "read": float(read_seconds),
-        "render": float(render_seconds),
-        "loader": max(0.0, float(rest)),
+        "plan": stages.plan,
+        "read": stages.read,
+        "render": stages.render,
+        "loader": max(0.0, rest),
     }
 
 
