@@ -37,7 +37,7 @@ inline int restart_interval(const Layout& layout, int pixels) {
 }
 
 // The layout of the picture as stored: turned, its sampling factors without a common divisor.
-// kSampling unless luma is the finest component and no factor is above 2.
+// kSampling unless luma has factors of 1 or 2 and chroma of 1: others this core would not decode.
 inline Status stored_layout(const Layout& read, Orientation orientation, Layout* stored) {
     int h[4], v[4];
     for (int i = 0; i < read.num_parts; i++) {
@@ -51,7 +51,7 @@ inline Status stored_layout(const Layout& read, Orientation orientation, Layout*
             for (int i = 0; i < read.num_parts && common; i++) factors[i] /= divisor;
         }
         for (int i = 0; i < read.num_parts; i++) {
-            if (factors[i] > factors[0] || factors[0] > 2) return kSampling;
+            if (factors[i] > (i == 0 ? 2 : 1)) return kSampling;
         }
     }
     *stored = make_layout(orientation.transpose ? read.width : read.height,

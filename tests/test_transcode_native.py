@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 SAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
+Factors = tuple[tuple[int, int], ...]
 
 
 def picture(height: int, width: int, *, noise: float = 40.0, mode: str = "RGB") -> Image.Image:
@@ -156,34 +157,59 @@ def test_grey_keeps_its_coefficients_whatever_its_sampling_factors_say() -> None
         assert np.array_equal(before.blocks, after.blocks)
 
 
+def _in_three_scans(height: int, width: int, factors: Factors) -> tuple[bytes, list[bytes]]:
+    """A sequential file with a scan for each component, and the grey files it is made of.
+
+    Returns:
+        Header with tables, then scan after scan; and the three grey files.
+    """
+    most = max(h for h, _ in factors), max(v for _, v in factors)
+    greys, parts, scans = [], b"", b""
+    for number, (h, v) in enumerate(factors):
+        size = -(-height * v // most[1]), -(-width * h // most[0])  # A.1.1
+        grey = encode(picture(*size, noise=20 + number, mode="L"), quality=80)
+        greys.append(grey)
+        parts += bytes([number + 1, h << 4 | v, 0])
+        scans += b"\xff\xda\x00\x08\x01" + bytes([number + 1]) + b"\x00\x00\x3f\x00"
+        scans += grey[scan_offset(grey) : -2]
+    at = next(offset for offset, marker in segments(greys[0]) if marker == 0xC0)
+    frame = b"\xff\xc0\x00\x11\x08" + height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    tables = greys[0][:at] + frame + b"\x03" + parts
+    tables += greys[0][at + 13 : segments(greys[0])[-1][0]]
+    return tables + scans + b"\xff\xd9", greys
+
+
 def test_a_scan_for_each_component_is_read() -> None:
-    """A sequential file in three scans, built from three grey files."""
     for height, width in [(16, 16), (37, 50), (64, 9)]:
-        channels = [picture(height, width, noise=20 + n, mode="L") for n in range(3)]
-        greys = [encode(channel, quality=80) for channel in channels]
-        frame = bytearray(greys[0][: scan_offset(greys[0])])
-        at = next(offset for offset, marker in segments(greys[0]) if marker == 0xC0)
-        parts = b"".join(bytes([n, 0x11, 0]) for n in (1, 2, 3))
-        size = bytes(frame[at + 5 : at + 9])
-        header = b"\xff\xc0\x00\x11\x08" + size + b"\x03" + parts
-        tables = bytes(frame[:at]) + header + bytes(frame[at + 13 : segments(greys[0])[-1][0]])
-        scans = [
-            b"\xff\xda\x00\x08\x01"
-            + bytes([n + 1])
-            + b"\x00\x00\x3f\x00"
-            + grey[scan_offset(grey) : -2]
-            for n, grey in enumerate(greys)
-        ]
-        jpeg = tables + b"".join(scans) + b"\xff\xd9"
+        jpeg, greys = _in_three_scans(height, width, ((1, 1), (1, 1), (1, 1)))
         stored = native.transcode_jpeg(jpeg).jpeg
         assert np.array_equal(pillow(stored), pillow(jpeg))
         for grey, component in zip(greys, read_jpeg(stored).components, strict=True):
             blocks = read_jpeg(grey).components[0].blocks
             assert np.array_equal(component.blocks, blocks)
-        with pytest.raises(CorruptImageError):
-            native.transcode_jpeg(tables + scans[0] + scans[1] + b"\xff\xd9")
-        with pytest.raises(CorruptImageError):
-            native.transcode_jpeg(tables + scans[0] + scans[0] + scans[2] + b"\xff\xd9")
+        begins = [at for at in range(len(jpeg)) if jpeg[at : at + 2] == b"\xff\xda"]
+        with pytest.raises(CorruptImageError):  # a component is missing
+            native.transcode_jpeg(jpeg[: begins[2]] + b"\xff\xd9")
+        with pytest.raises(CorruptImageError):  # a component comes twice
+            native.transcode_jpeg(jpeg[: begins[2]] + jpeg[begins[1] :])
+
+
+def test_every_sampling_is_stored_exactly_or_refused() -> None:
+    pairs = tuple(itertools.product((1, 2), (1, 2)))
+    stored = set()
+    for factors, size in itertools.product(itertools.product(pairs, repeat=3), (5, 37)):
+        jpeg, _ = _in_three_scans(size, size + 13, factors)
+        try:
+            done = native.transcode_jpeg(jpeg)
+        except UnsupportedImageError as error:
+            assert "unusual chroma sampling" in error.reason  # noqa: PT017  one of two outcomes
+            continue
+        assert np.array_equal(pillow(done.jpeg), pillow(jpeg)), factors
+        assert np.array_equal(native.decode_full(done.jpeg), pillow(jpeg)), factors
+        header = read_header(done.jpeg)
+        assert header.sampling[1:] == ((1, 1), (1, 1))
+        stored.add(header.sampling[0])
+    assert stored == set(pairs)
 
 
 def test_what_is_written_is_plain_baseline_without_metadata() -> None:
