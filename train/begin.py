@@ -101,4 +101,4 @@ def overfit_one_batch(loaders: Loaders, network: Network) -> checks.Overfit:
     images, labels = next(iter(loaders.train))
     labels = labels if labels.ndim == 1 else labels.argmax(1)
     set_training(network.model)
-    return checks.overfit(network.model, images[:32], labels[:32])
+    return checks.overfit(network.model, images[:32].float(), labels[:32])

@@ -69,9 +69,10 @@ def train(session: Session, interrupt: Interrupt, last: Path) -> Row:
             quiet=session.quiet,
         )
     progress.trained = True
+    group = session.training.stepper.optimizer.param_groups[0]
     row: dict[str, float | int] = {
         **progress.meter.over(ranks).row(),
-        "learning_rate": session.training.stepper.optimizer.param_groups[-1]["lr"],
+        "learning_rate": group["lr"] / group["rate_scale"],
         "size": size,
     }
     if ranks.device.type == "cuda":

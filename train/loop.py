@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -293,7 +294,7 @@ def score(
             rows.append(torch.from_numpy(loader.last_indices()).to(ranks.device))
             bar.update()
             if ranks.any(bool(interrupt.number)):
-                raise InterruptedRunError(interrupt.number or 15)
+                raise InterruptedRunError(interrupt.number or signal.SIGTERM)
     every = [torch.cat(ranks.gathered_rows(torch.cat(part))) for part in (rows, logits, labels)]
     order = every[0].argsort()
     return Scores(

@@ -152,7 +152,7 @@ def _focal(gamma: float, weights: Tensor | None) -> Loss:
 
 def _weight(labels: Tensor, weights: Tensor | None, like: Tensor) -> Tensor:
     if weights is None:
-        return like.new_tensor(float(len(labels)))
+        return like.new_full((), len(labels))
     return weights[labels].sum() if labels.ndim == 1 else (labels @ weights).sum()
 
 

@@ -120,6 +120,9 @@ def joined(device: str) -> Iterator[Ranks]:
     )
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
+        # Sizes change once an epoch at most, so that trying all convolution kernels pays.
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")  # TF32 for what is not autocast
     if world.size == 1:
         yield Ranks(world=world, device=chosen)
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,6 +56,7 @@ class State:
                 "options": self.options.to_toml(),
                 "classes": list(self.classes),
                 "model": self.model.state_dict(),
+                "batching": self._batching,
                 "loader": self.loader.state_dict(),
                 "progress": asdict(self.progress),
                 "random": random,
@@ -66,29 +68,46 @@ class State:
         """Continue from a checkpoint.
 
         Raises:
-            CheckpointError: If it cannot be read, or is of another model or other classes.
+            CheckpointError: If it cannot be read, or is of another model, other classes or batches.
             StateMismatchError: If the loader's data, seed or sampling are others.
         """
         content = read_checkpoint(path)
+        try:
+            self._check(path, content)
+            self.model.load_state_dict(content["model"])
+            self.stepper.load_state_dict(content)
+            progress = Progress.from_dict(content["progress"])
+            self.loader.load_state_dict(content["loader"])
+            random = content["random"]
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = (str(error).splitlines() or [""])[0][:120]
+            raise CheckpointError(
+                f"{path}: is of another model or optimizer than the options say ({reason})"
+            ) from error
+        for name in Progress.__dataclass_fields__:
+            setattr(self.progress, name, getattr(progress, name))
+        if len(random) == self.ranks.world.size:
+            _set_random_state(random[self.ranks.world.rank], self.ranks.device)
+
+    @property
+    def _batching(self) -> list[int]:
+        """Images of a batch over all ranks, and batches of a step: what steps are counted in."""
+        data, optimisation = self.options.data, self.options.optimisation
+        return [data.batch_size * self.ranks.world.size, optimisation.accumulate]
+
+    def _check(self, path: Path, content: dict[str, Any]) -> None:
         if content["classes"] != list(self.classes):
             raise CheckpointError(
                 f"{path}: was trained on {len(content['classes'])} other classes than the "
                 f"{len(self.classes)} of these shards; give the --data it was trained on"
             )
-        try:
-            self.model.load_state_dict(content["model"])
-            self.stepper.load_state_dict(content)
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0][:120]
+        if content["batching"] != self._batching:
+            (batch, accumulate), (here, accumulate_here) = content["batching"], self._batching
             raise CheckpointError(
-                f"{path}: is of another model or optimizer than the options say ({reason})"
-            ) from error
-        self.loader.load_state_dict(content["loader"])
-        saved = Progress.from_dict(content["progress"])
-        for name in Progress.__dataclass_fields__:
-            setattr(self.progress, name, getattr(saved, name))
-        if len(content["random"]) == self.ranks.world.size:
-            _set_random_state(content["random"][self.ranks.world.rank], self.ranks.device)
+                f"{path}: its steps are of {batch} x {accumulate} images (--batch-size times "
+                f"processes x --accumulate), now they would be of {here} x {accumulate_here}; "
+                "give the same"
+            )
 
 
 def _random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -271,11 +271,16 @@ def test_two_processes_make_the_run_of_one_and_count_each_sample_once(shards, tm
         json.loads((tmp_path / name / "result.json").read_text())["test"] for name in ("one", "two")
     ]
     assert figures[1]["average3"] == figures[0]["average3"]
+    # A run goes on with another number of processes, as long as the global batch is the same.
+    for name in ("one", "two"):
+        resume = ("--resume", "--runs", str(tmp_path), "--name", name, "--batch-size", "8")
+        assert main([*resume, "--epochs", "3"]) == 0
+    assert_nearly_the_same_run(tmp_path / "two", tmp_path / "one")
     # 13 validation images over two ranks and a global batch of 8: parts of unequal size.
     assert rows(tmp_path / "two")[1]["images"] == "13"
 
 
-def test_a_run_may_be_resumed_with_other_batches_threads_and_back_end(shards, tmp_path):
+def test_a_run_may_be_resumed_with_other_threads_and_another_back_end(shards, tmp_path):
     main(arguments(shards, tmp_path, "a", *EXACT, "--save-every", "1"))
 
     more = ("--epochs", "3", "--threads", "2", "--loader", "libjpeg")
@@ -461,6 +466,9 @@ def test_resuming_another_model_or_other_data_is_one_sentence(shards, tmp_path, 
         capsys, 1, [*resume, "--model", "alexnet"]
     )
     assert "was trained on" in sentence(capsys, 1, [*resume, "--data", str(other)])
+    said = sentence(capsys, 1, [*resume, "--batch-size", "4"])
+    assert "its steps are of 8 x 1 images" in said
+    assert "now they would be of 4 x 1; give the same" in said
     assert "the saved state has seed 0" in sentence(capsys, 1, [*resume, "--seed", "1"])
 
 
