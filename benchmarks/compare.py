@@ -40,6 +40,7 @@ class Comparison:
     Attributes:
         contenders: Who.
         images: A folder of class folders.
+        source: What they are, for the rows and the README; the folder's name where it is "".
         data: Where prepared data is kept; reused by a later run on the same images.
         output: JSONL file that rows are appended to; None for nowhere.
         rounds: For each contender and setting.
@@ -52,6 +53,7 @@ class Comparison:
     output: Path | None
     rounds: int
     work: Work
+    source: str = ""
 
     def keep(self, rows: list[Row]) -> list[Row]:
         """Write rows at once, so that a run that is stopped has results."""
@@ -69,7 +71,7 @@ class Comparison:
             "version": peers.version(contender),
             "antialiased": contender.antialiased,
             "note": contender.note,
-            "images_from": f"{self.images.parent.name}/{self.images.name}",
+            "images_from": self.source or self.images.name,
             "used_cores": self.work.cores,
             "batch_size": self.work.batch_size,
             "size": self.work.size,
@@ -99,12 +101,13 @@ def prepare(comparison: Comparison, *, again: bool = False) -> list[Row]:
     return comparison.keep(rows)
 
 
-def measure(comparison: Comparison, *, part: str = "loaders") -> list[Row]:
+def measure(comparison: Comparison, *, part: str = "loaders", first_round: int = 0) -> list[Row]:
     """Interleaved rounds of all contenders; one row for each measurement.
 
     Args:
         comparison: Who, on what, how often.
         part: "loaders", "cold" or "consumer"; names the rows, and "cold" drops the page cache.
+        first_round: Number of the first round; the first contender of a round turns with it.
     """
     done = Counter[str]()
 
@@ -115,17 +118,23 @@ def measure(comparison: Comparison, *, part: str = "loaders") -> list[Row]:
         described = comparison.describe(contender, part)
         if comparison.work.consumer:
             described["consumer"] = comparison.work.consumer
-        row = {**described, "round": done[contender.name], **row}
+        row = {**described, "round": first_round + done[contender.name], **row}
         done[contender.name] += 1
         _say(row, "images_per_second", "images/s")
         comparison.keep([row])
         return row
 
     calls: dict[str, Callable[[], Row]] = {
-        contender.name: partial(once, contender) for contender in comparison.contenders
+        contender.name: partial(once, contender)
+        for contender in _turned(comparison.contenders, first_round)
     }
     measured = interleave(calls, rounds=comparison.rounds)
     return [row for rows in measured.values() for row in rows]
+
+
+def _turned(contenders: tuple[Contender, ...], turns: int) -> tuple[Contender, ...]:
+    turn = 5 * turns % max(1, len(contenders))
+    return contenders[turn:] + contenders[:turn]
 
 
 def _say(row: Row, key: str, unit: str) -> None:
@@ -182,22 +191,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
     )
     began = time.monotonic()
+    count = len(list_images(folder))
+    times = max(1, round(EPOCH_IMAGES / count))
+    name = f"{folder.parent.name}/{folder.name}, {count:,} photographs"
+    base = replace(base, source=name)
     if "prepare" in parts:
         prepare(base, again=True)
-    times = max(1, round(EPOCH_IMAGES / len(list_images(folder))))
     long = replace(
         base,
+        source=f"{name}, each {times} times an epoch",
         images=images.repeated(folder, data / f"{folder.name}-x{times}", times=times),
         data=data / f"x{times}",
     )
     prepare(replace(long, output=None))
-    for cores in map(int, (arguments.cores or "1,2").split(",")):
-        if "loaders" in parts:
-            measure(replace(long, work=replace(long.work, cores=cores)))
+    if "loaders" in parts:
+        for number in range(arguments.rounds):
+            for cores in map(int, (arguments.cores or "1,2").split(",")):
+                work = replace(long.work, cores=cores)
+                measure(replace(long, rounds=1, work=work), first_round=number)
     if "cold" in parts:
         measure(replace(long, rounds=1), part="cold")
-    for rate in map(float, arguments.consumers.split(",")):
-        if "consumer" in parts:
+    if "consumer" in parts:
+        for rate in map(float, arguments.consumers.split(",")):
             work = replace(long.work, consumer=rate)
             measure(replace(long, rounds=1, work=work), part="consumer")
     print(f"{time.monotonic() - began:.0f} s in all; rows are in {arguments.output.name}")

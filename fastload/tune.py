@@ -588,37 +588,56 @@ def run_trials(question: Question) -> Trials:
             )
         progress.add(note="stages")
         if on_gpu:
-            _try_steps(question, trials, each, in_time, progress)
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+            try_steps(
+                trials.steps,
+                _step_measurer(question, seconds=each),
+                amp="bf16" if bf16 else "fp16",
+                in_time=in_time,
+                progress=progress,
+            )
     return trials
 
 
-def _try_steps(
-    question: Question,
-    trials: Trials,
-    seconds: float,
+def _step_measurer(question: Question, *, seconds: float) -> Callable[[StepTrial], StepTrial]:
+    build = model_builder(question.model, len(read_manifest(question.shards).classes))
+
+    def measure(trial: StepTrial) -> StepTrial:
+        size, device = question.size, question.device
+        return measure_step(build, trial, size=size, device=device, seconds=seconds)
+
+    return measure
+
+
+def try_steps(
+    steps: list[StepTrial],
+    measure: Callable[[StepTrial], StepTrial],
+    *,
+    amp: str,
     in_time: Callable[[str], bool],
     progress: Progress,
 ) -> None:
-    """Batch sizes upwards until one does not fit, or gains nothing; then the other layout once."""
-    build = model_builder(question.model, len(read_manifest(question.shards).classes))
-    amp = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    """Batch sizes upwards until one does not fit, or gains nothing; then the other layout once.
+
+    Args:
+        steps: Results are appended.
+        measure: Does one trial.
+        amp: Mixed precision of all of them.
+        in_time: Whether there is time for what its argument names.
+        progress: Counts.
+    """
     for batch_size in BATCH_SIZES:
         progress.add(note=f"batch {batch_size}")
         if not in_time(f"batches of {batch_size} and more"):
             break
-        trial = StepTrial(batch_size=batch_size, channels_last=True, amp=amp)
-        trials.steps.append(
-            measure_step(build, trial, size=question.size, device=question.device, seconds=seconds)
-        )
-        rates = [done.images_per_second for done in trials.steps]
-        if trials.steps[-1].failed or (len(rates) > 2 and rates[-1] < 1.02 * rates[-3]):
+        steps.append(measure(StepTrial(batch_size=batch_size, channels_last=True, amp=amp)))
+        rates = [done.images_per_second for done in steps]
+        if steps[-1].failed or (len(rates) > 2 and rates[-1] < 1.02 * rates[-3]):
             break
-    best = max(trials.steps, key=lambda trial: trial.images_per_second, default=None)
+    best = max(steps, key=lambda trial: trial.images_per_second, default=None)
     if best and best.images_per_second and in_time("the layout without channels-last"):
         other = replace(best, channels_last=False, images_per_second=0.0, gpu_bytes=0)
-        trials.steps.append(
-            measure_step(build, other, size=question.size, device=question.device, seconds=seconds)
-        )
+        steps.append(measure(other))
 
 
 # The command.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from fastload import tune
 from fastload.errors import FastloadError, OutputError
+from fastload.progress import Progress
 from fastload.tune import LoaderTrial, Question, Stages, StepTrial
 from tests.shards import numbered
 from train.options import OptimisationOptions, read_recipe
@@ -159,6 +161,31 @@ def test_a_step_trial_trains_on_synthetic_images():
     done = tune.measure_step(Tiny, trial, size=8, device=CPU, seconds=0.01)
     assert done.images_per_second > 0
     assert not done.failed
+
+
+def test_batches_grow_until_one_gains_nothing_or_does_not_fit():
+    def measure(trial):  # a real step; a batch of 128 shall be too large for this machine
+        if trial.batch_size == 128:
+            trial = replace(trial, batch_size=10**9)
+        size = 1024 if trial.batch_size > 1024 else 8
+        return tune.measure_step(Tiny, trial, size=size, device=CPU, seconds=0.02)
+
+    steps: list[StepTrial] = []
+    with Progress(9, "trials") as progress:
+        tune.try_steps(steps, measure, amp="off", in_time=lambda _: True, progress=progress)
+    *grown, other = steps
+    assert [trial.batch_size for trial in grown] in ([16, 32, 64, 10**9], [16, 32, 64])
+    assert all(trial.images_per_second > 0 for trial in grown[:3])
+    assert grown[-1].failed == ("out of memory" if len(grown) == 4 else "")
+    assert not other.channels_last
+    assert tune.choose_step(steps, room=None) in steps
+
+
+def test_no_time_means_no_steps():
+    steps: list[StepTrial] = []
+    with Progress(9, "trials") as progress:
+        tune.try_steps(steps, lambda t: t, amp="off", in_time=lambda _: False, progress=progress)
+    assert steps == []
 
 
 def test_running_out_of_memory_is_a_data_point():
