@@ -28,6 +28,7 @@ struct Place {
 struct ScanMemory {
     Array<uint8_t> bytes;
     TokenStream stream;
+    ScanTables tables;  // 85 kB: too much for the stack of some threads
 
     // Give back what an unusual file needed: 16 MB hold the tokens of a photograph of 2.5 MB.
     void shrink() {
@@ -114,11 +115,10 @@ class Picture {
     }
 
     Status read_tokens(const Visit& visit, int interval, bool keep) {
-        ScanTables tables;
-        if (const Status status = tables.build(header)) return status;
+        if (const Status status = work_.tables.build(header)) return status;
         work_.stream.interval = interval;
-        return read_sequential(header, visit, tables, cursor_, work_.bytes, work_.stream, keep,
-                               &place.mcu);
+        return read_sequential(header, visit, work_.tables, cursor_, work_.bytes, work_.stream,
+                               keep, &place.mcu);
     }
 
     bool allocate() {
