@@ -11,7 +11,7 @@ from torch import Tensor
 from train import begin, say
 from train.finish import Verdict, judge
 from train.interrupt import Interrupt, InterruptedRunError
-from train.loop import train_epoch
+from train.loop import DivergedError, train_epoch
 from train.record import Row, traced
 from train.schedule import size_at
 from train.session import Session
@@ -85,7 +85,13 @@ def evaluate(session: Session, interrupt: Interrupt) -> Verdict:
 
     Raises:
         InterruptedRunError: If a signal came; the epoch's training was saved before.
+        DivergedError: If an answer is NaN or infinite.
     """
     scores = session.answer(session.loaders.val, interrupt)
     counts = torch.from_numpy(session.loaders.train_counts)
+    if not bool(torch.isfinite(scores.logits).all()):
+        raise DivergedError(
+            f"the model answers with NaN or infinity after epoch {session.progress.epoch + 1}; "
+            "lower --lr, or set --clip 1"
+        )
     return judge(scores, counts, session.balance.log_prior)

@@ -138,7 +138,6 @@ class Training:
         precision: Of `precision_for`.
         device: Where it runs.
         accumulate: Batches per step.
-        rate: Step of the run -> learning rate.
     """
 
     loader: Loader

@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -150,11 +150,20 @@ def head_names(name: str, num_classes: int) -> frozenset[str]:
     return frozenset(key for key, value in here.items() if value.shape != there[key].shape)
 
 
-def start_weights(options: ModelOptions) -> dict[str, Tensor] | None:
-    """The weights to start from.
+class Weights(NamedTuple):
+    """Weights to start from.
 
-    Returns:
-        Name -> tensor on the CPU, as a state dict without wrappers or prefixes; None for "scratch".
+    Attributes:
+        tensors: Name -> tensor on the CPU, as a state dict without wrappers or prefixes.
+        classes: What the outputs mean, in order; None where the file does not say.
+    """
+
+    tensors: dict[str, Tensor]
+    classes: tuple[str, ...] | None = None
+
+
+def start_weights(options: ModelOptions) -> Weights | None:
+    """The weights to start from; None for "scratch".
 
     Raises:
         WeightsError: If a download or a file fails; the sentence names the other choices.
@@ -162,7 +171,7 @@ def start_weights(options: ModelOptions) -> dict[str, Tensor] | None:
     if options.init == "scratch":
         return None
     if options.init == "imagenet" or options.init.startswith("imagenet:"):
-        return _imagenet_weights(options)
+        return Weights(_imagenet_weights(options))
     return read_weights(Path(options.init))
 
 
@@ -204,8 +213,8 @@ def _impatient() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file, whoever wrote it.
+def read_weights(path: Path) -> Weights:
+    """The weights in a checkpoint file, whoever wrote it.
 
     Args:
         path: A plain state dict, or one under "model", "state_dict", ...; names may carry the
@@ -230,7 +239,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     tensors = _unwrapped(content)
     if not tensors:
         raise WeightsError(f"--init {path}: holds no tensors; a state dict was expected")
-    return tensors
+    classes = content.get("classes") if isinstance(content, dict) else None
+    return Weights(tensors, tuple(map(str, classes)) if isinstance(classes, list) else None)
 
 
 def _unwrapped(content: object) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,19 +41,27 @@ class Network:
     said: str
 
 
-def build_network(options: Options, num_classes: int, ranks: Ranks) -> Network:
+def build_network(options: Options, classes: Sequence[str], ranks: Ranks) -> Network:
     """Build the model that the options describe, on the device of this process.
+
+    Args:
+        options: Which model, from which weights, and what of it is trained.
+        classes: What its outputs mean, in order.
+        ranks: The processes that train it together.
 
     Raises:
         WeightsError: If there is no such model, or its weights cannot be had or do not fit.
     """
     chosen = options.model
-    model = build_model(chosen.model, num_classes)
-    head = head_names(chosen.model, num_classes)
-    weights = start_weights(chosen)
+    model = build_model(chosen.model, len(classes))
+    head = head_names(chosen.model, len(classes))
     said, fresh_head = "random weights", True
+    weights = start_weights(chosen)
     if weights is not None:
-        loaded = load_weights(model, weights, head=head)
+        tensors = weights.tensors
+        if weights.classes not in {None, tuple(classes)}:  # an output would mean another class
+            tensors = {name: value for name, value in tensors.items() if name not in head}
+        loaded = load_weights(model, tensors, head=head)
         said, fresh_head = f"weights from {chosen.init}: {loaded}", not head <= set(loaded.kept)
     if chosen.sync_batchnorm and ranks.world.size > 1 and ranks.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # untyped in torch

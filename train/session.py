@@ -97,7 +97,7 @@ def prepare(options: Options, stack: ExitStack) -> Session:
     precision = precision_for(options.run.amp, ranks.device)
     begin.seed_everything(options.run.seed, ranks)
     loaders = open_loaders(options, ranks, stack, dtype=precision or torch.float32)
-    network = build_network(options, len(loaders.classes), ranks)
+    network = build_network(options, loaders.classes, ranks)
     warnings = begin.check_setup(options, loaders, network)
 
     optimisation = options.optimisation

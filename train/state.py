@@ -12,7 +12,7 @@ from torch import nn
 
 from fastload import Loader
 from train.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
-from train.loop import Progress
+from train.loop import DivergedError, Progress
 from train.metrics import Evaluation
 from train.optimiser import Stepper
 from train.options import Options
@@ -46,7 +46,13 @@ class State:
 
         Raises:
             OutputError: If it cannot be written; the former checkpoint is intact.
+            DivergedError: If a weight is NaN or infinite; likewise.
         """
+        if not all_finite(self.model):
+            raise DivergedError(
+                f"the weights became NaN or infinite at step {self.progress.step}; lower --lr, or "
+                f"set --clip 1 (they are not saved: {path} is as it was)"
+            )
         random = self.ranks.gathered(_random_state(self.ranks.device))
         if not self.ranks.writes:
             return
@@ -57,6 +63,7 @@ class State:
                 "classes": list(self.classes),
                 "model": self.model.state_dict(),
                 "batching": self._batching,
+                "best_by": self.options.run.best_by,
                 "loader": self.loader.state_dict(),
                 "progress": asdict(self.progress),
                 "random": random,
@@ -101,6 +108,11 @@ class State:
                 f"{path}: was trained on {len(content['classes'])} other classes than the "
                 f"{len(self.classes)} of these shards; give the --data it was trained on"
             )
+        if content["best_by"] != self.options.run.best_by:
+            raise CheckpointError(
+                f"{path}: has its best epoch by {content['best_by']}, now it would be by "
+                f"{self.options.run.best_by}; give the same --best-by"
+            )
         if content["batching"] != self._batching:
             (batch, accumulate), (here, accumulate_here) = content["batching"], self._batching
             raise CheckpointError(
@@ -108,6 +120,11 @@ class State:
                 f"processes x --accumulate), now they would be of {here} x {accumulate_here}; "
                 "give the same"
             )
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Whether no parameter is NaN or infinite."""
+    return bool(torch.stack([item.isfinite().all() for item in model.parameters()]).all())
 
 
 def _random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -333,6 +333,20 @@ def test_the_best_weights_start_another_run(shards, tmp_path, capsys):
     assert f"weights from {best}: kept 338 tensors;" in capsys.readouterr().out
 
 
+def test_a_head_for_classes_in_another_order_is_started_anew(shards, tmp_path, capsys):
+    main(arguments(shards, tmp_path, "a", "--epochs", "1"))
+    pictures = [striped_picture(number, number % 4) for number in range(16)]
+    splits = {"train": pictures, "val": pictures[:4]}
+    turned = write_shards(tmp_path / "turned", splits, classes=CLASSES[::-1])
+    capsys.readouterr()
+
+    best = str(tmp_path / "a" / "best.pt")
+    assert main(arguments(turned, tmp_path, "b", "--epochs", "1", "--init", best)) == 0
+
+    said = capsys.readouterr().out
+    assert "kept 336 tensors; not in the weights, started anew: fc.weight, fc.bias" in said
+
+
 def test_a_trace_is_written(shards, tmp_path):
     main(arguments(shards, tmp_path, "a", "--epochs", "1", "--profile", "2", "--tune", "head"))
 
@@ -419,6 +433,17 @@ def test_wandb_is_asked_for_in_one_sentence_where_it_is_missing(shards, tmp_path
     assert "--wandb needs wandb, which is not installed; pip install wandb" in said
 
 
+def test_weights_that_are_no_numbers_are_not_saved(shards, tmp_path, capsys):
+    # One step in all: the loss before it is sound, the weights after it are not.
+    more = ("--epochs", "1", "--batch-size", "40", "--lr", "1e38", "--lr-rule", "none")
+    warmup = ("--warmup-epochs", "0", "--weight-decay", "1e30")
+
+    said = sentence(capsys, 1, arguments(shards, tmp_path, "a", *more, *warmup))
+
+    assert "the weights became NaN or infinite at step 1; lower --lr" in said
+    assert not (tmp_path / "a" / "last.pt").exists()
+
+
 def test_both_ways_to_reweight_are_warned_of(shards, tmp_path, capsys):
     more = ("--epochs", "1", "--reweight", "sqrt", "--class-weights", "sqrt", "--tune", "head")
 
@@ -469,6 +494,8 @@ def test_resuming_another_model_or_other_data_is_one_sentence(shards, tmp_path, 
     said = sentence(capsys, 1, [*resume, "--batch-size", "4"])
     assert "its steps are of 8 x 1 images" in said
     assert "now they would be of 4 x 1; give the same" in said
+    said = sentence(capsys, 1, [*resume, "--best-by", "loss"])
+    assert "has its best epoch by macro_top1, now it would be by loss" in said
     assert "the saved state has seed 0" in sentence(capsys, 1, [*resume, "--seed", "1"])
 
 
