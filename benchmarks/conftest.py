@@ -42,9 +42,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Write pytest-benchmark's JSON beside the rows, unless it was told another place."""
+    if config.option.collectonly:
+        return
+    # Where everything is skipped, as bench_gpu.py without a GPU, there is nothing to write.
+    config.addinivalue_line("filterwarnings", "ignore:Not saving anything, no benchmarks")
     if getattr(config.option, "benchmark_json", None) is None:
         config.option.benchmark_json = ROWS.with_suffix(".json")
     ROWS.unlink(missing_ok=True)
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Collect bench_*.py as other folders' test_*.py."""
+    patterns = parent.config.getini("python_files")
+    wanted = file_path.match("bench_*.py")
+    if not wanted or any(file_path.match(pattern) for pattern in patterns):
+        return None
+    return pytest.Module.from_parent(parent, path=file_path)
 
 
 @pytest.fixture(scope="session")

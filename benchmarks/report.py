@@ -30,7 +30,7 @@ from benchmarks.results import (
 COMPARISON = RESULTS / "comparison.jsonl"
 PAGE = RESULTS / "index.html"
 TEMPLATE = Path(__file__).with_name("page.html")
-NEEDED = plot.Guide(400, "ResNet-50 on an RTX 3060: about 400")
+NEEDED = plot.Guide(400, "ResNet-50 on an RTX 3060 (estimate): 400")
 """Between the estimates of 350 and 470 images/s, scaled from measurements on an RTX 3090."""
 
 
