@@ -82,3 +82,13 @@ FL_EXPORT void fl_crc32_many(const uint8_t* buffer, const int64_t* starts, const
     for (int64_t i = 0; i < count; ++i)
         out[i] = fl::crc32(buffer + starts[i], static_cast<size_t>(sizes[i]));
 }
+
+#ifdef FL_STAGES
+// Nanoseconds of this thread's crops in header and unstuffing, Huffman, IDCT, resize and colour.
+FL_EXPORT void fl_stages(int64_t* nanoseconds) {
+    for (int i = 0; i < fl::kStageCount; ++i) {
+        nanoseconds[i] = fl::stages().nanoseconds[i];
+        fl::stages().nanoseconds[i] = 0;
+    }
+}
+#endif

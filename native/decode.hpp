@@ -20,6 +20,7 @@
 #include "scan.hpp"
 #include "scratch.hpp"
 #include "simd.hpp"
+#include "stages.hpp"
 
 namespace fl {
 
@@ -33,7 +34,7 @@ constexpr int64_t kMaxPixels = 178956970;
 // What one thread keeps between two images.
 struct Workspace {
     Header header;
-    DifferenceTable dc[4];
+    PairTable dc[4];
     PairTable ac[4];
     alignas(32) int16_t quant[3][64];
     CoveringIntervals intervals;
@@ -98,6 +99,7 @@ class BoxDecoder {
         if (!allocate()) return kOutOfMemory;
         const Status status =
             work_.intervals.find(scan_, end_, work_.header.restart_interval, box_);
+        mark(kHeaderStage);
         if (status != kOk) return status;
         const Status decoded = run_lanes();
         if (decoded != kOk) return decoded;
@@ -188,21 +190,27 @@ class BoxDecoder {
 
     Status build_tables(const Header& header) {
         const Frame& frame = header.frame;
+        const PairTable* first_dc[kMaxBlocksPerMcu];
         int step = 0;
         for (int i = 0; i < frame.num_components; ++i) {
             const ScanComponent& component = header.scan.components[i];
-            DifferenceTable& dc = work_.dc[component.dc];
+            PairTable& dc = work_.dc[component.dc];
             PairTable& ac = work_.ac[component.ac];
-            Status status = dc.build(header.dc[component.dc]);
-            if (status == kOk) status = ac.build(header.ac[component.ac]);
+            Status status = dc.build(header.dc[component.dc], true);
+            if (status == kOk) status = ac.build(header.ac[component.ac], false);
             if (status != kOk) return status;
             const QuantTable& quant = header.quant[frame.components[i].quant];
             for (int k = 0; k < 64; ++k) work_.quant[i][k] = static_cast<int16_t>(quant.values[k]);
             for (int b = 0; b < frame.components[i].h * frame.components[i].v; ++b, ++step) {
-                steps_[step] = {&dc, &ac, nullptr};
+                steps_[step] = {&ac, nullptr, nullptr};
+                first_dc[step] = &dc;
             }
         }
-        for (int i = 0; i < step; ++i) steps_[i].next = &steps_[(i + 1) % step];
+        for (int i = 0; i < step; ++i) {
+            steps_[i].next = &steps_[(i + 1) % step];
+            steps_[i].next_dc = first_dc[(i + 1) % step];
+        }
+        first_dc_ = first_dc[0];
         return kOk;
     }
 
@@ -281,12 +289,12 @@ class BoxDecoder {
         while (running < 2 && next < work_.intervals.count()) {
             Job& job = jobs[running];
             job.blocks = work_.blocks.data() + running++ * 64 * kChunkBlocks;
-            const Status status = begin(job, next++);
-            if (status != kOk) return failed(status, &job, 1);
+            begin(job, next++);
         }
         while (running > 0) {
             Status status =
                 running == 2 ? run_two(jobs[0].lane, jobs[1].lane) : run_one(jobs[0].lane);
+            mark(kHuffmanStage);
             if (status != kOk) return failed(status, jobs, running);
             for (int i = running - 1; i >= 0; --i) {
                 Job& job = jobs[i];
@@ -294,12 +302,11 @@ class BoxDecoder {
                 status = hand_over(job);
                 if (status != kOk) return status;
                 if (job.left > 0)
-                    status = aim(job);
+                    aim(job);
                 else if (next < work_.intervals.count())
-                    status = begin(job, next++);
+                    begin(job, next++);
                 else
                     job = jobs[--running];  // the other one, if any, goes on alone
-                if (status != kOk) return failed(status, &job, 1);
             }
         }
         return kOk;
@@ -312,23 +319,23 @@ class BoxDecoder {
         return avx2_ ? scan_detail::run_one_avx2(a) : scan_detail::run_one_portable(a);
     }
 
-    Status begin(Job& job, int index) {
+    void begin(Job& job, int index) {
         const Interval& interval = work_.intervals[index];
         job.lane.bits = work_.intervals.reader(index);
         job.lane.step = &steps_[0];
+        scan_detail::begin_block(job.lane, first_dc_);
         job.mcu = interval.first_mcu;
         job.left = interval.num_mcus;
         job.checked = interval.checked;
         std::memset(job.prediction, 0, sizeof job.prediction);
-        return aim(job);
+        aim(job);
     }
 
-    Status aim(Job& job) {
+    void aim(Job& job) {
         const int most = kChunkBlocks / blocks_per_mcu_;
         job.chunk = job.left < most ? job.left : most;
         job.lane.block = job.blocks;
         job.lane.stop = job.blocks + size_t(job.chunk) * blocks_per_mcu_ * 64;
-        return scan_detail::begin_block(job.lane);
     }
 
     // Why a lane stopped: whatever it met, bytes that ran out are the reason.
@@ -348,6 +355,7 @@ class BoxDecoder {
         if (job.lane.bits.bits_left() < 0) return ran_out(job);
         for (int i = 0; i < frame().num_components; ++i) transform(job, i);
         std::memset(job.blocks, 0, sizeof(int16_t) * 64 * blocks_per_mcu_ * job.chunk);
+        mark(kIdctStage);
         job.mcu += job.chunk;
         job.left -= job.chunk;
         if (job.left == 0 && job.checked && !job.lane.bits.complete()) return kBadInterval;
@@ -472,6 +480,7 @@ class BoxDecoder {
     int chroma_width_ = 0, chroma_height_ = 0;
     ComponentLayout layout_[3];
     Step steps_[kMaxBlocksPerMcu];
+    const PairTable* first_dc_ = nullptr;
 };
 
 // Samples a side that a block is reduced to within its inverse DCT, where the resize reduces
@@ -488,6 +497,7 @@ inline int block_size_for(const Box& box, int size) {
 
 inline Status decode_box(Workspace& work, const uint8_t* data, size_t bytes, const Box& box,
                          int size, bool flip, uint8_t* out) {
+    begin_marks();
     BoxDecoder decoder(work);
     Status status = decoder.open(data, bytes);
     if (status != kOk) return status;
@@ -497,6 +507,7 @@ inline Status decode_box(Workspace& work, const uint8_t* data, size_t bytes, con
         return kBadBox;
     status = decoder.decode(box, block_size_for(box, size));
     if (status == kOk) status = decoder.resize(box, size, flip, out);
+    mark(kResizeStage);
     work.trim();
     return status;
 }

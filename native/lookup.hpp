@@ -37,23 +37,6 @@ inline Coefficient coefficient(uint64_t window, int length, int symbol, bool dc)
     return {length + size, advance, extend(extra, size)};
 }
 
-// DC differences: an entry holds bits to skip (4; an entry of 0 = not in the table) and the value.
-struct DifferenceTable {
-    uint16_t look[1 << kLookBits];
-    HuffmanTable huffman;
-    HuffmanSpec spec;  // what it was built from: the tables of the last image often serve the next
-    bool built = false;
-
-    Status build(const HuffmanSpec& from);
-
-    // For what is not in the table; needs 31 bits in the window. 0 bits = no such code.
-    __attribute__((noinline)) Coefficient find(uint64_t window) const {
-        const int code = huffman.find(window);
-        if (code == 0) return {0, 0, 0};
-        return coefficient(window, code >> 8, code & 0xFF, true);
-    }
-};
-
 // One AC coefficient, or two where both fit the look-up. A single one is first and last.
 struct PairEntry {
     uint32_t skip;    // bits (8), coefficients to advance to the first (8), 0 (8), to the last (8)
@@ -72,16 +55,17 @@ struct PairEntry {
 struct PairTable {
     PairEntry look[1 << kLookBits];
     HuffmanTable huffman;
-    HuffmanSpec spec;
+    HuffmanSpec spec;  // what it was built from: the tables of the last image often serve the next
+    bool is_dc = false;
     bool built = false;
 
-    Status build(const HuffmanSpec& from);
+    Status build(const HuffmanSpec& from, bool dc);
 
     // One coefficient, where the table would not do; needs 31 bits in the window. 0 = no such code.
     __attribute__((noinline)) PairEntry find(uint64_t window) const {
         const int code = huffman.find(window);
         if (code == 0) return {0, 0};
-        return PairEntry::of(coefficient(window, code >> 8, code & 0xFF, false));
+        return PairEntry::of(coefficient(window, code >> 8, code & 0xFF, is_dc));
     }
 };
 
@@ -108,36 +92,23 @@ inline void each_entry(const HuffmanSpec& spec, bool dc, Put put) {
 
 }  // namespace lookup_detail
 
-inline Status DifferenceTable::build(const HuffmanSpec& from) {
-    if (built && std::memcmp(&spec, &from, sizeof spec) == 0) return kOk;
+inline Status PairTable::build(const HuffmanSpec& from, bool dc) {
+    if (built && is_dc == dc && std::memcmp(&spec, &from, sizeof spec) == 0) return kOk;
     built = false;
-    for (int i = 0; i < from.total; ++i)
-        if (from.symbols[i] > 15) return kBadHuffmanTable;
-    const Status status = huffman.build(from);
-    if (status != kOk) return status;
-    std::memset(look, 0, sizeof look);
-    lookup_detail::each_entry(from, true, [&](uint32_t i, uint32_t end, const Coefficient& c) {
-        for (; i < end; ++i) look[i] = static_cast<uint16_t>(c.value * 16 + c.bits);
-    });
-    spec = from;
-    built = true;
-    return kOk;
-}
-
-inline Status PairTable::build(const HuffmanSpec& from) {
-    if (built && std::memcmp(&spec, &from, sizeof spec) == 0) return kOk;
-    built = false;
+    if (dc)
+        for (int i = 0; i < from.total; ++i)
+            if (from.symbols[i] > 15) return kBadHuffmanTable;
     const Status status = huffman.build(from);
     if (status != kOk) return status;
     constexpr uint32_t kSize = 1 << kLookBits;
     PairEntry single[kSize];
     for (PairEntry& entry : single) entry = {kNotInTable << 24, 0};
-    lookup_detail::each_entry(from, false, [&](uint32_t i, uint32_t end, const Coefficient& c) {
+    lookup_detail::each_entry(from, dc, [&](uint32_t i, uint32_t end, const Coefficient& c) {
         for (; i < end; ++i) single[i] = PairEntry::of(c);
     });
     for (uint32_t i = 0; i < kSize; ++i) {
         const PairEntry entry = look[i] = single[i];
-        if (entry.bits() == 0 || entry.first() == kEndOfBlock) continue;
+        if (dc || entry.bits() == 0 || entry.first() == kEndOfBlock) continue;
         const PairEntry next = single[(i << entry.bits()) % kSize];
         const uint32_t bits = entry.bits() + next.bits(), last = next.skip & 0xFF000000;
         if (next.bits() == 0 || bits > kLookBits) continue;
@@ -145,6 +116,7 @@ inline Status PairTable::build(const HuffmanSpec& from) {
                    (entry.values & 0xFFFF) | next.values << 16};
     }
     spec = from;
+    is_dc = dc;
     built = true;
     return kOk;
 }

@@ -111,8 +111,8 @@ class CoveringIntervals {
 
 // The blocks of an MCU, as a ring.
 struct Step {
-    const DifferenceTable* dc;
-    const PairTable* ac;
+    const PairTable* ac;       // of this block
+    const PairTable* next_dc;  // of the next one
     const Step* next;
 };
 
@@ -121,9 +121,9 @@ struct Lane {
     BitReader bits;
     int16_t* block;          // where coefficients go
     const int16_t* stop;     // hand over when `block` gets here
-    const PairTable* table;  // of this block
+    const PairTable* table;  // for the next look-up
     const Step* step;        // of this block
-    const uint8_t* place;    // in kPlaces: by coefficients of the block that were read, in [1, 64)
+    const uint8_t* place;    // in kPlaces: by coefficients of the block that were read, in [0, 64)
 };
 
 namespace scan_detail {
@@ -131,17 +131,17 @@ namespace scan_detail {
 // By coefficients read once a symbol was taken: where its value goes, in natural order.
 //   1..64     the value's place
 //   129..191  kEndOfBlock: value 0, to the last place, which then is still 0
-//   193..255  kNotInTable: look at the code itself
-//   else      a run beyond the block's end: kOverrun, and a place in the slack behind the buffer
+//   192..255  kNotInTable: look at the code itself
+//   else      a run beyond the block's end: kOverrun
 constexpr unsigned kOverrun = 0x80;
 
-struct Places {
+struct alignas(256) Places {  // so that the low byte of a position is the number of coefficients
     uint8_t natural[256];
     constexpr Places() : natural() {
         for (int k = 0; k < 256; ++k)
             natural[k] = k >= 1 && k <= 64
                              ? kZigzag[k - 1]
-                             : static_cast<uint8_t>(k > 128 && k < 192 ? 63 : kOverrun | 63);
+                             : static_cast<uint8_t>(k > 128 && k < 192 ? 63 : kOverrun);
     }
 };
 inline constexpr Places kPlaces{};
@@ -157,26 +157,42 @@ FL_INLINE void skip(BitReader& bits, uint32_t entry) {
     bits.count = static_cast<int>(static_cast<uint32_t>(bits.count) - entry);
 }
 
-// Read the DC difference of the block that begins. Refills before and leaves 45 bits.
-FL_INLINE Status begin_block(Lane& lane) {
-    refill(lane.bits);
-    lane.table = lane.step->ac;
-    lane.place = kPlaces.natural + 1;
-    const uint16_t entry = lane.step->dc->look[lane.bits.window >> (64 - kLookBits)];
-    if (FL_UNLIKELY(entry == 0)) {
-        const Coefficient found = lane.step->dc->find(lane.bits.window);
-        if (found.bits == 0) return kBadCode;
-        skip(lane.bits, found.bits);
-        refill(lane.bits);
-        lane.block[0] = static_cast<int16_t>(found.value);
-    } else {
-        skip(lane.bits, entry & 15);
-        lane.block[0] = static_cast<int16_t>(static_cast<int16_t>(entry) >> 4);
-    }
-    return kOk;
+// A block begins: with its DC difference.
+FL_INLINE void begin_block(Lane& lane, const PairTable* dc) {
+    lane.table = dc;
+    lane.place = kPlaces.natural;
 }
 
-// One look-up in the middle of a block.
+// Go on to `last`, where a block of 64 coefficients or with an end-of-block code is at its end. No
+// predictor can foresee which look-up ends a block, and a wrong guess costs both lanes dear, so
+// there is no branch; compilers will not be told, hence the assembly.
+FL_INLINE void go_on(Lane& lane, const uint8_t* last) {
+    const PairTable* table = lane.step->ac;
+#if FL_X86
+    int16_t* const next_block = lane.block + 64;
+    asm("testb $0xC0, %b[last]\n\t"
+        "cmovnz %[next_block], %[block]\n\t"
+        "cmovnz %[begin], %[last]\n\t"
+        "cmovnz %[next_dc], %[table]\n\t"
+        "cmovnz %[next], %[step]"
+        :
+        [last] "+&q"(last), [block] "+&r"(lane.block), [table] "+&r"(table), [step] "+r"(lane.step)
+        : [next_block] "r"(next_block), [begin] "r"(kPlaces.natural),
+          [next_dc] "m"(lane.step->next_dc), [next] "m"(lane.step->next)
+        : "cc");
+#else
+    if (reinterpret_cast<uintptr_t>(last) & 0xC0) {
+        lane.block += 64;
+        last = kPlaces.natural;
+        table = lane.step->next_dc;
+        lane.step = lane.step->next;
+    }
+#endif
+    lane.table = table;
+    lane.place = last;
+}
+
+// One look-up.
 FL_INLINE Status look_up(Lane& lane) {
     PairEntry entry = lane.table->look[lane.bits.window >> (64 - kLookBits)];
     size_t place = lane.place[entry.first()];
@@ -197,23 +213,13 @@ FL_INLINE Status look_up(Lane& lane) {
     }
     lane.block[place] = static_cast<int16_t>(entry.values);
     lane.block[*last] = static_cast<int16_t>(entry.values >> 16);
-    lane.place = last;
+    go_on(lane, last);
     return kOk;
 }
 
-// A window holds 56 bits after a refill; five look-ups take 55 at most. begin_block refills and
-// leaves 45, enough for the four that may follow it in the group.
+// A window holds 56 bits after a refill: five look-ups, or a longer code, which refills for itself.
 constexpr int kLooksPerRefill = 5;
 static_assert(kLooksPerRefill * kLookBits <= 56, "a window must last for the group");
-
-#define FL_LANE_STEP(lane)                                               \
-    if (FL_UNLIKELY((status = look_up(lane)) != kOk)) goto done;         \
-    if (lane.place >= kPlaces.natural + 64) {                            \
-        lane.block += 64;                                                \
-        lane.step = lane.step->next;                                     \
-        if (FL_UNLIKELY(lane.block == lane.stop)) goto done;             \
-        if (FL_UNLIKELY((status = begin_block(lane)) != kOk)) goto done; \
-    }
 
 // Run until a lane reaches its stop.
 FL_INLINE Status run_one(Lane& lane) {
@@ -221,9 +227,9 @@ FL_INLINE Status run_one(Lane& lane) {
     Status status = kOk;
     for (;;) {
         refill(a.bits);
-#pragma GCC unroll 5
         for (int i = 0; i < kLooksPerRefill; ++i) {
-            FL_LANE_STEP(a)
+            if (FL_UNLIKELY((status = look_up(a)) != kOk)) goto done;
+            if (FL_UNLIKELY(a.block == a.stop)) goto done;
         }
     }
 done:
@@ -238,10 +244,11 @@ FL_INLINE Status run_two(Lane& first, Lane& second) {
     for (;;) {
         refill(a.bits);
         refill(b.bits);
-#pragma GCC unroll 5
         for (int i = 0; i < kLooksPerRefill; ++i) {
-            FL_LANE_STEP(a)
-            FL_LANE_STEP(b)
+            if (FL_UNLIKELY((status = look_up(a)) != kOk)) goto done;
+            if (FL_UNLIKELY((status = look_up(b)) != kOk)) goto done;
+            if (FL_UNLIKELY(a.block == a.stop)) goto done;
+            if (FL_UNLIKELY(b.block == b.stop)) goto done;
         }
     }
 done:
