@@ -7,6 +7,7 @@ through a clock that replays them, so that its tables and its `--benchmark-compa
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Write pytest-benchmark's JSON beside the rows, unless it was told another place."""
     if config.option.collectonly:
         return
-    # Where everything is skipped, as bench_gpu.py without a GPU, there is nothing to write.
-    config.addinivalue_line("filterwarnings", "ignore:Not saving anything, no benchmarks")
     if getattr(config.option, "benchmark_json", None) is None:
         config.option.benchmark_json = ROWS.with_suffix(".json")
     ROWS.unlink(missing_ok=True)
+
+
+def pytest_sessionstart() -> None:
+    """Where everything is skipped, as bench_gpu.py without a GPU, there is nothing to write."""
+    warnings.filterwarnings("ignore", "Not saving anything, no benchmarks")
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
