@@ -16,7 +16,7 @@ from train import checks
 from train.data import Loaders
 from train.losses import compounding
 from train.metrics import ks_for
-from train.model import expected_normalisation, set_training
+from train.model import set_training
 from train.network import Network
 from train.options import Command, Options
 from train.ranks import Ranks
@@ -75,9 +75,7 @@ def check_setup(options: Options, loaders: Loaders, network: Network) -> list[st
             train_counts=loaders.train_counts,
             val_counts=np.asarray(loaders.val.class_counts, np.int64),
         ),
-        checks.check_normalisation(
-            loaders.train.augment.normalise, expected_normalisation(options.model)
-        ),
+        checks.check_normalisation(loaders.train.augment.normalise, network.normalise),
     ]
     return [sentence for sentence in found if sentence]
 

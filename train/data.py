@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from fastload import Loader
 from fastload.augment import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     Augment,
     CenterCrop,
     ColourJitter,
@@ -24,7 +26,8 @@ from fastload.augment import (
 )
 from fastload.errors import FastloadError
 from fastload.index import read_manifest
-from train.options import AugmentOptions, Options
+from train.model import Normalisation, imagenet_normalisation
+from train.options import AugmentOptions, ModelOptions, Options
 from train.ranks import Ranks
 
 _CROPS: dict[str, Crop] = {
@@ -59,7 +62,12 @@ class Loaders:
     train_counts: NDArray[np.int64]
 
 
-def augment_for(options: AugmentOptions, size: int) -> Augment:
+def normalisation_for(options: ModelOptions) -> Normalisation:
+    """Mean and deviation of the ImageNet weights asked for; ImageNet's own where there are none."""
+    return imagenet_normalisation(options) or (IMAGENET_MEAN, IMAGENET_STD)
+
+
+def augment_for(options: AugmentOptions, size: int, normalise: Normalisation) -> Augment:
     """The training augmentation that the options describe."""
     strength = options.jitter
     mix = (
@@ -75,6 +83,7 @@ def augment_for(options: AugmentOptions, size: int) -> Augment:
         else None,
         erasing=Erasing(probability=options.erasing) if options.erasing else None,
         mix=mix,
+        normalise=normalise,
     )
 
 
@@ -93,13 +102,14 @@ def open_loaders(
         FastloadError: If the shards cannot be read, lack a split, or are too few for a batch.
     """
     data = options.data
+    normalise = normalisation_for(options.model)
     train = _open(
         options,
         data.data,
         "train",
         ranks,
         backend=data.loader,
-        augment=augment_for(options.augment, options.resolution.size),
+        augment=augment_for(options.augment, options.resolution.size, normalise),
         reweight=None if data.reweight == "none" else data.reweight,
         dtype=dtype,
         seed=options.run.seed,
@@ -112,6 +122,7 @@ def open_loaders(
     if "val" not in present:
         raise DataError(f"{place}: has no images in its val split, which chooses the best epoch")
     view = Augment.eval(options.resolution.eval_size or options.resolution.size)
+    view = replace(view, normalise=normalise)
     held_out = {
         name: stack.enter_context(
             _open(

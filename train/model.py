@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -150,16 +150,26 @@ def head_names(name: str, num_classes: int) -> frozenset[str]:
     return frozenset(key for key, value in here.items() if value.shape != there[key].shape)
 
 
+# (mean, std) of the three channels, on the scale [0, 1].
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+def _normalisation(mean: Sequence[float], std: Sequence[float]) -> Normalisation:
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+
+
 class Weights(NamedTuple):
     """Weights to start from.
 
     Attributes:
         tensors: Name -> tensor on the CPU, as a state dict without wrappers or prefixes.
         classes: What the outputs mean, in order; None where the file does not say.
+        normalise: Mean and deviation of the images they were trained on; None likewise.
     """
 
     tensors: dict[str, Tensor]
     classes: tuple[str, ...] | None = None
+    normalise: Normalisation | None = None
 
 
 def start_weights(options: ModelOptions) -> Weights | None:
@@ -171,7 +181,7 @@ def start_weights(options: ModelOptions) -> Weights | None:
     if options.init == "scratch":
         return None
     if options.init == "imagenet" or options.init.startswith("imagenet:"):
-        return Weights(_imagenet_weights(options))
+        return Weights(_imagenet_weights(options), normalise=imagenet_normalisation(options))
     return read_weights(Path(options.init))
 
 
@@ -239,8 +249,13 @@ def read_weights(path: Path) -> Weights:
     tensors = _unwrapped(content)
     if not tensors:
         raise WeightsError(f"--init {path}: holds no tensors; a state dict was expected")
-    classes = content.get("classes") if isinstance(content, dict) else None
-    return Weights(tensors, tuple(map(str, classes)) if isinstance(classes, list) else None)
+    facts = content if isinstance(content, dict) else {}
+    classes, normalise = facts.get("classes"), facts.get("normalise")
+    return Weights(
+        tensors,
+        tuple(map(str, classes)) if isinstance(classes, list) else None,
+        _normalisation(*normalise) if isinstance(normalise, list) else None,
+    )
 
 
 def _unwrapped(content: object) -> dict[str, Tensor]:
@@ -363,15 +378,16 @@ def parameter_groups(
 _DEPTH_STEPS = 8
 
 
-def expected_normalisation(
-    options: ModelOptions,
-) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and standard deviation that ImageNet weights were trained with, on the scale [0, 1]."""
-    if not options.init.startswith("imagenet"):
+def imagenet_normalisation(options: ModelOptions) -> Normalisation | None:
+    """Mean and deviation that the ImageNet weights asked for were trained with; None for others."""
+    if options.init.partition(":")[0] != "imagenet":
         return None
     if options.model.startswith("timm:"):
         config = _timm().get_pretrained_cfg(options.model.removeprefix("timm:"))
-        return (tuple(config.mean), tuple(config.std)) if config else None
-    weights = torchvision.models.get_model_weights(options.model)
-    transforms = weights[options.init.partition(":")[2] or "DEFAULT"].transforms()
-    return tuple(transforms.mean), tuple(transforms.std)
+        return _normalisation(config.mean, config.std) if config else None
+    try:
+        weights = torchvision.models.get_model_weights(options.model)
+        chosen = weights[options.init.partition(":")[2] or "DEFAULT"].transforms()
+    except (KeyError, ValueError):  # no such model or weights, which building the model says
+        return None
+    return _normalisation(chosen.mean, chosen.std)

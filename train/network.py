@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from train.model import (
+    Normalisation,
     build_model,
     freeze_all_but,
     head_names,
@@ -30,6 +31,7 @@ class Network:
         model: The bare module: saved, evaluated, averaged.
         forward: The same as training calls it: compiled, and wrapped for several processes.
         groups: Of its trainable parameters, for an optimizer.
+        normalise: (mean, std) of the images that its weights were trained on, where known.
         fresh_head: True unless the last layer came with the weights.
         said: What became of the weights, in one sentence.
     """
@@ -37,6 +39,7 @@ class Network:
     model: nn.Module
     forward: nn.Module
     groups: list[dict[str, Any]]
+    normalise: Normalisation | None
     fresh_head: bool
     said: str
 
@@ -78,6 +81,7 @@ def build_network(options: Options, classes: Sequence[str], ranks: Ranks) -> Net
             weight_decay=options.optimisation.weight_decay,
             stem_rate=chosen.stem_rate if chosen.tune == "layerwise" else 1.0,
         ),
+        normalise=weights.normalise if weights is not None else None,
         fresh_head=fresh_head,
         said=said,
     )

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 from torchvision.ops import Conv2dNormActivation
 
+from train.data import normalisation_for
 from train.model import (
     WeightsError,
     build_model,
-    expected_normalisation,
     freeze_all_but,
     head_names,
+    imagenet_normalisation,
     load_weights,
     parameter_groups,
     read_weights,
@@ -290,11 +291,20 @@ def test_tied_parameters_are_stepped_once():
 
 
 def test_the_normalisation_of_the_weights_is_known():
-    mean, std = expected_normalisation(ModelOptions(model="resnet18")) or ((), ())
+    mean, std = imagenet_normalisation(ModelOptions(model="resnet18")) or ((), ())
 
     assert mean == (0.485, 0.456, 0.406)
     assert std == (0.229, 0.224, 0.225)
-    assert expected_normalisation(ModelOptions(init="scratch")) is None
+    assert imagenet_normalisation(ModelOptions(init="scratch")) is None
+    assert imagenet_normalisation(ModelOptions(model="no such model")) is None
+
+
+def test_timm_weights_with_another_normalisation_get_it():
+    pytest.importorskip("timm")
+    options = ModelOptions(model="timm:vit_tiny_patch16_224", init="imagenet")
+
+    assert normalisation_for(options) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert normalisation_for(ModelOptions(init="scratch"))[0] == (0.485, 0.456, 0.406)
 
 
 def test_a_composed_block_is_no_norm():

@@ -333,6 +333,18 @@ def test_the_best_weights_start_another_run(shards, tmp_path, capsys):
     assert f"weights from {best}: kept 338 tensors;" in capsys.readouterr().out
 
 
+def test_weights_trained_on_other_pixels_are_warned_of(shards, tmp_path, capsys):
+    main(arguments(shards, tmp_path, "a", "--epochs", "1", "--tune", "head"))
+    best = torch.load(tmp_path / "a" / "best.pt", weights_only=True)
+    torch.save({**best, "normalise": [[0.5] * 3, [0.5] * 3]}, tmp_path / "other.pt")
+    capsys.readouterr()
+
+    init = ("--init", str(tmp_path / "other.pt"), "--tune", "head", "--epochs", "1")
+    assert main(arguments(shards, tmp_path, "b", *init)) == 0
+
+    assert "but the weights were trained with mean (0.500" in capsys.readouterr().err
+
+
 def test_a_head_for_classes_in_another_order_is_started_anew(shards, tmp_path, capsys):
     main(arguments(shards, tmp_path, "a", "--epochs", "1"))
     pictures = [striped_picture(number, number % 4) for number in range(16)]
