@@ -31,6 +31,8 @@ from train.record import read_log
 from train.run import main
 
 ROOT = Path(__file__).parents[2]
+# Without the native core the loader warns that it is slower; that is not the matter here.
+pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core:RuntimeWarning")
 # Times differ from run to run, and nothing else may.
 TIMES = {"seconds", "images_per_second", "waiting_share", "compute_seconds"}
 
@@ -38,14 +40,6 @@ TIMES = {"seconds", "images_per_second", "waiting_share", "compute_seconds"}
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> Path:
     return striped_shards(tmp_path_factory.mktemp("striped") / "shards")
-
-
-@pytest.fixture(autouse=True)
-def quiet_loader():
-    """Without the native core the loader warns that it is slower; that is not the matter here."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "fastload's native core", RuntimeWarning)
-        yield
 
 
 def arguments(shards: Path, runs: Path, name: str, *more: str) -> list[str]:
@@ -175,16 +169,21 @@ def test_a_signal_saves_and_ends_the_run_and_it_goes_on_bit_for_bit(
 ):
     folder = tmp_path / "stopped"
 
+    over = threading.Event()
+
     def interrupt() -> None:
-        limit = time.monotonic() + 120
-        while not (folder / "last.pt").exists() and time.monotonic() < limit:
-            time.sleep(0.002)
+        while not (folder / "last.pt").exists():
+            if over.wait(0.002):
+                return
         os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    ended = main(arguments(shards, tmp_path, "stopped", *RESUMED))
-    thread.join()
+    try:
+        ended = main(arguments(shards, tmp_path, "stopped", *RESUMED))
+    finally:
+        over.set()
+        thread.join()
 
     said = capsys.readouterr().err
     assert ended == status
