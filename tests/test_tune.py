@@ -15,7 +15,8 @@ from fastload.errors import FastloadError, OutputError
 from fastload.progress import Progress
 from fastload.tune import LoaderTrial, Question, Stages, StepTrial
 from tests.shards import numbered
-from train.options import OptimisationOptions, read_recipe
+from train.options import OptimisationOptions
+from train.recipe import read_recipe
 from train.schedule import base_rate
 
 CPU = torch.device("cpu")

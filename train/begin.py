@@ -13,12 +13,13 @@ from torch.nn import functional
 from fastload import draw
 from fastload.errors import OutputError
 from train import checks
+from train.command import Command
 from train.data import Loaders
 from train.losses import compounding
 from train.metrics import ks_for
 from train.model import set_training
 from train.network import Network
-from train.options import Command, Options
+from train.options import Options
 from train.ranks import Ranks
 
 

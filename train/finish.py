@@ -18,6 +18,7 @@ from train.interrupt import Interrupt
 from train.loop import Scores
 from train.metrics import Evaluation, confused_pairs, correct_prior, evaluate_logits
 from train.options import Options
+from train.recipe import to_toml
 from train.record import read_log, write_classes, write_result, write_text
 from train.report import Confusion, Report, Thumbnails
 from train.session import Session
@@ -176,7 +177,7 @@ def _report(
         train_counts=loaders.train_counts.tolist(),
         accuracies=verdicts["val"].plain.class_top1.tolist(),
         confusions=_confusions(options, loaders, scores),
-        options=options.to_toml(),
+        options=to_toml(options),
     )
 
 

@@ -1,41 +1,24 @@
-"""All options of a run: defaults, then a recipe, then the command line.
+"""All options of a run, with their defaults.
 
 Options are frozen dataclasses, one for each table of a recipe:
 
     [data] [augment] [resolution] [model] [optimisation] [schedule] [loss] [run] [record]
 
-Each field is a key of its table and a flag of the command line: `batch_size` in [data] is
-`--batch-size`. What a run used is written to `runs/<name>/options.toml`, which is itself a recipe.
+Each field is a key of its table (recipe.py) and a flag of the command line (command.py):
+`batch_size` in [data] is `--batch-size`.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import difflib
-import json
-import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastload.errors import FastloadError
 from fastload.sampler import class_weights
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-RECIPES = Path(__file__).resolve().parent / "recipes"
-
-
-class OptionsError(FastloadError):
-    """A recipe cannot be read, or says something that is no option."""
 
 
 def _option(default: object, help: str, *, choices: Sequence[str] = ()) -> Any:  # noqa: A002, ANN401  argparse's word; as dataclasses.field
@@ -294,220 +277,16 @@ class Options:
     run: RunOptions = RunOptions()
     record: RecordOptions = RecordOptions()
 
-    def to_toml(self) -> str:
-        """The recipe that gives these options again."""
-        tables = []
-        for name, table in dataclasses.asdict(self).items():
-            lines = [f"{key} = {_toml_value(value)}" for key, value in table.items()]
-            tables.append("\n".join([f"[{name}]", *lines]))
-        return "\n\n".join(tables) + "\n"
+
+Field = dataclasses.Field[Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """What the command line asks for.
-
-    Attributes:
-        options: Defaults, recipe and flags together.
-        resume: Continue the run of that name, or the latest.
-        check: Only overfit one batch, and say what that shows.
-    """
-
-    options: Options
-    resume: bool = False
-    check: bool = False
-
-
-Tables = dict[str, dict[str, Any]]
-
-
-def parse(argv: Sequence[str] | None = None) -> Command:
-    """Read the command line; ends the process with status 2 where an option is wrong.
-
-    Raises:
-        OptionsError: If a recipe, or the run to resume, cannot be read.
-    """
-    parser = _parser()
-    given = vars(parser.parse_args(argv))
-    recipe, resume = given.pop("recipe"), given.pop("resume")
-    check = given.pop("check")
-    flags = _by_table(given)
-    if recipe and resume:
-        parser.error("--resume takes the options of its run: leave out --recipe")
-    tables = read_recipe(_recipe_path(recipe)) if recipe else {}
-    try:
-        if resume:
-            named = _build({"run": flags.get("run", {})}, "the command line").run
-            folder = (
-                latest_run(Path(named.runs)) if not named.name else Path(named.runs) / named.name
-            )
-            tables = read_recipe(folder / "options.toml")
-            flags.setdefault("run", {}).update(runs=named.runs, name=folder.name)
-        options = _build(_merged(tables, flags), recipe or "the command line")
-    except ValueError as error:
-        parser.error(str(error))
-    return Command(options=options, resume=resume, check=check)
-
-
-def latest_run(runs: Path) -> Path:
-    """The run in `runs` whose checkpoint is newest.
-
-    Raises:
-        OptionsError: If no run there has a checkpoint.
-    """
-    found = sorted(runs.glob("*/last.pt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise OptionsError(
-            f"{runs}: no run with a last.pt to resume; give --runs DIR or --name NAME"
-        )
-    return found[-1].parent
-
-
-def read_recipe(path: Path) -> Tables:
-    """The tables of a TOML file, checked against the options that exist.
-
-    Raises:
-        OptionsError: If it cannot be read, is not TOML, or holds an unknown table, key or type.
-    """
-    try:
-        tables: Tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OptionsError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise OptionsError(f"{path}: not a TOML file ({error})") from error
-    try:
-        _build(tables, path.name)
-    except ValueError as error:
-        raise OptionsError(f"{path}: {error}") from error
-    return tables
-
-
-def _recipe_path(name: str) -> Path:
-    shipped = RECIPES / f"{name}.toml"
-    if not Path(name).exists() and "/" not in name and shipped.exists():
-        return shipped
-    if not Path(name).exists():
-        known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
-        raise OptionsError(f"{name}: no such recipe; give a file, or one of {known}")
-    return Path(name)
-
-
-def _fields(table: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
-    hints = typing.get_type_hints(table)
-    return {item.name: (item, hints[item.name]) for item in dataclasses.fields(table)}
-
-
-def _table_types() -> dict[str, type]:
+def tables() -> dict[str, type]:
+    """The tables of a recipe, and the dataclass of each."""
     return typing.get_type_hints(Options)
 
 
-def _build(tables: Mapping[str, Mapping[str, Any]], origin: str) -> Options:
-    types = _table_types()
-    built = {}
-    for name, values in tables.items():
-        if name not in types or not isinstance(values, Mapping):
-            raise ValueError(
-                f"[{name}] in {origin} is no table of options; known: {', '.join(types)}"
-            )
-        fields = _fields(types[name])
-        for key in values:
-            if key not in fields:
-                raise ValueError(_unknown(key, name, list(fields), origin))
-        built[name] = types[name](
-            **{key: _checked(key, value, *fields[key]) for key, value in values.items()}
-        )
-    return Options(**built)
-
-
-def _unknown(key: str, table: str, known: list[str], origin: str) -> str:
-    near = difflib.get_close_matches(key, known, 1)
-    hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
-    return f"{key} in [{table}] of {origin} is no option{hint}"
-
-
-def _checked(key: str, value: Any, item: dataclasses.Field[Any], kind: Any) -> Any:  # noqa: ANN401  a value from outside
-    if kind is float and type(value) is int:
-        value = float(value)
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple) or any(type(entry) is not int for entry in value):
-            raise ValueError(f"{key} must be a list of whole numbers, got {value!r}")
-        return tuple(value)
-    if type(value) is not kind:
-        raise ValueError(f"{key} must be of type {kind.__name__}, got {value!r}")
-    choices = item.metadata["choices"]
-    if choices and value not in choices:
-        raise ValueError(f'{key} must be one of {", ".join(choices)}, got "{value}"')
-    return value
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="train/run.py",
-        description="Train an image classifier from shards. Results go to runs/<name>/.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--recipe", default="", help="a TOML file, or the name of one in train/recipes/"
-    )
-    parser.add_argument("--resume", action="store_true", help="continue --name, or the latest run")
-    parser.add_argument("--check", action="store_true", help="overfit one batch, report, and stop")
-    for name, table in _table_types().items():
-        group = parser.add_argument_group(name, (table.__doc__ or "").strip())
-        for key, (item, kind) in _fields(table).items():
-            _add_flag(group, key, item, kind)
-    return parser
-
-
-def _add_flag(group: Any, key: str, item: dataclasses.Field[Any], kind: Any) -> None:  # noqa: ANN401  argparse's group has no public type
-    flag = "--" + key.replace("_", "-")
-    default = ",".join(map(str, item.default)) if isinstance(item.default, tuple) else item.default
-    text = item.metadata["help"].replace("%", "%%")
-    if default not in {"", True, False} or default == 0:
-        text += f" (default: {default})"
-    arguments: dict[str, Any] = {"dest": key, "default": argparse.SUPPRESS, "help": text}
-    if kind is bool:
-        group.add_argument(flag, action=argparse.BooleanOptionalAction, **arguments)
-        return
-    if item.metadata["choices"]:
-        arguments["choices"] = item.metadata["choices"]
-    else:
-        arguments["metavar"] = key.split("_")[-1].upper()
-    group.add_argument(
-        flag, type=_whole_numbers if typing.get_origin(kind) is tuple else kind, **arguments
-    )
-
-
-def _whole_numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"whole numbers such as 20,25 expected, got {text}"
-        ) from error
-
-
-def _by_table(flags: Mapping[str, Any]) -> Tables:
-    tables: Tables = {}
-    for name, table in _table_types().items():
-        values = {key: flags[key] for key in _fields(table) if key in flags}
-        if values:
-            tables[name] = values
-    return tables
-
-
-def _merged(under: Tables, over: Tables) -> Tables:
-    return {
-        name: {**under.get(name, {}), **over.get(name, {})}
-        for name in _table_types()
-        if name in under or name in over
-    }
-
-
-def _toml_value(value: Any) -> str:  # noqa: ANN401  what _checked lets through
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):  # a JSON string is a TOML basic string, DEL aside
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml_value(entry) for entry in value) + "]"
-    return repr(value)
+def fields(table: type) -> dict[str, tuple[Field, Any]]:
+    """The options in a table: name -> (field, its type)."""
+    hints = typing.get_type_hints(table)
+    return {item.name: (item, hints[item.name]) for item in dataclasses.fields(table)}

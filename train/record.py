@@ -29,6 +29,7 @@ from fastload.errors import FastloadError
 from train.loop import Progress
 from train.metrics import KS, Evaluation
 from train.options import Options, RecordOptions
+from train.recipe import to_toml
 
 _FAMILIES = ("top", "macro_top", "average", "macro_average")
 FIGURES = tuple(f"{family}{k}" for family in _FAMILIES for k in KS)
@@ -169,7 +170,7 @@ class Records:
     def __init__(self, folder: Path, options: Options, progress: Progress, *, writes: bool) -> None:
         self._progress = progress
         if writes:
-            write_text(folder / "options.toml", options.to_toml())
+            write_text(folder / "options.toml", to_toml(options))
         self._log = Log(folder / "log.csv", keep=progress.log_rows) if writes else None
         self._trackers = Trackers(folder, options.record, step=progress.step) if writes else None
 

@@ -20,9 +20,9 @@ if not __package__:  # run as a script: Python put train/ on the path, and the c
 
 from fastload.errors import run_command
 from train import begin, epoch, say
+from train.command import Command, parse
 from train.finish import finish
 from train.interrupt import Interrupt, InterruptedRunError
-from train.options import Command, parse
 from train.record import Records
 from train.schedule import is_over
 from train.session import prepare

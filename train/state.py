@@ -17,6 +17,7 @@ from train.metrics import Evaluation
 from train.optimiser import Stepper
 from train.options import Options
 from train.ranks import Ranks
+from train.recipe import to_toml
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ class State:
         save_checkpoint(
             path,
             {
-                "options": self.options.to_toml(),
+                "options": to_toml(self.options),
                 "classes": list(self.classes),
                 "model": self.model.state_dict(),
                 "batching": self._batching,
@@ -161,7 +162,7 @@ def save_best(
         {
             "model": state.stepper.evaluated().state_dict(),
             "name": state.options.model.model,
-            "options": state.options.to_toml(),
+            "options": to_toml(state.options),
             "classes": list(state.classes),
             "epoch": state.progress.epoch,
             "figures": evaluation.figures,

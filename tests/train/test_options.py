@@ -7,17 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from train.options import (
-    RECIPES,
-    LossOptions,
-    Options,
-    OptionsError,
-    RunOptions,
-    ScheduleOptions,
-    latest_run,
-    parse,
-    read_recipe,
-)
+from train.command import latest_run, parse
+from train.options import LossOptions, Options, RunOptions, ScheduleOptions
+from train.recipe import RECIPES, OptionsError, read_recipe, to_toml
 
 
 def test_defaults_need_no_arguments():
@@ -48,7 +40,7 @@ def test_options_survive_toml(tmp_path):
         loss=LossOptions(class_weights="effective:0.999"),
     )
     recipe = tmp_path / "options.toml"
-    recipe.write_text(options.to_toml(), encoding="utf-8")
+    recipe.write_text(to_toml(options), encoding="utf-8")
 
     assert parse(["--recipe", str(recipe)]).options == options
 
@@ -136,7 +128,7 @@ def test_help_names_every_table_and_flag(capsys):
 def make_run(folder: Path, epochs: int, age: int) -> None:
     folder.mkdir(parents=True)
     options = Options(schedule=ScheduleOptions(epochs=epochs), run=RunOptions(name="old name"))
-    (folder / "options.toml").write_text(options.to_toml())
+    (folder / "options.toml").write_text(to_toml(options))
     (folder / "last.pt").write_bytes(b"")
     os.utime(folder / "last.pt", (age, age))
 
