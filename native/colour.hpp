@@ -133,14 +133,15 @@ FL_AVX2 inline void store_pairs(__m256i left, __m256i right, int16_t* out) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16), _mm256_unpackhi_epi16(left, right));
 }
 
-FL_AVX2 inline __m256i clamp_samples(__m256i value) {
-    return _mm256_min_epi16(_mm256_max_epi16(value, _mm256_setzero_si256()),
-                            _mm256_set1_epi16(255));
-}
-
+// store_pairs of y + t, clamped to [0, 255]: by packing to bytes, which then spread to pairs of
+// words.
 FL_AVX2 inline void store_sums(__m256i y0, __m256i t0, __m256i y1, __m256i t1, int16_t* out) {
-    store_pairs(clamp_samples(_mm256_add_epi16(y0, t0)), clamp_samples(_mm256_add_epi16(y1, t1)),
-                out);
+    const __m256i bytes = _mm256_packus_epi16(_mm256_add_epi16(y0, t0), _mm256_add_epi16(y1, t1));
+    const __m256i spread = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
+    const __m256i pairs = _mm256_shuffle_epi8(bytes, spread), zero = _mm256_setzero_si256();
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_unpacklo_epi8(pairs, zero));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16), _mm256_unpackhi_epi8(pairs, zero));
 }
 
 FL_AVX2 inline void pair_to_grey_avx2(const uint8_t* const (&y)[2], int rows, int16_t* out) {
@@ -163,9 +164,10 @@ FL_AVX2 inline void pair_to_rgb_avx2(const uint8_t* const (&y)[2], const int16_t
 
 template <bool kUpV>
 FL_AVX2 inline __m256i across_avx2(__m256i near3, const int16_t* far, int bias) {
-    const __m256i sum =
-        _mm256_add_epi16(_mm256_add_epi16(near3, load_words(far)), _mm256_set1_epi16(bias));
-    return _mm256_sub_epi16(_mm256_srai_epi16(sum, kUpV ? 4 : 2), _mm256_set1_epi16(128));
+    constexpr int kShift = kUpV ? 4 : 2;
+    const __m256i less = _mm256_set1_epi16(static_cast<int16_t>(bias - (128 << kShift)));
+    return _mm256_srai_epi16(_mm256_add_epi16(near3, _mm256_add_epi16(load_words(far), less)),
+                             kShift);
 }
 
 FL_AVX2 inline __m256i three_times(const int16_t* at) {

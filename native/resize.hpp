@@ -173,8 +173,10 @@ FL_AVX2 inline void across_avx2(const int16_t* const* pairs, const int32_t* weig
 }
 
 // Sixteen columns from row pairs.
+template <int kCount>  // 0: any count
 FL_AVX2 inline __m128i down_avx2(const int16_t* at, ptrdiff_t stride, const int32_t* weights,
-                                 int count) {
+                                 int any_count) {
+    const int count = kCount ? kCount : any_count;
     __m256i low = _mm256_set1_epi32(1 << (kSecondShift - 1)), high = low;
     for (int t = 0; t < count; ++t, at += stride) {
         const __m256i weight = _mm256_set1_epi32(weights[t]);
@@ -340,18 +342,36 @@ class Resizer {
 #if FL_X86
     FL_AVX2 void row_avx2(const int16_t* at, const int32_t* weights, int count, int size,
                           uint8_t* out) {
-        for (int x = 0; x < size; x += kRowBlock) {
-            __m128i samples[3];
-            samples[0] = samples[1] = samples[2] =
-                resize_detail::down_avx2(at + 2 * x, stride_, weights, count);
-            for (int c = 1; c < channels_; ++c)
-                samples[c] =
-                    resize_detail::down_avx2(at + c * plane_ + 2 * x, stride_, weights, count);
+        switch (count) {
+            case 1:
+                return row_avx2<1>(at, weights, count, size, out);
+            case 2:
+                return row_avx2<2>(at, weights, count, size, out);
+            case 3:
+                return row_avx2<3>(at, weights, count, size, out);
+            case 4:
+                return row_avx2<4>(at, weights, count, size, out);
+            default:
+                return row_avx2<0>(at, weights, count, size, out);
+        }
+    }
+
+    template <int kCount>
+    FL_AVX2 void row_avx2(const int16_t* at, const int32_t* weights, int count, int size,
+                          uint8_t* out) {
+        using resize_detail::down_avx2;
+        for (int x = 0; x < size; x += kRowBlock, at += 2 * kRowBlock) {
+            const __m128i red = down_avx2<kCount>(at, stride_, weights, count);
+            __m128i green = red, blue = red;
+            if (channels_ > 1) {
+                green = down_avx2<kCount>(at + plane_, stride_, weights, count);
+                blue = down_avx2<kCount>(at + 2 * plane_, stride_, weights, count);
+            }
             if (size - x >= kRowBlock) {
-                resize_detail::store_rgb(samples[0], samples[1], samples[2], out + 3 * x);
+                resize_detail::store_rgb(red, green, blue, out + 3 * x);
             } else {
                 uint8_t last[3 * kRowBlock];
-                resize_detail::store_rgb(samples[0], samples[1], samples[2], last);
+                resize_detail::store_rgb(red, green, blue, last);
                 std::memcpy(out + 3 * x, last, size_t(size - x) * 3);
             }
         }
