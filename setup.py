@@ -1,7 +1,7 @@
-"""Builds the C++ decoding core (native/) into fastload/_core.so; every other fact is in pyproject.toml.
+"""Builds the C++ core (native/) into fastload/_core.so; every other fact is in pyproject.toml.
 
-The core is plain C ABI, loaded with ctypes, so one build serves every Python version. Where there is
-no C++ compiler the build is skipped with a warning and fastload runs on libjpeg-turbo instead.
+The core is plain C ABI, loaded with ctypes, so one build serves every Python version. Where there
+is no C++ compiler the build is skipped with a warning and fastload runs on libjpeg-turbo instead.
 """
 
 import platform
@@ -39,13 +39,13 @@ class PlatformWheel(bdist_wheel):
 
 
 def core():
-    flags = ["-std=c++17", "-O3", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-Wall", "-Wextra"]
+    flags = ["-std=c++17", "-O3", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
     links = [] if sys.platform == "darwin" else ["-static-libgcc"]
     return Extension(
         "fastload._core",
         sources=SOURCES,
         depends=HEADERS,
-        extra_compile_args=flags,
+        extra_compile_args=[*flags, "-Wall", "-Wextra"],
         extra_link_args=links,
         optional=True,
         language="c++",
