@@ -73,6 +73,7 @@ def latest_run(runs: Path) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="train/run.py",
+        usage="%(prog)s [--recipe NAME] [--resume] [--check] [options]",
         description="Train an image classifier from shards. Results go to runs/<name>/.",
         allow_abbrev=False,
     )
