@@ -1,10 +1,11 @@
-"""What becomes of small and of large photographs: 500 x 375 pixels, and 12 megapixels?
+"""What becomes of the order with photographs as small as ImageNet's, and of 12 megapixels?
 
     python -m benchmarks.bench_photographs [--images DIR]
     pytest benchmarks/bench_photographs.py
 
-Method: photographs made from the given ones, see `images.photographs`; RandomResizedCrop to 224
-pixels, batches of 16, since one 12-megapixel image takes as long as a batch of small ones.
+Method: photographs made from the given ones, see `images.photographs`, each 16 times an epoch;
+RandomResizedCrop to 224 pixels, batches of 16, since a 12-megapixel image takes as long as many
+small ones.
 
 Answer: results/photographs.jsonl. The larger the image, the more of it a decoder need not look at:
 fastload's lead grows with size.
@@ -25,18 +26,24 @@ from benchmarks.compare import DATA, Comparison, measure, prepare
 from benchmarks.conftest import CLOCK, require_result
 from benchmarks.contenders.contract import Work
 from benchmarks.harness import RESULTS
+from benchmarks.images import Kind
 from benchmarks.peers import CONTENDERS, named
 
-KINDS = {"500 x 375 pixels": (0.1875, 192), "12 megapixels": (12.0, 12)}
+KINDS = {
+    "500 x 375 pixels, 4:2:0": Kind(megapixels=0.1875, count=256),
+    # Near ImageNet's: a median of 500 x 375 pixels and 107 kB, mostly 4:4:4.
+    "500 x 375 pixels, 4:4:4": Kind(megapixels=0.1875, count=256, subsampling="4:4:4"),
+    "12 megapixels": Kind(megapixels=12.0, count=12),
+}
 REPEATED = 16  # so that an epoch of the few large ones has some batches
 ASKED = ("fastload native", "torchvision ImageFolder, v2 tensors", "DALI webdataset reader, CPU")
+ALL = ("fastload native", "v2 tensors", "DALI", "tf.data", "TurboLoader")
 BATCH = 16
 
 
 def made(kind: str, source: Path, data: Path) -> Path:
     """Photographs of that kind, each several times."""
-    megapixels, count = KINDS[kind]
-    once = images.photographs(source, data / f"{kind}, once", megapixels=megapixels, count=count)
+    once = images.photographs(source, data / f"{kind}, once", KINDS[kind])
     return images.repeated(once, data / "made" / kind, times=REPEATED)
 
 
@@ -65,21 +72,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure every contender on both kinds in a few rounds and append rows."""
     parser = argparse.ArgumentParser(description="Small and large photographs.")
     parser.add_argument("--images", type=Path, default=images.SAMPLE_DATA)
+    parser.add_argument("--only", default=",".join(ALL), help="names that contain one of a,b,...")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--prepare", action="store_true", help="prepare the data, do not measure")
     parser.add_argument("--output", type=Path, default=RESULTS / "photographs.jsonl")
     options = parser.parse_args(argv)
     for kind in KINDS:
         asked = Comparison(
-            contenders=tuple(each for each in CONTENDERS if "PIL" not in each.name),
+            contenders=tuple(
+                each
+                for each in CONTENDERS
+                if any(name in each.name for name in options.only.split(","))
+            ),
             images=made(kind, options.images, DATA / "photographs"),
             data=DATA / "photographs" / "prepared" / kind,
             output=options.output,
             rounds=options.rounds,
             work=Work(cores=2, seconds=options.seconds, batch_size=BATCH),
+            source=kind,
         )
         prepare(replace(asked, output=None))
-        measure(asked, part="photographs")
+        if not options.prepare:
+            measure(asked, part="photographs")
     return 0
 
 

@@ -6,6 +6,7 @@ import io
 import math
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,23 @@ from benchmarks.environment import ROOT
 
 SAMPLE_DATA = ROOT.parent / "shared" / "data" / "flowers-longtail" / "train"
 JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of photographs to make.
+
+    Attributes:
+        megapixels: Of each.
+        count: How many.
+        quality: Of the JPEG.
+        subsampling: Of its chroma: "4:2:0" or "4:4:4".
+    """
+
+    megapixels: float
+    count: int
+    quality: int = JPEG_QUALITY
+    subsampling: str = "4:2:0"
 
 
 def repeated(images: Path, out: Path, *, times: int) -> Path:
@@ -44,8 +62,8 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def photographs(images: Path, out: Path, *, megapixels: float, count: int) -> Path:
-    """Larger photographs made from smaller ones: enlarged, with grain, quality 90, 4:2:0.
+def photographs(images: Path, out: Path, kind: Kind) -> Path:
+    """Photographs made from others: resized, with grain, encoded anew.
 
     Enlarging alone would leave blocks without high frequencies, which compress to nothing and
     decode too fast; grey Gaussian grain of standard deviation 6 brings a 12-megapixel JPEG to the
@@ -56,19 +74,21 @@ def photographs(images: Path, out: Path, *, megapixels: float, count: int) -> Pa
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     draws = np.random.default_rng(0)
-    side = math.ceil((megapixels * 1e6 * 2) ** 0.5)  # enough for ratios up to 2; wider ones repeat
+    side = math.ceil(
+        (kind.megapixels * 1e6 * 2) ** 0.5
+    )  # enough for ratios up to 2; wider ones repeat
     grain = np.rint(draws.normal(0, 6, (side, side, 1))).astype(np.int16)
-    for number, (path, _) in enumerate(list_images(images)[:count]):
+    for number, (path, _) in enumerate(list_images(images)[: kind.count]):
         with Image.open(path) as opened:
             image = opened.convert("RGB")
-        factor = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
+        factor = (kind.megapixels * 1e6 / (image.width * image.height)) ** 0.5
         size = (round(image.width * factor), round(image.height * factor))
         pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC), np.int16)
         rows = (np.arange(size[1]) + draws.integers(side)) % side
         columns = (np.arange(size[0]) + draws.integers(side)) % side
         encoded = io.BytesIO()
         grained = Image.fromarray((pixels + grain[rows][:, columns]).clip(0, 255).astype(np.uint8))
-        grained.save(encoded, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
+        grained.save(encoded, "JPEG", quality=kind.quality, subsampling=kind.subsampling)
         folder = partial / path.parent.name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number:05d}.jpg").write_bytes(encoded.getvalue())

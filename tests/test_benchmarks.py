@@ -25,6 +25,7 @@ from benchmarks.contenders import contract
 from benchmarks.contenders.boxes import random_resized_box
 from benchmarks.contenders.contract import Work
 from benchmarks.environment import ROOT, describe, storage
+from benchmarks.images import Kind
 from fastload.index import read_index
 from fastload.loader import Loader
 from tests.shards import numbered
@@ -211,7 +212,7 @@ def test_made_photographs_are_photographs_in_class_folders(folder: Path):
 
 
 def test_large_photographs_have_the_asked_pixels(folder: Path, tmp_path: Path):
-    made = images.photographs(folder, tmp_path / "large", megapixels=1.0, count=2)
+    made = images.photographs(folder, tmp_path / "large", Kind(megapixels=1.0, count=2))
     paths = list(made.rglob("*.jpg"))
     assert len(paths) == 2
     with Image.open(paths[0]) as image:
