@@ -15,17 +15,17 @@ Every stored file is decoded by libjpeg-turbo and must give the pixels of its or
 
 Answer (results/transcode.jsonl; one core of an AMD EPYC of family 26, other programs running;
 medians): transcoding takes less time than decoding the file once, and every crop afterwards takes
-64 to 78 % of what it took.
+59 to 76 % of what it took.
 
     milliseconds an image       flowers, 43 kB, 4:2:0    photographs, 80 kB, 4:4:4
-    transcode_jpeg                      0.495                     0.692
-    check_jpeg                          0.353                     0.477
-    simplejpeg, all pixels              0.689                     0.827
-    Pillow optimize=True                4.09                      3.30
-    crop of the original                0.442                     0.596
-    crop of the stored file             0.345                     0.381
-    crop, smallest tables               0.354                     0.404
-    crop, no restart markers            0.437                     0.522
+    transcode_jpeg                      0.463                     0.669
+    check_jpeg                          0.333                     0.460
+    simplejpeg, all pixels              0.660                     0.779
+    Pillow optimize=True                2.52                      3.15
+    crop of the original                0.337                     0.521
+    crop of the stored file             0.257                     0.309
+    crop, smallest tables               0.263                     0.328
+    crop, no restart markers            0.336                     0.448
     bytes as stored                     1.007                     0.979
     bytes, smallest tables              1.006                     0.977
     bytes, no restart markers           0.982                     0.964
