@@ -1,0 +1,45 @@
+"""What the README shows is what happens."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.shards import numbered
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
+    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    numbered(tmp_path / "shards", {"train": 256})
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(program, names)
+    images = names["images"]
+    assert isinstance(images, torch.Tensor)
+    assert images.shape == (128, 3, 224, 224)
+    assert images.dtype == torch.float16
+    state = torch.load("loader.pt", weights_only=True)
+    assert (state["epoch"], state["position"]) == (30, 0)
+
+
+def test_every_command_of_the_readme_exists():
+    for module in sorted(set(re.findall(r"python -m ([a-z_.]+)", README))):
+        command = [sys.executable, "-m", module, "--help"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, (module, done.stderr)
+    for script in set(re.findall(r"scripts/[a-z]+", README)):
+        assert (ROOT / script).is_file(), script
+
+
+def test_every_link_of_the_documents_leads_somewhere():
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), (document.name, target)
