@@ -231,8 +231,8 @@ inline uint8_t* write_header(const Picture& picture, const Layout& stored, Orien
 // unless they are longer; then it takes several times as long. So codes have at most 10 bits, and a
 // symbol that just does not fit counts double, by which most of them come to fit. Against the
 // smallest tables, crops of photographs of 80 kB (4:4:4) decode in 0.309 ms instead of 0.328, and
-// files grow by 0.3 % (benchmarks/bench_transcode.py). One set of tables for all images, which would
-// spare building them, costs 3.0 to 3.7 % of the bytes: not worth it.
+// files grow by 0.3 % (benchmarks/bench_transcode.py). One set of tables for all images, which
+// would spare building them, costs 3.0 to 3.7 % of the bytes: not worth it.
 inline uint64_t choose_codes(const uint32_t* frequency, int num_parts, bool smallest,
                              CodeBook* books, Emit* emit) {
     constexpr int kFastLimit = 10;
