@@ -31,7 +31,7 @@ struct Taps {
         int first, count;  // in pairs of samples
     };
     const Span* spans;
-    const int32_t* weights;  // [size][max_pairs], a pair of int16 each: even sample low, odd high
+    const int16_t* weights;  // [size][max_pairs][2]: of the even and of the odd sample of a pair
     int max_pairs;
     int size;
 };
@@ -46,7 +46,7 @@ class TapsBuilder {
         const int high = static_cast<int>(std::ceil(begin + length));
         const int max_pairs = static_cast<int>(std::ceil(2 * width)) / 2 + 2;
         Taps::Span* spans = spans_.reserve(size);
-        int32_t* weights = weights_.reserve(size_t(size) * max_pairs);
+        int16_t* weights = weights_.reserve(size_t(size) * max_pairs * 2);
         double* exact = exact_.reserve(2 * max_pairs);
         if (!spans || !weights || !exact) return false;
         for (int i = 0; i < size; ++i) {
@@ -62,7 +62,7 @@ class TapsBuilder {
                 sum += exact[x - first] = weight > 0 ? weight : 0;
             }
             spans[i] = {first >> 1, ((end + 1) >> 1) - (first >> 1)};
-            int16_t* row = reinterpret_cast<int16_t*>(weights + size_t(i) * max_pairs);
+            int16_t* row = weights + size_t(i) * max_pairs * 2;
             std::memset(row, 0, size_t(max_pairs) * 4);
             quantise(exact, end - first, (1 << kWeightBits) / sum, row + (first & 1));
         }
@@ -85,35 +85,31 @@ class TapsBuilder {
     }
 
     Buffer<Taps::Span> spans_;
-    Buffer<int32_t> weights_;
+    Buffer<int16_t> weights_;
     Buffer<double> exact_;
 };
 
 namespace resize_detail {
 
-FL_INLINE int even_weight(int32_t pair) { return static_cast<int16_t>(pair & 0xFFFF); }
-FL_INLINE int odd_weight(int32_t pair) { return pair >> 16; }
-
 // `count` column pairs -> one output column of `rows` values.
-inline void across_portable(const int16_t* const* pairs, const int32_t* weights, int count,
+inline void across_portable(const int16_t* const* pairs, const int16_t* weights, int count,
                             int rows, int16_t* out) {
     for (int y = 0; y < rows; ++y) {
         int32_t sum = 1 << (kFirstShift - 1);
         for (int t = 0; t < count; ++t)
-            sum += pairs[t][2 * y] * even_weight(weights[t]) +
-                   pairs[t][2 * y + 1] * odd_weight(weights[t]);
+            sum += pairs[t][2 * y] * weights[2 * t] + pairs[t][2 * y + 1] * weights[2 * t + 1];
         out[y] = static_cast<int16_t>(sum >> kFirstShift);
     }
 }
 
 // `count` row pairs from `at`, `stride` apart -> `columns` finished samples.
-inline void down_portable(const int16_t* at, ptrdiff_t stride, const int32_t* weights, int count,
+inline void down_portable(const int16_t* at, ptrdiff_t stride, const int16_t* weights, int count,
                           int columns, uint8_t* out) {
     for (int x = 0; x < columns; ++x) {
         int32_t sum = 1 << (kSecondShift - 1);
         for (int t = 0; t < count; ++t) {
             const int16_t* pair = at + t * stride + 2 * x;
-            sum += pair[0] * even_weight(weights[t]) + pair[1] * odd_weight(weights[t]);
+            sum += pair[0] * weights[2 * t] + pair[1] * weights[2 * t + 1];
         }
         out[x] = static_cast<uint8_t>(sum >> kSecondShift);
     }
@@ -137,15 +133,21 @@ FL_AVX2 inline void store(void* at, __m256i value) {
     _mm256_storeu_si256(static_cast<__m256i*>(at), value);
 }
 
+FL_AVX2 inline __m256i both_weights(const int16_t* pair) {
+    int32_t both;
+    std::memcpy(&both, pair, sizeof both);
+    return _mm256_set1_epi32(both);
+}
+
 template <int kCount>  // 0: any count
-FL_AVX2 inline void across_avx2(const int16_t* const* pairs, const int32_t* weights, int any_count,
+FL_AVX2 inline void across_avx2(const int16_t* const* pairs, const int16_t* weights, int any_count,
                                 int rows, int16_t* out) {
     const int count = kCount ? kCount : any_count;
     const __m256i round = _mm256_set1_epi32(1 << (kFirstShift - 1));
     for (int y = 0; y < rows; y += kRowBlock) {
         __m256i low = round, high = round;
         for (int t = 0; t < count; ++t) {
-            const __m256i weight = _mm256_set1_epi32(weights[t]);
+            const __m256i weight = both_weights(weights + 2 * t);
             const int16_t* at = pairs[t] + 2 * y;
             low = _mm256_add_epi32(low, _mm256_madd_epi16(load(at), weight));
             high = _mm256_add_epi32(high, _mm256_madd_epi16(load(at + 16), weight));
@@ -156,7 +158,7 @@ FL_AVX2 inline void across_avx2(const int16_t* const* pairs, const int32_t* weig
     }
 }
 
-FL_AVX2 inline void across_avx2(const int16_t* const* pairs, const int32_t* weights, int count,
+FL_AVX2 inline void across_avx2(const int16_t* const* pairs, const int16_t* weights, int count,
                                 int rows, int16_t* out) {
     switch (count) {
         case 1:
@@ -174,12 +176,12 @@ FL_AVX2 inline void across_avx2(const int16_t* const* pairs, const int32_t* weig
 
 // Sixteen columns from row pairs.
 template <int kCount>  // 0: any count
-FL_AVX2 inline __m128i down_avx2(const int16_t* at, ptrdiff_t stride, const int32_t* weights,
+FL_AVX2 inline __m128i down_avx2(const int16_t* at, ptrdiff_t stride, const int16_t* weights,
                                  int any_count) {
     const int count = kCount ? kCount : any_count;
     __m256i low = _mm256_set1_epi32(1 << (kSecondShift - 1)), high = low;
     for (int t = 0; t < count; ++t, at += stride) {
-        const __m256i weight = _mm256_set1_epi32(weights[t]);
+        const __m256i weight = both_weights(weights + 2 * t);
         low = _mm256_add_epi32(low, _mm256_madd_epi16(load(at), weight));
         high = _mm256_add_epi32(high, _mm256_madd_epi16(load(at + 16), weight));
     }
@@ -297,7 +299,7 @@ class Resizer {
         const int16_t** pairs = pairs_.data();
         for (int t = 0; t < span.count; ++t) pairs[t] = slot(channel, span.first + t);
         int16_t* to = group_.data() + (size_t(channel) * 8 + place) * rows_;
-        const int32_t* weights = taps.weights + size_t(x) * taps.max_pairs;
+        const int16_t* weights = taps.weights + size_t(x) * taps.max_pairs * 2;
 #if FL_X86
         if (avx2_) return resize_detail::across_avx2(pairs, weights, span.count, rows_, to);
 #endif
@@ -313,7 +315,7 @@ class Resizer {
 
     void shrink_down(const Taps& taps, uint8_t* out) {
         for (int y = 0; y < taps.size; ++y, out += size_t(taps.size) * 3) {
-            const int32_t* weights = taps.weights + size_t(y) * taps.max_pairs;
+            const int16_t* weights = taps.weights + size_t(y) * taps.max_pairs * 2;
             const int16_t* at = turned_.data() + taps.spans[y].first * stride_ + 2 * kMargin;
 #if FL_X86
             if (avx2_) {
@@ -325,7 +327,7 @@ class Resizer {
         }
     }
 
-    void row_portable(const int16_t* at, const int32_t* weights, int count, int size,
+    void row_portable(const int16_t* at, const int16_t* weights, int count, int size,
                       uint8_t* out) {
         uint8_t samples[3][kRowBlock];
         for (int x = 0; x < size; x += kRowBlock) {
@@ -340,7 +342,7 @@ class Resizer {
     }
 
 #if FL_X86
-    FL_AVX2 void row_avx2(const int16_t* at, const int32_t* weights, int count, int size,
+    FL_AVX2 void row_avx2(const int16_t* at, const int16_t* weights, int count, int size,
                           uint8_t* out) {
         switch (count) {
             case 1:
@@ -357,7 +359,7 @@ class Resizer {
     }
 
     template <int kCount>
-    FL_AVX2 void row_avx2(const int16_t* at, const int32_t* weights, int count, int size,
+    FL_AVX2 void row_avx2(const int16_t* at, const int16_t* weights, int count, int size,
                           uint8_t* out) {
         using resize_detail::down_avx2;
         for (int x = 0; x < size; x += kRowBlock, at += 2 * kRowBlock) {
