@@ -22,12 +22,12 @@ from typing import Any
 import pytest
 
 from benchmarks import images
-from benchmarks.compare import DATA, Comparison, measure, prepare
+from benchmarks.compare import DATA, Comparison, chosen, measure, prepare
 from benchmarks.conftest import CLOCK, require_result
 from benchmarks.contenders.contract import Work
 from benchmarks.harness import RESULTS
 from benchmarks.images import Kind
-from benchmarks.peers import CONTENDERS, named
+from benchmarks.peers import named
 
 KINDS = {
     "500 x 375 pixels, 4:2:0": Kind(megapixels=0.1875, count=256),
@@ -37,7 +37,7 @@ KINDS = {
 }
 REPEATED = 16  # so that an epoch of the few large ones has some batches
 ASKED = ("fastload native", "torchvision ImageFolder, v2 tensors", "DALI webdataset reader, CPU")
-ALL = ("fastload native", "v2 tensors", "DALI", "tf.data", "TurboLoader")
+ALL = ("fastload native", "v2 tensors", "DALI webdataset", "tf.data", "TurboLoader")
 BATCH = 16
 
 
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Small and large photographs.")
     parser.add_argument("--images", type=Path, default=images.SAMPLE_DATA)
     parser.add_argument("--only", default=",".join(ALL), help="names that contain one of a,b,...")
+    parser.add_argument("--without", default="PIL", help="nor those that contain one of these")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--prepare", action="store_true", help="prepare the data, do not measure")
@@ -80,11 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     for kind in KINDS:
         asked = Comparison(
-            contenders=tuple(
-                each
-                for each in CONTENDERS
-                if any(name in each.name for name in options.only.split(","))
-            ),
+            contenders=chosen(options.only, options.without),
             images=made(kind, options.images, DATA / "photographs"),
             data=DATA / "photographs" / "prepared" / kind,
             output=options.output,

@@ -142,6 +142,17 @@ def _say(row: Row, key: str, unit: str) -> None:
     print(f"{row['benchmark']:9} {row['name']:34} {row['used_cores']} cores {said}", flush=True)
 
 
+def chosen(only: str, without: str) -> tuple[Contender, ...]:
+    """Contenders whose name contains one of a,b,... of `only`, and none of `without`."""
+    wanted, unwanted = ([part for part in text.split(",") if part] for text in (only, without))
+    return tuple(
+        contender
+        for contender in CONTENDERS
+        if (not wanted or any(part in contender.name for part in wanted))
+        and not any(part in contender.name for part in unwanted)
+    )
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -165,20 +176,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the parts that were asked for."""
     arguments = parse(argv)
-    wanted = [part for part in arguments.only.split(",") if part]
-    unwanted = [part for part in arguments.without.split(",") if part]
-    contenders = tuple(
-        contender
-        for contender in CONTENDERS
-        if (not wanted or any(part in contender.name for part in wanted))
-        and not any(part in contender.name for part in unwanted)
-    )
     parts = arguments.parts.split(",")
     folder = arguments.images.resolve()
     data = arguments.data / f"{folder.parent.name}-{folder.name}"
     data.mkdir(parents=True, exist_ok=True)
     base = Comparison(
-        contenders=contenders,
+        contenders=chosen(arguments.only, arguments.without),
         images=folder,
         data=data / "once",
         output=arguments.output,

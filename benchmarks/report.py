@@ -267,6 +267,23 @@ def _by_size(rows: list[Row], key: str, unit: str, title: str) -> str:
 
 
 def _stages(rows: list[Row]) -> str:
+    return _section("Where the time goes", _loader_stages(rows), _core_stages(rows))
+
+
+def _core_stages(rows: list[Row]) -> str:
+    """The native core's stages, from the last decode row of each kind of images."""
+    staged = {
+        row["images_from"]: list(row["stage_milliseconds"].items())
+        for row in rows
+        if row["benchmark"] == "decode" and row.get("stage_milliseconds")
+    }
+    if not staged:
+        return ""
+    title = "One crop in the native core, by stage, one thread"
+    return plot.stacked(title, "ms", list(staged.items()))
+
+
+def _loader_stages(rows: list[Row]) -> str:
     staged = [row for row in rows if row["benchmark"] == "stages"]
     if not staged:
         return ""
@@ -285,10 +302,7 @@ def _stages(rows: list[Row]) -> str:
         )
         for name in names
     ]
-    return _section(
-        "Where the time goes",
-        plot.stacked("CPU milliseconds for 1,000 images, by stage, one thread", "ms", drawn),
-    )
+    return plot.stacked("1,000 images in the loader, by stage, one thread", "ms", drawn)
 
 
 def _photographs(rows: list[Row]) -> str:

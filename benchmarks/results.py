@@ -82,7 +82,7 @@ def _standing(rows: Sequence[Row]) -> Standing:
 def failures(rows: Iterable[Row]) -> dict[str, str]:
     """Contenders that gave no result at all, and why."""
     rows = list(rows)
-    good = {row["name"] for row in rows if "images_per_second" in row}
+    good = {row.get("name") for row in rows if "images_per_second" in row}
     return {
         row["name"]: row["failed"] for row in rows if "failed" in row and row["name"] not in good
     }

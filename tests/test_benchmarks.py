@@ -309,6 +309,12 @@ def test_all_contenders_have_names_and_modules_of_their_own():
         assert contender.antialiased in {"yes", "no", "area"}
 
 
+def test_contenders_are_chosen_by_parts_of_their_names():
+    names = [each.name for each in compare.chosen("fastload,webdataset", "PIL,libjpeg,dali")]
+    assert names == ["fastload native", "webdataset, v2 tensors", "DALI webdataset reader, CPU"]
+    assert compare.chosen("", "") == peers.CONTENDERS
+
+
 def test_dropping_the_page_cache_keeps_the_files(folder: Path, tmp_path: Path):
     copied = images.repeated(folder, tmp_path / "copied", times=1)
     before = {path: path.read_bytes() for path in copied.rglob("*.jpg")}
@@ -471,6 +477,7 @@ def test_the_page_stands_alone_and_holds_every_part(tmp_path: Path):
             "render_ms_per_1000": 300.0,
         },
         row("fastload native", 99.0, kind="ours", benchmark="photographs"),
+        {**row("native", 1.0), "benchmark": "decode", "stage_milliseconds": {"Huffman": 0.2}},
         row(
             "resnet50",
             380.0,
@@ -497,6 +504,7 @@ def test_the_page_stands_alone_and_holds_every_part(tmp_path: Path):
         assert f"<h2>{title}</h2>" in text
     assert "25.0 %" in text
     assert "this GPU" in text
+    assert "Huffman" in text
     body = text[text.index("<body>") : text.index("</body>") + 7]
     ElementTree.fromstring(body)  # well-formed: every tag is closed
 
