@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,15 @@ def test_resume_takes_the_options_of_the_latest_run_and_of_the_command_line(tmp_
 def test_nothing_to_resume_is_said(tmp_path):
     with pytest.raises(OptionsError, match=r"no run with a last\.pt to resume"):
         latest_run(tmp_path)
+
+
+def test_every_flag_that_the_documentation_names_exists(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    exist = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+
+    named = set(re.findall(r"--[a-z][a-z-]+", text)) - {"--nproc-per-node", "--help"}
+    assert len(named) > 20
+    assert named <= exist
