@@ -28,8 +28,8 @@ of 11 rounds over 400 images, CPU milliseconds a crop, intervals of the medians 
       IDCT                     0.059     0.074           0.083     0.086
       resize and colour        0.079     0.082           0.053     0.052
 
-Against torchvision no sample differs by more than 1, the mean difference is 0.14 to 0.17 (bias -0.004),
-and no crop has less than 55 dB: both round twice, in other places.
+Against torchvision no sample differs by more than 1, the mean difference is 0.14 to 0.17
+(bias -0.004), and no crop has less than 55 dB: both round twice, in other places.
 
 The loss: without restart markers a scan is read from its beginning, by one chain of look-ups
 instead of two, and images that were never transcoded gain only half as much.
