@@ -1,8 +1,7 @@
 // A JPEG and a box -> pixels.
 //
-//     header --> covering restart intervals --Huffman--> coefficients --IDCT--> planes around the
-//     box
-//            --upsampling, colour--> column pairs --resize--> [size][size][3]
+//     header -> covering restart intervals --Huffman--> coefficients --IDCT--> planes
+//     planes --upsampling, colour--> column pairs --resize--> [size][size][3]
 //
 // What is decoded are the MCUs that the box, and the chroma interpolation at its edges, touch.
 // Memory is in proportion to those, and a header may not claim more of them than its bytes can
