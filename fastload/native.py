@@ -298,7 +298,7 @@ def check_jpeg(jpeg: bytes | memoryview) -> JpegFacts:
 def transcode_jpeg(
     jpeg: bytes | memoryview,
     *,
-    interval_pixels: int = 64,
+    interval_pixels: int | None = None,
     smallest: bool = False,
     orient: bool = True,
 ) -> Transcoded:
@@ -306,7 +306,8 @@ def transcode_jpeg(
 
     Args:
         jpeg: A baseline, extended sequential or progressive file.
-        interval_pixels: Usual width of a restart interval; 0 writes no restart markers.
+        interval_pixels: Usual width of a restart interval; that of `jpeg.restart_interval_for` when
+            None; 0 writes no restart markers.
         smallest: Write the smallest file; else Huffman tables with which this core decodes some
             5 % faster, and files are 0.3 % larger.
         orient: Apply the EXIF orientation.
@@ -315,13 +316,14 @@ def transcode_jpeg(
         CorruptImageError: If the bytes are damaged or incomplete.
         UnsupportedImageError: If it cannot be stored so without loss.
     """
-    if interval_pixels < 0:
+    if interval_pixels is not None and interval_pixels < 0:
         raise ValueError(f"interval_pixels must be at least 0, got {interval_pixels}")
     core = _core()
     data = _bytes_of(jpeg)
     facts = _Facts()
+    pixels = -1 if interval_pixels is None else interval_pixels
     status = core.fl_transcode(
-        data.ctypes.data, len(data), interval_pixels, smallest, orient, ctypes.byref(facts)
+        data.ctypes.data, len(data), pixels, smallest, orient, ctypes.byref(facts)
     )
     try:
         _raise_for(status, facts.reason.decode())

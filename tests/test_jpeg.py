@@ -11,6 +11,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from fastload import native
 from fastload.errors import CorruptImageError, ImageError, UnsupportedImageError
 from fastload.jpeg import Encoded, read_header, restart_interval_for, slice_jpeg
 
@@ -81,6 +82,21 @@ def test_a_slice_decodes_to_the_pixels_of_the_whole(sampling: str, size: tuple[i
             np.testing.assert_array_equal(got, want)
             assert len(part) <= len(jpeg)
     assert sliced, "nothing was sliced: the test would pass on a function that does nothing"
+
+
+@pytest.mark.skipif(not native.is_available(), reason="only the core writes 4:4:0 with restarts")
+def test_a_slice_of_a_4_4_0_file_decodes_to_the_pixels_of_the_whole():
+    pixels = photograph(97, 200)
+    plain = simplejpeg.encode_jpeg(pixels, 90, "RGB", "440")
+    jpeg = native.transcode_jpeg(plain, interval_pixels=40).jpeg
+    header = read_header(jpeg)
+    assert (header.sampling[0], header.restart_interval) == ((1, 2), 5)
+    whole = decode(plain)
+    for box in boxes_of(97, 200, seed=3):
+        part, (top, left, tall, wide) = slice_jpeg(jpeg, box)
+        got = decode(part)[top : top + tall, left : left + wide]
+        want = whole[box[0] : box[0] + tall, box[1] : box[1] + wide]
+        np.testing.assert_array_equal(got, want)
 
 
 def test_a_slice_holds_only_what_covers_the_box():
@@ -161,16 +177,17 @@ def test_a_height_left_open_is_unsupported():
         read_header(bytes(jpeg))
 
 
-@pytest.mark.parametrize("mcu_width", [8, 16])
-def test_the_interval_is_the_widest_divisor_or_64_pixels(mcu_width: int):
+@pytest.mark.parametrize(("mcu_width", "usual"), [(8, 64), (16, 96)])
+def test_the_interval_is_the_widest_divisor_near_the_usual_width(mcu_width: int, usual: int):
     for width in range(1, 2000):
         row = -(-width // mcu_width)
         interval = restart_interval_for(width, mcu_width)
-        fitting = [n for n in range(1, row + 1) if row % n == 0 and 32 <= n * mcu_width <= 96]
-        if row * mcu_width <= 64:
+        spans = [n for n in range(1, row + 1) if usual <= 2 * n * mcu_width <= 3 * usual]
+        fitting = [n for n in spans if row % n == 0]
+        if row * mcu_width <= usual:
             assert interval == row
         else:
-            assert interval == (max(fitting) if fitting else 64 // mcu_width)
+            assert interval == (max(fitting) if fitting else usual // mcu_width)
 
 
 def test_encoded_images_are_views_of_one_buffer():
