@@ -3,8 +3,8 @@
     pytest benchmarks/bench_peers.py [--images DIR] [--peers] [--bench-rounds N]
 
 Method: see compare.py, which does the same for longer and on one core too. Here every contender
-that the `[dev]` extra installs is prepared and then measured in interleaved rounds on up to 2 cores;
-with `--peers` those of `scripts/bench --peers` too.
+that the `[dev]` extra installs is prepared and then measured in interleaved rounds on up to 2
+cores; with `--peers` those of `scripts/bench --peers` too.
 
 Answer: the README's table, from results/comparison.jsonl.
 """

@@ -70,6 +70,7 @@ def seeds() -> dict[str, bytes]:
 
 
 def main() -> int:
+    """Write the seeds into the folder that the first argument names."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     for name, jpeg in seeds().items():
