@@ -15,18 +15,18 @@ Every crop is compared with torchvision's. The stages are timed in a core built 
 (-DFL_STAGES; needs a C++ compiler, else they are left out).
 
 Answer (results/decode.jsonl; one core of an AMD EPYC of family 26, other programs running; medians
-of 11 rounds over 400 images, CPU milliseconds a crop, intervals of the medians within 6 %):
+of 11 rounds over 400 images, CPU milliseconds a crop, intervals of the medians within 5 %):
 
                                flowers, 43 kB, 4:2:0     photographs, 115 kB, 4:4:4
                                stored    as they were    stored    as they were
-    native                     0.243     0.323           0.338     0.583
-    simplejpeg + torchvision   1.120     1.081           1.442     1.358
-    times faster               4.60      3.30            4.26      2.33
+    native                     0.231     0.313           0.321     0.577
+    simplejpeg + torchvision   0.971     0.971           1.311     1.290
+    times faster               4.24      3.11            4.09      2.24
     of which, stages timed (the clock itself takes some 0.01):
-      header and unstuffing    0.016     0.005           0.024     0.011
-      Huffman                  0.057     0.145           0.161     0.396
-      IDCT                     0.059     0.074           0.083     0.086
-      resize and colour        0.079     0.082           0.053     0.052
+      header and unstuffing    0.016     0.004           0.023     0.011
+      Huffman                  0.066     0.144           0.158     0.395
+      IDCT                     0.065     0.074           0.081     0.086
+      resize and colour        0.083     0.083           0.052     0.052
 
 Against torchvision no sample differs by more than 1, the mean difference is 0.14 to 0.17
 (bias -0.004), and no crop has less than 55 dB: both round twice, in other places.
