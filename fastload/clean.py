@@ -402,4 +402,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from fastload import clean  # under this name its worker processes find its functions
+
+    sys.exit(clean.main())

@@ -453,4 +453,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from fastload import sample  # under this name its worker processes find its functions
+
+    sys.exit(sample.main())

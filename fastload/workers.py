@@ -86,7 +86,8 @@ def run_chunks(
     """Yield each item with the function's result, in the order of the chunks and items.
 
     Args:
-        function: Run in the workers, which import it by its name; not one of `__main__`.
+        function: Run in the workers, which import it and the items' classes by their names; none
+            may be of `__main__`: a command's module runs itself under its own name.
         chunks: Items that travel together; a chunk's results are in memory at once.
         workers: Processes, at least 1.
         time_limit_seconds: For one item; a chunk that takes longer is tried again item by item.

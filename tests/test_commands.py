@@ -1,0 +1,60 @@
+"""The commands as a user types them, one after another, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`python -m ...` in `folder`."""
+    command = [sys.executable, "-m", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_from_drawn_photographs_to_a_look_at_the_shards(tmp_path):
+    drawn = run(tmp_path, "fastload.sample", "data/", "--images", "100")
+    assert drawn.returncode == 0, drawn.stderr
+    assert "100 images of 10 species" in drawn.stdout + drawn.stderr
+
+    sharded = run(tmp_path, "fastload.shard", "data/")
+    assert sharded.returncode == 0, sharded.stderr
+    manifest = json.loads((tmp_path / "shards" / "manifest.json").read_text())
+    assert sum(manifest["stored"].values()) == 102
+    assert sum(manifest["cleaning"].values()) == 10
+
+    cleaned = run(tmp_path, "fastload.clean", "data/")
+    assert cleaned.returncode == 0, cleaned.stderr
+    assert "102 are fit to train on, 10 are not" in cleaned.stdout
+
+    assert run(tmp_path, "fastload.verify", "shards/").returncode == 0
+    assert run(tmp_path, "fastload.inspect", "shards/", "--count", "4").returncode == 0
+    assert list(tmp_path.glob("*.png"))
+
+    again = run(tmp_path, "fastload.shard", "data/")
+    assert again.returncode == 0
+    assert "already holds these shards, complete" in again.stdout
+
+    shard = next((tmp_path / "shards").glob("train-*.tar"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    broken = run(tmp_path, "fastload.verify", "shards/")
+    assert broken.returncode == 1
+    assert shard.name in broken.stdout + broken.stderr
+
+
+@pytest.mark.parametrize("words", [["shard", "nowhere/"], ["verify", "."], ["inspect", "."]])
+def test_a_wrong_folder_is_one_sentence(tmp_path, words: list[str]):
+    done = run(tmp_path, f"fastload.{words[0]}", words[1])
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"fastload.{words[0]}: ")
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
