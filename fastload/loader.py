@@ -432,7 +432,7 @@ def choose_backend(name: str, device: torch.device, *, num_threads: int) -> Back
         try:
             return _on_the_gpu(device, num_threads)
         except BackendUnavailableError as error:
-            name, why = "auto", f"dali cannot run, {error}"
+            name, why = "auto", f"dali cannot run: {error}"
             _log.warning("%s; the fastest back-end on the CPU takes over", why)
     renderer = DaliRenderer() if name == "dali-cpu" else cpu_renderer(name)
     way = device_for(device)
@@ -447,7 +447,7 @@ def choose_backend(name: str, device: torch.device, *, num_threads: int) -> Back
 
 def _on_the_gpu(device: torch.device, num_threads: int) -> Backend:
     if device.type != "cuda":
-        raise BackendUnavailableError(f"it renders on a GPU, and the device is {device}")
+        raise BackendUnavailableError(f"it renders on a GPU, the device is {device}")
     reason = dali.why_unavailable(device=device.index or 0)
     if reason:
         raise BackendUnavailableError(reason)

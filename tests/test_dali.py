@@ -713,7 +713,7 @@ def test_without_a_gpu_dali_gives_way_to_the_cpu_and_says_why(
     with Loader(shards, batch_size=8, backend="dali", augment=Augment.train(32)) as loader:
         assert loader.backend == CPU_NAMES[-1]
         assert loader.backend_reason == (
-            f"{CPU_NAMES[-1]}: dali cannot run, it renders on a GPU, and the device is cpu"
+            f"{CPU_NAMES[-1]}: dali cannot run: it renders on a GPU, the device is cpu"
         )
         assert len(epoch_of(loader)) == 6
     assert len([record for record in caplog.records if "takes over" in record.getMessage()]) == 1
