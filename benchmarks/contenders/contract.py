@@ -16,6 +16,7 @@ and no more: the process is bound to them before anything is imported.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -230,11 +231,9 @@ def descendants(root: int) -> list[int]:
     while pending:
         process = pending.pop()
         found.append(process)
-        pending += [
-            int(child)
-            for task in Path(f"/proc/{process}/task").glob("*/children")
-            for child in _read_if_there(task).split()
-        ]
+        with contextlib.suppress(OSError):  # it ended while its threads were listed
+            for task in Path(f"/proc/{process}/task").glob("*/children"):
+                pending += map(int, _read_if_there(task).split())
     return found
 
 
