@@ -51,7 +51,9 @@ def test_every_module_has_its_layer():
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_a_module_imports_only_what_stands_above_it(path: Path):
     place = LAYERS.index(path.stem)
-    below = [name for name in imports_of(path) if name in LAYERS and LAYERS.index(name) >= place]
+    # A command with worker processes imports itself, to run under its own name.
+    others = (imports_of(path) & set(LAYERS)) - {path.stem}
+    below = [name for name in others if LAYERS.index(name) > place]
     assert not below, f"{path.stem} imports {below}, which stand below it"
 
 
