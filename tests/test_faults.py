@@ -440,6 +440,9 @@ try:
         for batch in loader:
             time.sleep(0.005)
 except KeyboardInterrupt:
+    # An interrupt within close() ends the waiting there, not the ending of the threads.
+    for thread in threading.enumerate()[1:]:
+        thread.join(10)
     print([t.name for t in threading.enumerate()], flush=True)
 
 next(iter(loader))  # and the process ends in the middle of an epoch, without close()
