@@ -570,7 +570,8 @@ def run_trials(question: Question) -> Trials:
 
     with Progress(planned, "trials") as progress:
         for number, backend in enumerate(backends):
-            if number == 0 or in_time(f"the back-end {backend}"):
+            none_yet = not any(trial.images_per_second for trial in trials.loaders)
+            if none_yet or in_time(f"the back-end {backend}"):
                 trials.loaders.append(
                     measure_loader(question, backend, cores, seconds=each, seed=number)
                 )
