@@ -13,11 +13,13 @@ Failure: an error that concerns no single sample is raised when its batch is due
 A bad sample: its place is given to the sample at the next position of the epoch's order, with the
     draws of its own position; or it is left out, in evaluation. Either way it is reported.
 Cancel: `close()` lets each worker finish its chunk, then joins it. It may be called at any time,
-    from any thread, more than once.
+    from any thread, more than once. Where it is not called, because Ctrl-C fell between two lines,
+    the workers end soon after whoever iterates is gone.
 """
 
 from __future__ import annotations
 
+import _thread
 import math
 import os
 import threading
@@ -47,9 +49,9 @@ CHUNK_BYTES = 8 << 20  # of encoded images in a worker's memory; one that is lar
 SMALLEST_CHUNK = 8  # where there are more threads than that leaves tasks for
 READY_BATCHES = 2  # besides those that the workers are at
 READ_AHEAD = 1024  # samples; some 100 MB of page cache, a second of work for several cores
-KEPT_BYTES = 64 << 20  # of small free buffers
+KEPT_BYTES = 64 << 20  # of small buffers
 REPLACEMENTS = 64  # neighbours tried in place of a bad sample
-_IDLE_SECONDS = 5.0  # a worker without work looks around this often
+_IDLE_SECONDS = 1.0  # a worker without work looks this often whether it is still wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,40 +176,48 @@ class Buffers:
 
     Fresh pages cost more than writing them: some 5 ms for a batch of 128 at 224 pixels.
 
+    Nothing is called when he drops it: a Ctrl-C that fell into such a call, in the midst of his own
+    code, would be lost. `take` looks instead whether somebody still has what was lent.
+
     Args:
         allocate: Makes uint8 arrays of a shape, perhaps pinned.
-        keep: Free buffers that are kept for the next batches; more where they are small.
+        keep: Buffers to remember, lent or free; more where they are small. As many as are under way
+            at a time, or none comes back before it is forgotten.
     """
 
     def __init__(self, allocate: Allocate, *, keep: int) -> None:
         self._allocate, self._keep = allocate, keep
-        # Appended to by finalizers, which may run in any thread at any time: no lock is taken.
-        self._free: deque[NDArray[np.uint8]] = deque()
+        self._lock = threading.Lock()
+        # Each with who has it, the oldest first.
+        self._known: list[tuple[NDArray[np.uint8], weakref.ref[NDArray[np.uint8]]]] = []
 
     def take(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """uint8 of `shape`, C-contiguous, contents unspecified."""
         count = math.prod(shape)
-        while True:
-            try:
-                buffer = self._free.pop()
-            except IndexError:
-                buffer = self._allocate((count,))
-                break
-            if len(buffer) >= count:
-                break
-        lent = buffer[:count].reshape(shape)
+        buffer = self._take_back(count)
+        if buffer is None:
+            buffer = self._allocate((count,))
         # A view of a view: its base is `buffer` itself, so `lent` dies with its last user.
-        weakref.finalize(lent, self._give, buffer).atexit = False
+        lent = buffer[:count].reshape(shape)
+        with self._lock:
+            self._known.append((buffer, weakref.ref(lent)))
+            most = max(self._keep, KEPT_BYTES // max(1, buffer.nbytes))
+            del self._known[: max(0, len(self._known) - most)]
         return lent
 
     def select(self, pixels: NDArray[np.uint8], kept: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """See `Memory.select`."""
         return pixels[kept]
 
-    def _give(self, buffer: NDArray[np.uint8]) -> None:
-        kept = len(self._free)
-        if kept < self._keep or (kept + 1) * buffer.nbytes <= KEPT_BYTES:
-            self._free.append(buffer)
+    def _take_back(self, count: int) -> NDArray[np.uint8] | None:
+        """A free buffer of at least `count` bytes; those that are too small are let go."""
+        with self._lock:
+            free = [place for place, (_, user) in enumerate(self._known) if user() is None]
+            for place in reversed(free):
+                buffer, _ = self._known.pop(place)
+                if len(buffer) >= count:
+                    return buffer
+        return None
 
 
 @dataclass(slots=True)
@@ -259,8 +269,9 @@ class _Chunk:
 class Rendering:
     """Renders the batches of one epoch ahead of the caller.
 
-    The caller's thread takes no lock of Python's, only queues written in C: Ctrl-C may hit between
-    the acquisition of a `Condition` and its `with` block, and the workers would wait for ever.
+    The caller's thread takes no lock of Python's, only queues written in C, and starts no
+    `threading.Thread`: Ctrl-C may hit between the acquisition of a `Condition` and its `with`
+    block, and the workers would wait for ever.
 
     Args:
         plan: What to render.
@@ -297,6 +308,9 @@ class Rendering:
         self._slots: deque[_Slot] = deque()  # the caller's thread alone changes it
         self._planned = self._taken = 0
         self._closed = False
+        self._owner: Callable[[], object | None] = lambda: None
+        self._launch: SimpleQueue[RuntimeError | None] = SimpleQueue()
+        self._launch_begun = self._launch_over = False
         self._counting = threading.Lock()  # among the workers
         self._doing: dict[str, str] = {}
         self._threads = [
@@ -304,16 +318,36 @@ class Rendering:
             for i in range(num_threads)
         ]
 
-    def start(self) -> None:
-        """Start the threads. Whoever calls it has made sure that `close` will be called.
+    def start(self, owner: object) -> None:
+        """Start the threads.
+
+        Args:
+            owner: Whoever wants the batches; the threads end when nothing refers to it any more.
 
         Raises:
             RuntimeError: If the system allows no more threads.
         """
+        self._owner = weakref.ref(owner)
         for _ in range(self._depth):
             self._plan_another()
-        for thread in self._threads:
-            thread.start()
+        # Signals are handled in the main thread, so another one starts the workers.
+        _thread.start_new_thread(self._start_workers, ())
+        error = self._launch.get()
+        if error is not None:
+            raise error
+
+    def _start_workers(self) -> None:
+        self._launch_begun = True
+        error = None
+        try:
+            for thread in self._threads:
+                if self._closed:
+                    break
+                thread.start()
+        except RuntimeError as too_many:
+            error = too_many
+        self._launch_over = True
+        self._launch.put(error)
 
     def take(self) -> Batch | None:
         """The next batch, or None after the last.
@@ -366,6 +400,9 @@ class Rendering:
         for slot in tuple(self._slots):
             slot.signal.put(None)
         deadline = time.monotonic() + self._timeout
+        # The launch saw `_closed`, or is seen here.
+        while self._launch_begun and not self._launch_over and time.monotonic() < deadline:
+            time.sleep(0.001)
         for thread in self._threads:
             if thread.ident is not None and thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
@@ -406,7 +443,7 @@ class Rendering:
 
     def _next_job(self, name: str) -> _Chunk | _Slot | None:
         self._doing[name] = "has nothing to do"
-        while not self._closed:
+        while not self._closed and self._owner() is not None:
             with suppress(Empty):
                 return self._jobs.get(timeout=_IDLE_SECONDS)
         return None

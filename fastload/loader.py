@@ -30,7 +30,7 @@ from fastload.augment import Augment, apply
 from fastload.batch import READY_BATCHES, Batch, Buffers, EpochPlan, Memory, Rendering
 from fastload.dali import GPU_WORKERS, DaliRenderer, GpuMemory
 from fastload.decode import Renderer, cpu_renderer
-from fastload.device import Device, Sent, device_for
+from fastload.device import MOST_COPIES, Device, Sent, device_for
 from fastload.errors import BackendUnavailableError, StateMismatchError, TooManyCorruptError
 from fastload.reader import Reader, open_collection
 from fastload.sampler import OrderKind, Select, Table, batch_bounds, describe_order, order_of
@@ -203,13 +203,14 @@ class Loader:
             replace_bad=self._order.kind != "index",
             timeout_seconds=self._timeout,
         )
+        iteration = _Iteration(rendering, plan)
         self._running.append(rendering)
         try:
-            rendering.start()
+            rendering.start(owner=iteration)
         except BaseException:
             self._stop(rendering)
             raise
-        return self._iterate(rendering, plan)
+        return self._iterate(iteration)
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration is this epoch.
@@ -315,7 +316,8 @@ class Loader:
             drop_last=self.drop_last,
         )
 
-    def _iterate(self, rendering: Rendering, plan: EpochPlan) -> Iterator[tuple[Tensor, Tensor]]:
+    def _iterate(self, iteration: _Iteration) -> Iterator[tuple[Tensor, Tensor]]:
+        rendering, plan = iteration.rendering, iteration.plan
         sent: deque[tuple[Batch, Sent]] = deque()
         bad = 0
         # Only now that a batch is asked for: Lightning calls iter() once more than it iterates.
@@ -387,6 +389,14 @@ class Loader:
                 self._running.remove(rendering)
 
 
+@dataclass(frozen=True, eq=False)
+class _Iteration:
+    """An epoch under way. The iterator alone refers to it: with it the threads end."""
+
+    rendering: Rendering
+    plan: EpochPlan
+
+
 def _end(running: list[Rendering], reader: Reader, renderer: Renderer) -> None:
     for rendering in running:
         rendering.close()
@@ -439,7 +449,7 @@ def choose_backend(name: str, device: torch.device, *, num_threads: int) -> Back
     return Backend(
         renderer=renderer,
         reason=f"{renderer.name}: {why}",
-        memory=Buffers(way.allocate, keep=READY_BATCHES + 2),
+        memory=Buffers(way.allocate, keep=num_threads + READY_BATCHES + MOST_COPIES + 1),
         device=way,
         num_threads=num_threads,
     )

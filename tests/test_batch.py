@@ -97,7 +97,7 @@ def begin():
             timeout_seconds=timeout,
         )
         begun.append((rendering, renderer))
-        rendering.start()
+        rendering.start(owner=renderer)
         return rendering
 
     yield make

@@ -15,13 +15,16 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from fastload import native
+import fastload
+from fastload import batch, native
 from fastload.augment import Augment
 from fastload.errors import ShardError, TooManyCorruptError
 from fastload.index import read_index
@@ -377,28 +380,40 @@ def test_ctrl_c_while_waiting_for_a_batch_ends_everything(tmp_path):
         assert_soon(lambda: workers() == [])
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_at_any_moment_leaves_no_thread(sound):
-    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    random = np.random.default_rng(0)
-    interrupted = 0
+def interrupted_at(event: int, loader: Loader) -> bool:
+    """Iterate; Ctrl-C comes when the loader's code in this thread begins its `event`-th line."""
+    left = event
+
+    def trace(frame: FrameType, kind: str, _: object) -> Callable[..., Any] | None:
+        nonlocal left
+        if Path(frame.f_code.co_filename).parent != Path(fastload.__file__).parent:
+            return None
+        if (left := left - 1) == 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
     try:
-        with loader_of(sound, batch_size=4, timeout_seconds=10) as loader:
-            for _ in range(80):
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.03))
-                    for _ in range(10):
-                        shown(loader)
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                except KeyboardInterrupt:
-                    interrupted += 1
-                assert_soon(lambda: workers() == [])
-            loader.set_epoch(0)
-            assert len(shown(loader)) == SAMPLES
+        for _ in loader:
+            pass
+    except KeyboardInterrupt:
+        return True
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-    assert interrupted > 40
+        sys.settrace(before)
+    return False
+
+
+def test_ctrl_c_at_any_line_leaves_no_thread(sound, monkeypatch):
+    monkeypatch.setattr(batch, "_IDLE_SECONDS", 0.05)
+    event = 0
+    with loader_of(sound, batch_size=40, num_threads=2) as loader:
+        while interrupted_at(event := event + 1, loader):
+            assert_soon(lambda: workers() == [])
+        loader.set_epoch(0)
+        assert len(set(shown(loader))) == 80
+    assert event > 100
 
 
 def flat_pixels(number: int) -> np.ndarray:
@@ -440,9 +455,11 @@ try:
         for batch in loader:
             time.sleep(0.005)
 except KeyboardInterrupt:
-    # An interrupt within close() ends the waiting there, not the ending of the threads.
-    for thread in threading.enumerate()[1:]:
-        thread.join(10)
+    # An interrupt within close() ends the waiting there, not the ending of the threads; and a
+    # Thread.join() that was interrupted takes its thread for dead in Python 3.11.
+    deadline = time.monotonic() + 10
+    while threading.active_count() > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
     print([t.name for t in threading.enumerate()], flush=True)
 
 next(iter(loader))  # and the process ends in the middle of an epoch, without close()
