@@ -183,16 +183,17 @@ def _stage_pass(core: ctypes.CDLL, crops: Crops) -> NDArray[np.int64]:
     count = len(crops.images)
     flips, status = crops.flips.astype(np.uint8), np.empty(1, np.int32)
     out, spent = np.empty((SIZE, SIZE, 3), np.uint8), np.empty((count, len(STAGES)), np.int64)
+    coarse = np.zeros(2, np.int64)
     for index in range(count):
         part = slice(index, index + 1)
         starts, sizes = crops.encoded.starts[part], crops.encoded.sizes[part]
-        arrays = (starts, sizes, crops.boxes[part], flips[part], out, status, spent[index])
-        start, size, box, flip, pixels, result, stages = (
+        arrays = (starts, sizes, crops.boxes[part], flips[part], out, status, coarse, spent[index])
+        start, size, box, flip, pixels, result, both, stages = (
             ctypes.c_void_p(array.ctypes.data) for array in arrays
         )
         buffer = ctypes.c_void_p(crops.encoded.buffer.ctypes.data)
         core.fl_decode_boxes(
-            *(buffer, start, size, ctypes.c_int64(1), box, flip, SIZE, pixels, result)
+            *(buffer, start, size, ctypes.c_int64(1), box, flip, SIZE, pixels, result, both)
         )
         core.fl_stages(stages)
     return spent

@@ -26,7 +26,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -41,6 +41,7 @@ from fastload.decode import Renderer
 from fastload.errors import StalledError, TooManyCorruptError
 from fastload.reader import Reader, Scratch
 from fastload.sampler import Epoch, rank_part
+from fastload.stats import Stages
 from fastload.world import World
 
 # Samples of one task of a worker: some 6 ms of decoding, against some 0.1 ms of Python around it.
@@ -278,10 +279,10 @@ class Rendering:
         reader: Where the bytes come from.
         renderer: Bytes to pixels.
         buffers: Where the pixels go.
-        num_threads: Workers, at least 1.
         chunk: Samples that are rendered at a time; as suits the workers when None.
         replace_bad: Replace bad samples; otherwise leave them out.
         timeout_seconds: How long one batch may be waited for.
+        spent: Of each worker its seconds, added to.
     """
 
     def __init__(
@@ -291,18 +292,19 @@ class Rendering:
         renderer: Renderer,
         buffers: Memory,
         *,
-        num_threads: int,
+        spent: Sequence[Stages],
         chunk: int | None = None,
         replace_bad: bool,
         timeout_seconds: float,
     ) -> None:
+        num_threads = len(spent)
         self._plan, self._reader, self._renderer, self._buffers = plan, reader, renderer, buffers
         self._replace_bad, self._timeout = replace_bad, timeout_seconds
         largest = max(1, int(np.diff(plan.bounds).max(initial=1)) // plan.world.size)
         share = max(SMALLEST_CHUNK, math.ceil(largest / num_threads))
         self._chunk = chunk or min(CHUNK, largest, share)
         self._chunk_bytes = None if chunk else CHUNK_BYTES
-        self._depth = READY_BATCHES + math.ceil(num_threads * self._chunk / largest)
+        self.depth = READY_BATCHES + math.ceil(num_threads * self._chunk / largest)
         self._process = os.getpid()
         self._jobs: SimpleQueue[_Slot | _Chunk | None] = SimpleQueue()
         self._slots: deque[_Slot] = deque()  # the caller's thread alone changes it
@@ -314,8 +316,10 @@ class Rendering:
         self._counting = threading.Lock()  # among the workers
         self._doing: dict[str, str] = {}
         self._threads = [
-            threading.Thread(target=self._run, name=f"fastload-worker-{i}", daemon=True)
-            for i in range(num_threads)
+            threading.Thread(
+                target=self._run, args=(stages,), name=f"fastload-worker-{i}", daemon=True
+            )
+            for i, stages in enumerate(spent)
         ]
 
     def start(self, owner: object) -> None:
@@ -328,7 +332,7 @@ class Rendering:
             RuntimeError: If the system allows no more threads.
         """
         self._owner = weakref.ref(owner)
-        for _ in range(self._depth):
+        for _ in range(self.depth):
             self._plan_another()
         # Signals are handled in the main thread, so another one starts the workers.
         _thread.start_new_thread(self._start_workers, ())
@@ -423,17 +427,19 @@ class Rendering:
             f"{doing or 'no worker is alive'}; look at the storage, or raise timeout_seconds"
         )
 
-    def _run(self) -> None:
+    def _run(self, spent: Stages) -> None:
         name = threading.current_thread().name
         scratch = Scratch()
         try:
-            while (job := self._next_job(name)) is not None:
+            while (job := self._next_job(name, spent)) is not None:
                 slot = job if isinstance(job, _Slot) else job.slot
                 try:
                     if isinstance(job, _Slot):
+                        began = time.perf_counter()
                         self._open(job, name)
+                        spent.plan += time.perf_counter() - began
                     else:
-                        self._render(job, scratch, name)
+                        self._render(job, scratch, name, spent)
                 except BaseException as error:  # noqa: BLE001  raised again by take(), in order
                     slot.error = slot.error or error
                     slot.signal.put(None)
@@ -441,12 +447,16 @@ class Rendering:
         finally:
             self._doing.pop(name, None)
 
-    def _next_job(self, name: str) -> _Chunk | _Slot | None:
+    def _next_job(self, name: str, spent: Stages) -> _Chunk | _Slot | None:
         self._doing[name] = "has nothing to do"
-        while not self._closed and self._owner() is not None:
-            with suppress(Empty):
-                return self._jobs.get(timeout=_IDLE_SECONDS)
-        return None
+        began = time.perf_counter()
+        try:
+            while not self._closed and self._owner() is not None:
+                with suppress(Empty):
+                    return self._jobs.get(timeout=_IDLE_SECONDS)
+            return None
+        finally:
+            spent.idle += time.perf_counter() - began
 
     def _open(self, slot: _Slot, name: str) -> None:
         """Plan a batch, ask for the bytes of later ones, hand out its chunks."""
@@ -466,7 +476,7 @@ class Rendering:
         self._doing[name] = "reads ahead"
         self._reader.read_ahead(self._plan.ahead(slot.step))
 
-    def _render(self, chunk: _Chunk, scratch: Scratch, name: str) -> None:
+    def _render(self, chunk: _Chunk, scratch: Scratch, name: str, spent: Stages) -> None:
         slot = chunk.slot
         if slot.error is None and slot.plan is not None and slot.pixels is not None:
             part = slice(chunk.first, chunk.last)
@@ -474,9 +484,12 @@ class Rendering:
             self._doing[name] = (
                 f"reads {len(rows)} samples, first of {self._reader.shard_of(rows[0])}"
             )
+            began = time.perf_counter()
             encoded, bad = self._reader.read(rows, scratch)
+            spent.read += time.perf_counter() - began
             self._doing[name] = f"decodes {len(rows)} samples with {self._renderer.name}"
-            failed = self._renderer.render(encoded, choices.boxes[part], choices.flips[part], out)
+            boxes, flips = choices.boxes[part], choices.flips[part]
+            failed = self._renderer.render(encoded, boxes, flips, out, spent)
             if bad or failed:
                 self._mend(slot, chunk, failed | bad, scratch)
         with self._counting:

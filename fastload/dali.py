@@ -26,6 +26,7 @@ import importlib
 import logging
 import re
 import threading
+import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ from fastload.decode import Renderer, cpu_renderer
 from fastload.device import Finish, Sent
 from fastload.errors import BackendUnavailableError, ImageError
 from fastload.jpeg import Encoded, read_header, slice_jpeg
+from fastload.stats import Stages
 
 _log = logging.getLogger(__name__)
 
@@ -363,16 +365,21 @@ class DaliRenderer:
         boxes: NDArray[np.int32],
         flips: NDArray[np.bool_],
         out: Any,  # noqa: ANN401
+        spent: Stages | None = None,
     ) -> dict[int, str]:
         """See `Renderer.render`; `out` is a CUDA tensor of the memory where there is one."""
+        began = time.perf_counter()
         slices = slice_batch(encoded, boxes, flips)
-        if slices is not None and slices.images and self._usable and self._run(slices, out):
+        rendered = slices is not None and slices.images and self._usable and self._run(slices, out)
+        if spent is not None:
+            spent.decode += time.perf_counter() - began
+        if rendered:
             return {}
         self._count_fallback()
         if self._memory is None:
-            return self._fallback.render(encoded, boxes, flips, out)
+            return self._fallback.render(encoded, boxes, flips, out, spent)
         pixels = np.empty(tuple(out.shape), np.uint8)
-        failures = self._fallback.render(encoded, boxes, flips, pixels)
+        failures = self._fallback.render(encoded, boxes, flips, pixels, spent)
         self._memory.copy_from_cpu(pixels, out)
         return failures
 
@@ -452,6 +459,7 @@ class GpuMemory:
     """
 
     ahead = 1
+    copy_seconds = 0.0  # the encoded bytes go there within the graph
 
     def __init__(self, device: torch.device) -> None:
         index = torch.cuda.current_device() if device.index is None else device.index

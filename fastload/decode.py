@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import warnings
 import zlib
 from typing import Protocol
@@ -33,6 +34,7 @@ from PIL import (
 from fastload import native
 from fastload.errors import BackendUnavailableError, CorruptImageError, ImageError
 from fastload.jpeg import MAX_PIXELS, Box, Encoded, read_header, slice_jpeg
+from fastload.stats import Stages
 
 # What Pillow may open. Others of its formats reach external programs, or are no photographs.
 # Importing a plugin registers it; JPEG's takes multi-picture files (MPO) too.
@@ -62,6 +64,7 @@ class Renderer(Protocol):
         boxes: NDArray[np.int32],
         flips: NDArray[np.bool_],
         out: NDArray[np.uint8],
+        spent: Stages | None = None,
     ) -> dict[int, str]:
         """Render the box of each image, resized to `out`'s size, flipped where asked.
 
@@ -70,6 +73,7 @@ class Renderer(Protocol):
             boxes: int32 [N, 4]: top, left, height, width in pixels, inside each image.
             flips: bool [N]: mirror left and right.
             out: uint8 [N, S, S, 3], C-contiguous, written in place; RGB.
+            spent: Its `decode` and `resize` are added to.
 
         Returns:
             For each image that failed its index and the reason; its part of `out` is unspecified.
@@ -87,11 +91,12 @@ class NativeRenderer:
         boxes: NDArray[np.int32],
         flips: NDArray[np.bool_],
         out: NDArray[np.uint8],
+        spent: Stages | None = None,
     ) -> dict[int, str]:
         """See `Renderer.render`."""
-        statuses = native.decode_boxes(encoded, boxes, flips, out)
+        statuses = native.decode_boxes(encoded, boxes, flips, out, spent)
         refused = np.flatnonzero(statuses)
-        return _render_each(encoded, boxes, flips, out, refused) if len(refused) else {}
+        return _render_each(encoded, boxes, flips, out, refused, spent) if len(refused) else {}
 
 
 class LibjpegRenderer:
@@ -105,9 +110,10 @@ class LibjpegRenderer:
         boxes: NDArray[np.int32],
         flips: NDArray[np.bool_],
         out: NDArray[np.uint8],
+        spent: Stages | None = None,
     ) -> dict[int, str]:
         """See `Renderer.render`."""
-        return _render_each(encoded, boxes, flips, out, np.arange(len(encoded)))
+        return _render_each(encoded, boxes, flips, out, np.arange(len(encoded)), spent)
 
 
 def cpu_renderer(name: str = "auto") -> Renderer:
@@ -233,16 +239,22 @@ def _render_each(
     flips: NDArray[np.bool_],
     out: NDArray[np.uint8],
     indices: NDArray[np.int64],
+    spent: Stages | None,
 ) -> dict[int, str]:
-    failures = {}
+    failures, spent = {}, spent or Stages()
     for index in indices.tolist():
+        began = time.perf_counter()
         top, left, height, width = boxes[index].tolist()
         try:
             crop = _decode_box(encoded[index], (top, left, height, width))
         except ImageError as error:
             failures[index] = error.reason
             continue
+        finally:
+            decoded = time.perf_counter()
+            spent.decode += decoded - began
         out[index] = resize_image(crop, out.shape[1], flip=bool(flips[index]))
+        spent.resize += time.perf_counter() - decoded
     return failures
 
 

@@ -11,6 +11,7 @@ stream has done with it (`record_stream`).
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Device(Protocol):
     """Where batches go."""
 
     ahead: int  # batches sent before they are asked for
+    copy_seconds: float  # of all batches so far, as far as they are known to be over
 
     def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Memory to render into: uint8, C-contiguous."""
@@ -80,6 +82,7 @@ class CpuDevice:
     """Batches stay where they were rendered."""
 
     ahead = 0
+    copy_seconds = 0.0
 
     def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """See `Device.allocate`."""
@@ -102,8 +105,21 @@ class OtherDevice(CpuDevice):
 
     def send(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], finish: Finish) -> Sent:
         """See `Device.send`."""
+        began = time.perf_counter()
         images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
-        return Sent(*finish(images, torch.from_numpy(labels).to(self._device)))
+        targets = torch.from_numpy(labels).to(self._device)
+        self.copy_seconds += time.perf_counter() - began
+        return Sent(*finish(images, targets))
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """Of one batch: events of the side stream, and the pinned array that must last until then."""
+
+    begun: torch.cuda.Event
+    copied: torch.cuda.Event
+    finished: torch.cuda.Event
+    pixels: NDArray[np.uint8]
 
 
 class CudaDevice:
@@ -112,11 +128,12 @@ class CudaDevice:
     ahead = 1
 
     def __init__(self, device: torch.device) -> None:
+        self.copy_seconds = 0.0
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch
         # Batches whose copy may not be over, oldest first: holding the pinned array keeps its
         # memory from being rendered into.
-        self._copying: deque[tuple[torch.cuda.Event, NDArray[np.uint8]]] = deque()
+        self._copying: deque[_Copy] = deque()
 
     def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """See `Device.allocate`: pinned, where the system has memory to pin."""
@@ -125,17 +142,24 @@ class CudaDevice:
     def send(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], finish: Finish) -> Sent:
         """See `Device.send`."""
         if len(self._copying) >= MOST_COPIES:
-            self._copying[0][0].synchronize()
-        while self._copying and self._copying[0][0].query():  # type: ignore[no-untyped-call]  # torch
-            self._copying.popleft()
+            self._copying[0].finished.synchronize()
+        while self._copying and self._copying[0].finished.query():  # type: ignore[no-untyped-call]  # torch
+            copy = self._copying.popleft()
+            self.copy_seconds += copy.begun.elapsed_time(copy.copied) / 1000
         with torch.cuda.stream(self._stream):
+            begun = self._record()
             images = torch.from_numpy(pixels).to(self._device, non_blocking=True)
             targets = torch.from_numpy(labels).to(self._device)
-            finished = finish(images.permute(0, 3, 1, 2), targets)
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch
-            event.record(self._stream)
-        self._copying.append((event, pixels))
-        return Sent(*finished, event)
+            copied = self._record()
+            answer = finish(images.permute(0, 3, 1, 2), targets)
+            finished = self._record()
+        self._copying.append(_Copy(begun, copied, finished, pixels))
+        return Sent(*answer, finished)
+
+    def _record(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch
+        event.record(self._stream)
+        return event
 
     def receive(self, sent: Sent) -> tuple[Tensor, Tensor]:
         """See `Device.receive`."""

@@ -34,7 +34,7 @@ from fastload.device import MOST_COPIES, Device, Sent, device_for
 from fastload.errors import BackendUnavailableError, StateMismatchError, TooManyCorruptError
 from fastload.reader import Reader, open_collection
 from fastload.sampler import OrderKind, Select, Table, batch_bounds, describe_order, order_of
-from fastload.stats import Meter, Stats
+from fastload.stats import Meter, Stages, Stats
 from fastload.world import World
 
 _log = logging.getLogger(__name__)
@@ -154,7 +154,9 @@ class Loader:
         self.backend, self.backend_reason = self._backend.renderer.name, self._backend.reason
         self._device = self._backend.device
         self._reader, self._process = Reader(collection), os.getpid()
-        self._meter = Meter()
+        # Of each worker its seconds, over all iterations.
+        self._spent = [Stages() for _ in range(self._backend.num_threads)]
+        self._meter, self._stages_before = Meter(), Stages()
         self._next = self._received = (0, 0)
         self._last_rows = np.zeros(0, np.int64)
         self._reported: set[int] = set()
@@ -198,7 +200,7 @@ class Loader:
             self._reader,
             self._backend.renderer,
             self._backend.memory,
-            num_threads=self._backend.num_threads,
+            spent=self._spent,
             chunk=self.batch_size if self._backend.whole_batches else None,
             replace_bad=self._order.kind != "index",
             timeout_seconds=self._timeout,
@@ -277,12 +279,24 @@ class Loader:
         self._next = self._received = (epoch + 1, 0) if finished else (epoch, position)
 
     def stats(self) -> Stats:
-        """Images per second, seconds waited for data, bad samples; since the loader was made."""
-        return self._meter.snapshot()
+        """Images per second, seconds by stage, stalls, bad samples; since the loader was made.
+
+        Printed it is a table that names the bottleneck.
+        """
+        return self._meter.snapshot(
+            self._stages() - self._stages_before,
+            num_threads=self.num_threads,
+            backend=self.backend,
+        )
 
     def reset_stats(self) -> None:
-        """Begin to count anew."""
-        self._meter = Meter()
+        """Begin to count anew; in the middle of an epoch too."""
+        self._meter = Meter(most_ready=self._meter.most_ready)
+        self._stages_before = self._stages()
+
+    def _stages(self) -> Stages:
+        copied = Stages(copy=self._device.copy_seconds)
+        return Stages.total([*self._spent, self._meter.stages, copied])
 
     def last_keys(self) -> list[str]:
         """Keys of the samples of the last batch; read from the shards, so for messages only."""
@@ -323,12 +337,14 @@ class Loader:
         # Only now that a batch is asked for: Lightning calls iter() once more than it iterates.
         self._next = (plan.number + 1, 0)
         try:
-            self._meter.begin()
+            self._meter.begin(most_ready=rendering.depth + self._device.ahead)
             for step in range(plan.steps):
-                ready = rendering.ready()
+                ready = len(sent) + rendering.ready()
                 waited = -time.perf_counter()
                 while not sent or (len(sent) <= self._device.ahead and rendering.ready()):
+                    asked = time.perf_counter()
                     batch = rendering.take()
+                    self._meter.stages.wait += time.perf_counter() - asked
                     if batch is None:
                         break
                     sent.append((batch, self._send(batch, plan)))
@@ -351,6 +367,7 @@ class Loader:
 
     def _send(self, batch: Batch, plan: EpochPlan) -> Sent:
         def finish(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            began = time.perf_counter()
             images, labels = apply(
                 plan.augment,
                 images,
@@ -359,7 +376,10 @@ class Loader:
                 dtype=self.dtype,
                 num_classes=len(self.classes),
             )
-            return self._transform(images, labels) if self._transform else (images, labels)
+            if self._transform:
+                images, labels = self._transform(images, labels)
+            self._meter.stages.finish += time.perf_counter() - began
+            return images, labels
 
         return self._device.send(batch.pixels, batch.labels, finish)
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fastload.errors import BackendUnavailableError, CorruptImageError, UnsupportedImageError
 from fastload.jpeg import Encoded
+from fastload.stats import Stages
 
 LIBRARY = Path(__file__).with_name("_core.so")
 MAX_SIZE = 8192
@@ -36,7 +37,7 @@ _SIGNATURES = {
     "fl_set_simd": ([ctypes.c_int], ctypes.c_int),
     "fl_simd": ([], ctypes.c_int),
     "fl_decode_boxes": (
-        [*[_Pointer] * 3, ctypes.c_int64, _Pointer, _Pointer, ctypes.c_int32, _Pointer, _Pointer],
+        [*[_Pointer] * 3, ctypes.c_int64, *[_Pointer] * 2, ctypes.c_int32, *[_Pointer] * 3],
         None,
     ),
     "fl_picture_size": ([_Pointer, _Size, _Pointer, _Pointer], ctypes.c_int),
@@ -166,7 +167,11 @@ def reason(status: int) -> str:
 
 
 def decode_boxes(
-    encoded: Encoded, boxes: NDArray[np.int32], flips: NDArray[np.bool_], out: NDArray[np.uint8]
+    encoded: Encoded,
+    boxes: NDArray[np.int32],
+    flips: NDArray[np.bool_],
+    out: NDArray[np.uint8],
+    spent: Stages | None = None,
 ) -> NDArray[np.int32]:
     """Decode a box of each JPEG and resize it, antialiased, to a square; see `decode.Renderer`.
 
@@ -175,6 +180,7 @@ def decode_boxes(
         boxes: int32 [N, 4]: top, left, height, width in pixels; EXIF orientation is not applied.
         flips: bool [N]: mirror left and right.
         out: uint8 [N, S, S, 3], C-contiguous, written in place; RGB.
+        spent: Its `decode` and `resize` are added to.
 
     Returns:
         int32 [N]: 0 where the image was decoded, else a status for `reason`: the image is
@@ -201,12 +207,15 @@ def decode_boxes(
     buffer, starts, sizes = _checked(encoded)
     boxes = np.ascontiguousarray(boxes, np.int32)
     mirrored = np.ascontiguousarray(flips, np.uint8)
-    statuses = np.empty(count, np.int32)
+    statuses, nanoseconds = np.empty(count, np.int32), np.zeros(2, np.int64)
     _core().fl_decode_boxes(
         *(buffer.ctypes.data, starts.ctypes.data, sizes.ctypes.data, count),
         *(boxes.ctypes.data, mirrored.ctypes.data, out.shape[1]),
-        *(out.ctypes.data, statuses.ctypes.data),
+        *(out.ctypes.data, statuses.ctypes.data, nanoseconds.ctypes.data),
     )
+    if spent is not None:
+        spent.decode += nanoseconds[0].item() / 1e9
+        spent.resize += nanoseconds[1].item() / 1e9
     return statuses
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 # They shape their neighbours and take no room: zero-width (non-)joiner, variation selectors.
 JOINERS = {"\u200c", "\u200d", *map(chr, range(0xFE00, 0xFE10))}
@@ -26,14 +26,17 @@ def _is_harmless(char: str) -> bool:
     return char.isprintable() or char in JOINERS or unicodedata.category(char) == "Zs"
 
 
-def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """The first column to the left, the others to the right."""
+def table(rows: Sequence[tuple[str, ...]], *, left: Collection[int] = (0,)) -> list[str]:
+    """Columns `left` to the left, the others to the right."""
     widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
-        first = row[0] + " " * (widths[0] - cells(row[0]))
-        pairs = zip(row[1:], widths[1:], strict=True)
-        lines.append("  ".join([first, *(f"{cell:>{width}}" for cell, width in pairs)]))
+        padded = [
+            cell + room if place in left else room + cell
+            for place, cell in enumerate(row)
+            for room in [" " * (widths[place] - cells(cell))]
+        ]
+        lines.append("  ".join(padded))
     return lines
 
 

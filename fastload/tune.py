@@ -1,7 +1,7 @@
 """Which parameters to take on this machine: `python -m fastload.tune shards/`.
 
-    loader trials   every back-end with all threads, then the best one with fewer
-    stages          plan, read, render: where one thread of the loader spends its time
+    loader trials   every back-end with all threads, then the best one with fewer; where the threads
+                    of the one that is taken spend their time
     step trials     the training step on synthetic images by batch size, on a GPU only
     advise          both -> back-end, threads, batch size, accumulation, AMP; what is the bottleneck
     recipe          a TOML file for `train/run.py --recipe`
@@ -18,26 +18,21 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fastload.augment import Augment
-from fastload.batch import CHUNK, READY_BATCHES, EpochPlan
-from fastload.dali import DaliRenderer
-from fastload.decode import cpu_renderer
+from fastload.batch import READY_BATCHES
 from fastload.errors import FastloadError, OutputError, run_command
 from fastload.index import read_manifest, write_atomically
 from fastload.loader import Loader, usable_cores
 from fastload.progress import Progress
-from fastload.reader import Reader, Scratch, open_collection
-from fastload.sampler import Order, batch_bounds
+from fastload.stats import Stats
 from fastload.terminal import table
-from fastload.world import World
 
 FIRST_LINE = "# Written by `python -m fastload.tune`; a recipe for train/run.py --recipe."
 CPU_BACKENDS = ("native", "libjpeg", "dali-cpu")
@@ -94,6 +89,7 @@ class LoaderTrial:
     num_threads: int
     images_per_second: float = 0.0
     failed: str = ""
+    stats: Stats = field(default_factory=Stats)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,38 +106,6 @@ class StepTrial:
     images_per_second: float = 0.0
     gpu_bytes: int = 0
     failed: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stages:
-    """Seconds of one thread for each image, by stage; wall-clock, so waiting for the disk counts.
-
-    Attributes:
-        plan: Which sample, which box of it, flipped or not.
-        read: From the shards into memory, and the check of its CRC-32.
-        render: Decode, resize, flip.
-    """
-
-    plan: float
-    read: float
-    render: float
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Share of each stage in the three, in [0, 1]."""
-        total = self.plan + self.read + self.render
-        stages = {"plan": self.plan, "read": self.read, "render": self.render}
-        return {name: seconds / total for name, seconds in stages.items()}
-
-    @property
-    def remedy(self) -> str:
-        """What to change about the stage that takes most."""
-        shares = self.shares
-        if shares["render"] >= max(shares.values()):
-            return "decoding takes most: more threads, or smaller images, would help"
-        if shares["read"] >= max(shares.values()):
-            return "reading takes most: a faster disk, or memory for all of the shards, would help"
-        return "planning takes most: larger batches would help"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,71 +318,10 @@ def measure_loader(
         ) as loader:
             if loader.backend != backend:
                 return replace(trial, failed=loader.backend_reason)
-            return replace(trial, images_per_second=_rate(_endless(loader), seconds))
+            rate = _rate(_endless(loader), seconds, warm=loader.reset_stats)
+            return replace(trial, images_per_second=rate, stats=loader.stats())
     except (FastloadError, torch.OutOfMemoryError) as error:
         return replace(trial, failed=_first_line(error))
-
-
-def measure_stages(
-    shards: str | Path, backend: str, *, size: int, seconds: float, seed: int = 0
-) -> Stages:
-    """Take the stages of an epoch one after the other on this thread, as a worker of the loader.
-
-    Args:
-        shards: The shard directory.
-        backend: One that renders on the CPU.
-        size: Side of the images.
-        seconds: After this time no further batch is begun; the first one only warms up.
-        seed: Of the order and the crops.
-    """
-    plan = _one_epoch(shards, size, seed)
-    reader = Reader(open_collection([shards], "train"))
-    renderer = DaliRenderer() if backend == "dali-cpu" else cpu_renderer(backend)
-    out = np.empty((CHUNK, size, size, 3), np.uint8)
-    scratch, spent, images = Scratch(), np.zeros(3), 0
-    began = time.perf_counter()
-    try:
-        for step in range(plan.steps):
-            warm = step > 0 or plan.steps == 1
-            clock = time.perf_counter()
-            part = plan.batch(step)
-            spent[0] += warm * (time.perf_counter() - clock)
-            for first in range(0, len(part.rows), CHUNK):
-                chunk = slice(first, first + CHUNK)
-                clock = time.perf_counter()
-                encoded, _ = reader.read(part.rows[chunk], scratch)
-                read = time.perf_counter()
-                boxes, flips = part.choices.boxes[chunk], part.choices.flips[chunk]
-                renderer.render(encoded, boxes, flips, out[: len(boxes)])
-                spent[1:] += warm * np.array([read - clock, time.perf_counter() - read])
-                images += warm * len(boxes)
-            if warm and time.perf_counter() - began > seconds:
-                break
-    finally:
-        reader.close()
-    plan_seconds, read_seconds, render_seconds = (spent / images).tolist()
-    return Stages(plan=plan_seconds, read=read_seconds, render=render_seconds)
-
-
-def _one_epoch(shards: str | Path, size: int, seed: int) -> EpochPlan:
-    index = open_collection([shards], "train").index
-    order = Order(
-        kind="shuffled",
-        rows=np.arange(len(index)),
-        groups=index["label"].astype(np.int64),
-        expected=None,
-        shards=index["shard"],
-        seed=seed,
-    )
-    return EpochPlan(
-        number=0,
-        order=order.epoch(0),
-        bounds=batch_bounds(len(index), start=0, global_batch=CHUNK, world_size=1, drop_last=False),
-        world=World(),
-        augment=Augment.train(size),
-        seed=seed,
-        index=index,
-    )
 
 
 def _endless(loader: Loader) -> Iterator[int]:
@@ -427,12 +330,13 @@ def _endless(loader: Loader) -> Iterator[int]:
             yield len(images)
 
 
-def _rate(counts: Iterator[int], seconds: float) -> float:
-    """Images per second, without the first two batches and a quarter of the time to warm up."""
+def _rate(counts: Iterator[int], seconds: float, *, warm: Callable[[], None]) -> float:
+    """Images per second, after two batches and a quarter of the time; `warm` is called there."""
     began = time.perf_counter()
     for number, _ in enumerate(counts, 1):
         if number >= 2 and time.perf_counter() - began >= seconds / 4:
             break
+    warm()
     began, images = time.perf_counter(), 0
     for count in counts:
         images += count
@@ -548,17 +452,16 @@ class Trials:
     loaders: list[LoaderTrial]
     steps: list[StepTrial]
     left_out: list[str]
-    stages: dict[str, Stages]  # by back-end: the best one that renders on the CPU
 
 
 def run_trials(question: Question) -> Trials:
     """Try back-ends, threads and, on a GPU, batch sizes; shows progress on standard error."""
-    trials = Trials([], [], [], {})
+    trials = Trials([], [], [])
     cores = usable_cores()
     fewer = thread_counts(cores)[-2::-1]
     on_gpu = question.device.type == "cuda"
     backends = [*CPU_BACKENDS, *(["dali"] if on_gpu else [])]
-    planned = len(backends) + len(fewer) + 1 + (len(BATCH_SIZES) + 1 if on_gpu else 0)
+    planned = len(backends) + len(fewer) + (len(BATCH_SIZES) + 1 if on_gpu else 0)
     each = min(MOST_SECONDS, max(LEAST_SECONDS, question.seconds / planned / 2))
     ends = time.monotonic() + question.seconds
 
@@ -583,11 +486,6 @@ def run_trials(question: Question) -> Trials:
                     measure_loader(question, best.backend, count, seconds=each, seed=number)
                 )
             progress.add(note=_threads(count))
-        if best.backend in CPU_BACKENDS and best.images_per_second and in_time("the stages"):
-            trials.stages[best.backend] = measure_stages(
-                question.shards, best.backend, size=question.size, seconds=each, seed=planned
-            )
-        progress.add(note="stages")
         if on_gpu:
             bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
             try_steps(
@@ -665,15 +563,15 @@ def report(question: Question, trials: Trials, advice: Advice, samples: int) -> 
             for trial in trials.steps
         ]
         lines += ["", *table(rows)]
-    for backend, stages in trials.stages.items():
-        lines += ["", *_stage_lines(backend, stages)]
+    taken = f"{advice.loader.backend} with {_threads(advice.loader.num_threads)}"
+    lines += ["", f"{taken}, and nobody who keeps it waiting:"]
+    lines += [*advice.loader.stats.table(), advice.loader.stats.remedy]
     epoch = f"{duration(samples / advice.images_per_second)} per epoch of {samples:,} images"
-    take = f"{advice.loader.backend} with {_threads(advice.loader.num_threads)}"
     if advice.step:
-        take += f", batches of {advice.step.batch_size}, {advice.accumulate} per optimizer step"
+        taken += f", batches of {advice.step.batch_size}, {advice.accumulate} per optimizer step"
     lines += [
         "",
-        f"take        {take}",
+        f"take        {taken}",
         f"prefetch    {READY_BATCHES} batches ready besides those in work; fixed",
         f"expect      {advice.images_per_second:,.0f} images/s, {epoch}",
         f"bottleneck  {advice.bottleneck}",
@@ -682,13 +580,6 @@ def report(question: Question, trials: Trials, advice: Advice, samples: int) -> 
     if trials.left_out:
         lines.append(f"not tried   {', '.join(trials.left_out)}: the time was used up")
     return lines
-
-
-def _stage_lines(backend: str, stages: Stages) -> list[str]:
-    rows = [(f"{backend}, one thread", "ms per 1,000 images", "share")]
-    for name, share in stages.shares.items():
-        rows.append((name, f"{1e6 * getattr(stages, name):,.0f}", f"{100 * share:.0f} %"))
-    return [*table(rows), stages.remedy]
 
 
 def write_recipe(path: Path, text: str) -> None:

@@ -495,17 +495,24 @@ inline int block_size_for(const Box& box, int size) {
 }
 
 inline Status decode_box(Workspace& work, const uint8_t* data, size_t bytes, const Box& box,
-                         int size, bool flip, uint8_t* out) {
+                         int size, bool flip, uint8_t* out, Spent& spent) {
     begin_marks();
     BoxDecoder decoder(work);
-    Status status = decoder.open(data, bytes);
-    if (status != kOk) return status;
-    const Frame& frame = decoder.frame();
-    if (box.top < 0 || box.left < 0 || box.height < 1 || box.width < 1 ||
-        box.height > frame.height - box.top || box.width > frame.width - box.left)
-        return kBadBox;
-    status = decoder.decode(box, block_size_for(box, size));
-    if (status == kOk) status = decoder.resize(box, size, flip, out);
+    Status status;
+    {
+        const Stopwatch decoding(spent.decode);
+        status = decoder.open(data, bytes);
+        if (status != kOk) return status;
+        const Frame& frame = decoder.frame();
+        if (box.top < 0 || box.left < 0 || box.height < 1 || box.width < 1 ||
+            box.height > frame.height - box.top || box.width > frame.width - box.left)
+            return kBadBox;
+        status = decoder.decode(box, block_size_for(box, size));
+    }
+    if (status == kOk) {
+        const Stopwatch resizing(spent.resize);
+        status = decoder.resize(box, size, flip, out);
+    }
     mark(kResizeStage);
     work.trim();
     return status;

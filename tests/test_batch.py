@@ -18,6 +18,7 @@ from fastload.errors import ShardError, StalledError
 from fastload.jpeg import Encoded
 from fastload.reader import Reader, open_collection
 from fastload.sampler import Epoch, batch_bounds
+from fastload.stats import Stages
 from fastload.world import World
 from tests.shards import flat_picture, number_of, numbered
 
@@ -30,12 +31,12 @@ class GatedRenderer(LibjpegRenderer):
         self.rendered = 0
         self._lock = threading.Lock()
 
-    def render(self, encoded: Encoded, boxes, flips, out) -> dict[int, str]:
+    def render(self, encoded: Encoded, boxes, flips, out, spent=None) -> dict[int, str]:
         self.entered.set()
         self.gate.wait(20)
         with self._lock:
             self.rendered += len(encoded)
-        return super().render(encoded, boxes, flips, out)
+        return super().render(encoded, boxes, flips, out, spent)
 
 
 class FailingRenderer(LibjpegRenderer):
@@ -44,10 +45,10 @@ class FailingRenderer(LibjpegRenderer):
     def __init__(self, number: int) -> None:
         self._jpeg = flat_picture(number, 0).jpeg
 
-    def render(self, encoded: Encoded, boxes, flips, out) -> dict[int, str]:
+    def render(self, encoded: Encoded, boxes, flips, out, spent=None) -> dict[int, str]:
         if any(bytes(encoded[i]) == self._jpeg for i in range(len(encoded))):
             raise ZeroDivisionError("the renderer fell over")
-        return super().render(encoded, boxes, flips, out)
+        return super().render(encoded, boxes, flips, out, spent)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def begin():
             reader or Reader(open_collection([directory], "train")),
             renderer,
             plain_memory(),
-            num_threads=2,
+            spent=[Stages(), Stages()],
             replace_bad=True,
             timeout_seconds=timeout,
         )

@@ -15,13 +15,13 @@ PACKAGE = Path(fastload.__file__).parent
 
 # From top to bottom: a module imports only what stands above it.
 LAYERS = [
-    *("errors", "world", "draw", "stats"),
+    *("errors", "world", "draw", "terminal", "stats"),
     *("box", "jpeg", "native", "decode"),
     *("progress", "workers", "index", "tar", "source", "transcode", "clean", "journal"),
     *("shard", "verify", "sample"),
     *("sampler", "augment", "reader", "device", "batch", "dali"),
     *("loader", "dataset"),
-    *("terminal", "lettering", "sheet", "inspect", "doctor", "tune"),
+    *("lettering", "sheet", "inspect", "doctor", "tune"),
     *("__init__",),
 ]
 

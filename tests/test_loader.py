@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import threading
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from fastload.augment import IMAGENET_MEAN, IMAGENET_STD, Augment
 from fastload.errors import ShardError
 from fastload.loader import Loader
 from fastload.sampler import Select
+from fastload.stats import Stages
 from fastload.world import World
 from tests.shards import noisy_picture, number_of, numbered, write_shards
 
@@ -269,6 +271,46 @@ def test_stats_count_what_was_delivered(shards):
         assert 0 <= stats.waiting_fraction <= 1
         loader.reset_stats()
         assert loader.stats().images == 0
+
+
+def test_the_stages_hold_all_the_time_of_the_threads(shards):
+    with Loader(shards, batch_size=10, augment=Augment.train(224), num_threads=2) as loader:
+        epoch_of(loader)
+        loader.reset_stats()
+        began = time.perf_counter()
+        for _ in range(5):
+            epoch_of(loader)
+        seconds = time.perf_counter() - began
+        stats = loader.stats()
+        stages = stats.stages
+        assert min(stages.plan, stages.read, stages.decode, stages.resize) > 0
+        assert 0.5 * 2 * seconds < sum(stages.of_threads.values()) <= 2 * seconds
+        assert stages.wait <= stats.waiting_seconds <= stats.seconds <= seconds
+        loader.reset_stats()
+        assert loader.stats().stages == Stages()
+
+
+def test_a_slow_caller_leaves_the_threads_idle_and_the_queue_full(shards):
+    with Loader(shards, batch_size=10, augment=Augment.train(32), num_threads=1) as loader:
+        for _ in loader:
+            time.sleep(0.02)
+        stats = loader.stats()
+        assert stats.stages.idle > 0.1
+        assert stats.ready_batches > 1
+        assert stats.stalls < 5
+        assert stats.bottleneck.startswith("the caller")
+
+
+def test_a_slow_transform_is_named_as_the_bottleneck(shards):
+    def transform(images, labels):
+        time.sleep(0.02)
+        return images, labels
+
+    with Loader(shards, batch_size=10, augment=Augment.train(32), transform=transform) as loader:
+        epoch_of(loader)
+        stats = loader.stats()
+        assert stats.stages.finish >= 0.2
+        assert stats.bottleneck.startswith("finish: colours and `transform`")
 
 
 def test_an_epoch_leaves_no_thread_behind(shards):

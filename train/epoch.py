@@ -40,6 +40,7 @@ def train(session: Session, interrupt: Interrupt, last: Path) -> Row:
         loader.set_epoch(progress.epoch)
     size = size_at(options.resolution, epoch=progress.epoch, epochs=options.schedule.epochs)
     loader.set_size(size)
+    loader.reset_stats()
     if ranks.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(ranks.device)
     profiled = options.record.profile if progress.epoch == 0 and ranks.writes else 0
@@ -69,6 +70,8 @@ def train(session: Session, interrupt: Interrupt, last: Path) -> Row:
             quiet=session.quiet,
         )
     progress.trained = True
+    if profiled:
+        say.profile(session)
     group = session.training.stepper.optimizer.param_groups[0]
     row: dict[str, float | int] = {
         **progress.meter.over(ranks).row(),

@@ -257,7 +257,9 @@ class RecordOptions:
     report: bool = _option(True, "write report.html")
     tensorboard: bool = _option(True, "write TensorBoard events where it is installed")
     wandb: str = _option("", "project of Weights & Biases to log to")
-    profile: int = _option(0, "write a trace of so many steps with torch.profiler (0: off)")
+    profile: int = _option(
+        0, "trace so many steps of the first epoch, and say where its time went (0: off)"
+    )
 
     def __post_init__(self) -> None:
         _require(self.profile >= 0, f"profile must be at least 0, got {self.profile}")

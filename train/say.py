@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fastload.stats import ENOUGH
 from train.checks import Overfit
 from train.schedule import REFERENCE_BATCH
 from train.session import Session
@@ -59,6 +60,15 @@ def epoch(session: Session, val: Mapping[str, Any]) -> None:
         f"computing, {val['seconds']:.1f} s evaluation{_memory(session)}",
         flush=True,
     )
+    stats = session.loaders.train.stats()
+    if stats.waiting_fraction > ENOUGH:
+        print(f"  waits for {stats.bottleneck}", flush=True)
+
+
+def profile(session: Session) -> None:
+    """Where the time of the epoch went, stage by stage."""
+    if session.ranks.writes:
+        print(f"\n{session.loaders.train.stats()}\n", flush=True)
 
 
 def _memory(session: Session) -> str:

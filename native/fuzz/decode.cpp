@@ -22,7 +22,9 @@ int decode(fl::Workspace& work, const uint8_t* data, size_t size, const fl::Box&
            bool flip, std::vector<uint8_t>* pixels) {
     const size_t bytes = static_cast<size_t>(side) * static_cast<size_t>(side) * 3;
     pixels->assign(bytes + 2 * kCanary, 0xA5);
-    const int status = fl::decode_box(work, data, size, box, side, flip, pixels->data() + kCanary);
+    fl::Spent spent;
+    const int status =
+        fl::decode_box(work, data, size, box, side, flip, pixels->data() + kCanary, spent);
     for (size_t i = 0; i < kCanary; i++) {
         if ((*pixels)[i] != 0xA5 || (*pixels)[kCanary + bytes + i] != 0xA5) std::abort();
     }

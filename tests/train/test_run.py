@@ -358,11 +358,14 @@ def test_a_head_for_classes_in_another_order_is_started_anew(shards, tmp_path, c
     assert "kept 336 tensors; not in the weights, started anew: fc.weight, fc.bias" in said
 
 
-def test_a_trace_is_written(shards, tmp_path):
+def test_a_profile_is_a_trace_and_a_table_of_stages(shards, tmp_path, capsys):
     main(arguments(shards, tmp_path, "a", "--epochs", "1", "--profile", "2", "--tune", "head"))
 
     trace = json.loads((tmp_path / "a" / "trace.json").read_text())
     assert trace["traceEvents"]
+    said = capsys.readouterr().out
+    assert "\ndecode  1 thread " in said
+    assert "\nbottleneck  " in said
 
 
 def test_tensorboard_has_the_rows_where_it_is_installed(shards, tmp_path):
