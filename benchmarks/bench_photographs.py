@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure every contender on both kinds in a few rounds and append rows."""
     parser = argparse.ArgumentParser(description="Small and large photographs.")
     parser.add_argument("--images", type=Path, default=images.SAMPLE_DATA)
-    parser.add_argument("--only", default=",".join(ALL), help="names that contain one of a,b,...")
-    parser.add_argument("--without", default="PIL", help="nor those that contain one of these")
+    parser.add_argument("--only", nargs="+", default=ALL, metavar="NAME", help="or a part of one")
+    parser.add_argument("--without", nargs="+", default=["PIL"], metavar="NAME", help="nor these")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--prepare", action="store_true", help="prepare the data, do not measure")

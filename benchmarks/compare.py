@@ -142,14 +142,13 @@ def _say(row: Row, key: str, unit: str) -> None:
     print(f"{row['benchmark']:9} {row['name']:34} {row['used_cores']} cores {said}", flush=True)
 
 
-def chosen(only: str, without: str) -> tuple[Contender, ...]:
-    """Contenders whose name contains one of a,b,... of `only`, and none of `without`."""
-    wanted, unwanted = ([part for part in text.split(",") if part] for text in (only, without))
+def chosen(only: Sequence[str], without: Sequence[str]) -> tuple[Contender, ...]:
+    """Contenders whose name contains one of `only`, or all, and none of `without`."""
     return tuple(
         contender
         for contender in CONTENDERS
-        if (not wanted or any(part in contender.name for part in wanted))
-        and not any(part in contender.name for part in unwanted)
+        if (not only or any(part in contender.name for part in only))
+        and not any(part in contender.name for part in without)
     )
 
 
@@ -162,10 +161,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=DATA, help="keeps what was prepared")
     parser.add_argument("--output", type=Path, default=RESULTS / "latest.jsonl")
     parser.add_argument("--parts", default="prepare,loaders,cold,consumer")
-    parser.add_argument("--only", default="", help="contenders whose names contain one of a,b,...")
-    parser.add_argument("--without", default="", help="nor those whose names contain one of these")
+    parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="or a part of one")
+    parser.add_argument("--without", nargs="+", default=(), metavar="NAME", help="nor these")
     parser.add_argument("--cores", default="", help="such as 1,2 (default: 1 and 2)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of each part (default 3)")
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--warm-up-seconds", type=float, default=1.5)
     parser.add_argument("--batch-size", type=int, default=128)
@@ -213,11 +212,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 work = replace(long.work, cores=cores)
                 measure(replace(long, rounds=1, work=work), first_round=number)
     if "cold" in parts:
-        measure(replace(long, rounds=1), part="cold")
+        measure(long, part="cold")
     if "consumer" in parts:
         for rate in map(float, arguments.consumers.split(",")):
             work = replace(long.work, consumer=rate)
-            measure(replace(long, rounds=1, work=work), part="consumer")
+            measure(replace(long, work=work), part="consumer")
     print(f"{time.monotonic() - began:.0f} s in all; rows are in {arguments.output.name}")
     return 0
 
