@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,17 @@ def _sample(item: tuple[str, int]) -> dict[str, Any]:
 
 def prepare(images: Path, out: Path, work: Work) -> None:
     """Chunks of 64 MB."""
-    litdata.optimize(
-        fn=_sample,
-        inputs=[(str(path), label) for path, label in list_images(images)],
-        output_dir=str(out),
-        chunk_bytes="64MB",
-        num_workers=work.cores,
-    )
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        # It empties its cache folders first: by default /tmp/data and /tmp/chunks, whoever's.
+        os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = f"{folder}/chunks"
+        os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = f"{folder}/data"
+        litdata.optimize(
+            fn=_sample,
+            inputs=[(str(path), label) for path, label in list_images(images)],
+            output_dir=str(out),
+            chunk_bytes="64MB",
+            num_workers=work.cores,
+        )
 
 
 class Crops(litdata.StreamingDataset):  # type: ignore[misc]  # the class is known at run time only
