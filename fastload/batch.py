@@ -188,9 +188,8 @@ class Buffers:
 
     def __init__(self, allocate: Allocate, *, keep: int) -> None:
         self._allocate, self._keep = allocate, keep
-        self._lock = threading.Lock()
-        # Each with who has it, the oldest first.
-        self._known: list[tuple[NDArray[np.uint8], weakref.ref[NDArray[np.uint8]]]] = []
+        # Each with who has it, the oldest first. No lock: a forked child might find it taken.
+        self._known: deque[tuple[NDArray[np.uint8], weakref.ref[NDArray[np.uint8]]]] = deque()
 
     def take(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """uint8 of `shape`, C-contiguous, contents unspecified."""
@@ -200,10 +199,9 @@ class Buffers:
             buffer = self._allocate((count,))
         # A view of a view: its base is `buffer` itself, so `lent` dies with its last user.
         lent = buffer[:count].reshape(shape)
-        with self._lock:
-            self._known.append((buffer, weakref.ref(lent)))
-            most = max(self._keep, KEPT_BYTES // max(1, buffer.nbytes))
-            del self._known[: max(0, len(self._known) - most)]
+        self._known.append((buffer, weakref.ref(lent)))
+        if len(self._known) > max(self._keep, KEPT_BYTES // max(1, buffer.nbytes)):
+            self._known.popleft()
         return lent
 
     def select(self, pixels: NDArray[np.uint8], kept: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -212,13 +210,19 @@ class Buffers:
 
     def _take_back(self, count: int) -> NDArray[np.uint8] | None:
         """A free buffer of at least `count` bytes; those that are too small are let go."""
-        with self._lock:
-            free = [place for place, (_, user) in enumerate(self._known) if user() is None]
-            for place in reversed(free):
-                buffer, _ = self._known.pop(place)
-                if len(buffer) >= count:
-                    return buffer
-        return None
+        found = None  # the last one, which may still be in the processor's cache
+        for _ in range(len(self._known)):
+            try:
+                known = self._known.popleft()
+            except IndexError:  # another thread has the rest in its hands
+                break
+            if known[1]() is not None:
+                self._known.append(known)
+            elif len(known[0]) >= count:
+                if found is not None:
+                    self._known.append(found)
+                found = known
+        return found[0] if found else None
 
 
 @dataclass(slots=True)
