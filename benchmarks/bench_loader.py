@@ -1,6 +1,6 @@
 """What does the loader cost besides decoding, and does its cost grow with the data set?
 
-Questions and methods, each a part (`python -m benchmarks.bench_loader SHARDS PART ...`):
+Questions and methods, each a part (`python -m benchmarks.bench_loader SHARDS --parts PART ...`):
 
     overhead    the loader against the renderer alone: the same images, boxes and flips, the images
                 in memory, threads that take chunks of 16. Seconds and CPU seconds for each image;
@@ -438,14 +438,14 @@ PARTS: dict[str, Callable[[Path, int], list[Row]]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure the parts that are named, print, and append rows."""
+    """Measure some parts, print, and append rows."""
     parser = argparse.ArgumentParser(description="What the loader costs besides decoding.")
     parser.add_argument("shards", type=Path, help="a shard directory with a split train")
-    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []])
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--output", type=Path, default=RESULTS / "loader.jsonl")
     options = parser.parse_args(argv)
-    for part in options.parts or list(PARTS):
+    for part in options.parts:
         append_rows(options.output, PARTS[part](options.shards, options.rounds))
     return 0
 

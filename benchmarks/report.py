@@ -197,7 +197,12 @@ def _consumer(rows: list[Row]) -> str:
     if not rates:
         return ""
     by_rate = {
-        rate: {s.name: s for s in standings(rows, "consumer", consumer=rate)} for rate in rates
+        rate: {
+            standing.name: standing
+            for standing in standings(rows, "consumer", consumer=rate)
+            if standing.row["kind"] != "floor"  # a decoder that decodes nothing ahead
+        }
+        for rate in rates
     }
     names = list(dict.fromkeys(name for found in by_rate.values() for name in found))
     lines = []
