@@ -14,7 +14,8 @@ simplejpeg's full decode (libjpeg-turbo) with torchvision's antialiased resize o
 Every crop is compared with torchvision's. The stages are timed in a core built for the purpose
 (-DFL_STAGES; needs a C++ compiler, else they are left out).
 
-Answer (results/decode.jsonl; one core of an AMD EPYC of family 26, other programs running; medians
+Answer (results/decode.jsonl, whose last rows are of an older processor, where everything takes 1.5
+times as long and "times faster" is 3.5 to 4.2; here one core of an AMD EPYC of family 26, medians
 of 11 rounds over 400 images, CPU milliseconds a crop, intervals of the medians within 5 %):
 
                                flowers, 43 kB, 4:2:0     photographs, 115 kB, 4:4:4

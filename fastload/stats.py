@@ -197,8 +197,7 @@ class Stats:
         """The stages, as lines of text."""
         per_image = 1e6 / max(1, self.images)  # seconds of all to milliseconds of 1,000
         threads, caller = self.stages.of_threads, self.stages.of_caller
-        wholes = {**dict.fromkeys(threads, sum(threads.values()))}
-        wholes |= dict.fromkeys(caller, self.seconds)
+        wholes = dict.fromkeys(threads, sum(threads.values())) | dict.fromkeys(caller, self.seconds)
         rows = [("stage", "of", "ms / 1,000 images", "share", "")]
         for name, spent in {**threads, **caller}.items():
             many = f"{self.num_threads} thread{'s' * (self.num_threads != 1)}"
