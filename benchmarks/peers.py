@@ -21,6 +21,7 @@ from pathlib import Path
 from benchmarks.contenders.contract import Work, resident_mib
 from benchmarks.environment import ROOT
 from benchmarks.harness import Row
+from fastload.installation import DISTRIBUTION
 
 ENVIRONMENTS = ROOT / "benchmarks" / ".peers"
 TIME_LIMIT_SECONDS = 300.0
@@ -70,7 +71,7 @@ def _ours(backend: str, note: str) -> Contender:
     return Contender(
         name=f"fastload {backend}",
         module="fastload_loader",
-        package="fastload",
+        package=DISTRIBUTION,
         option=backend,
         kind="ours",
         note=note,
@@ -159,7 +160,7 @@ CONTENDERS = (
     Contender(
         name="native core alone",
         module="floor",
-        package="fastload",
+        package=DISTRIBUTION,
         option="native",
         data="fastload_loader",
         kind="floor",

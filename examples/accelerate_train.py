@@ -1,6 +1,6 @@
 """Hugging Face Accelerate: the Loader is not prepared, but registered, so that it resumes.
 
-    pip install 'fastload[examples]'
+    pip install -e '.[examples]'      # in the checkout
     accelerate launch examples/accelerate_train.py shards/ --out run/
     accelerate launch examples/accelerate_train.py shards/ --out run/ --resume run/
 

@@ -1,6 +1,6 @@
 """DALI's own reader on fastload's shards: nothing of fastload runs, only its files are read.
 
-    pip install 'fastload[dali]'
+    pip install -e '.[dali]'      # in the checkout
     python -m fastload.shard data/
     python examples/dali_native.py shards/ --split val --device cpu
 

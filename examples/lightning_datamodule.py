@@ -1,6 +1,6 @@
 """PyTorch Lightning: a DataModule that resumes in the middle of an epoch.
 
-    pip install 'fastload[examples]'
+    pip install -e '.[examples]'      # in the checkout
     python examples/lightning_datamodule.py shards/ --out run/
     python examples/lightning_datamodule.py shards/ --out run/ --resume run/last.ckpt
 

@@ -1,6 +1,6 @@
 """timm: a loader with the interface that its train.py expects of `timm.data.create_loader`.
 
-    pip install 'fastload[examples]'
+    pip install -e '.[examples]'      # in the checkout
     python examples/timm_train.py shards/ --model resnet50 --mixup 0.2 --cutmix 1.0
 
 In timm's own train.py, copy `TimmLoader` and replace the two calls of `create_loader` by

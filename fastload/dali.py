@@ -40,12 +40,11 @@ from torch import Tensor
 from fastload.decode import Renderer, cpu_renderer
 from fastload.device import Finish, Sent
 from fastload.errors import BackendUnavailableError, ImageError
+from fastload.installation import install_command
 from fastload.jpeg import Encoded, read_header, slice_jpeg
 from fastload.stats import Stages
 
 _log = logging.getLogger(__name__)
-
-INSTALL = "pip install 'fastload[dali]'"
 
 # 2.2 made nvImageCodec the decoder of `fn.decoders.image`; older pixels were never compared.
 MINIMUM_VERSION = (2, 2)
@@ -104,12 +103,13 @@ def why_unavailable(*, device: int | None = None) -> str:
     try:
         dali = importlib.import_module("nvidia.dali")
     except (ImportError, OSError) as error:
-        return f"DALI is not installed ({error}): {INSTALL}"
+        return f"DALI is not installed ({error}): {install_command('dali')}"
     version = str(dali.__version__)
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if numbers < MINIMUM_VERSION:
         needed = ".".join(map(str, MINIMUM_VERSION))
-        return f"DALI {version} is too old, {needed} is the least: pip install -U 'fastload[dali]'"
+        command = install_command("dali")
+        return f"DALI {version} is too old, {needed} is the least: {command}"
     return "" if device is None else _why_no_gpu(device)
 
 

@@ -33,6 +33,7 @@ from PIL import (
 
 from fastload import native
 from fastload.errors import BackendUnavailableError, CorruptImageError, ImageError
+from fastload.installation import reinstall_command
 from fastload.jpeg import MAX_PIXELS, Box, Encoded, read_header, slice_jpeg
 from fastload.stats import Stages
 
@@ -134,7 +135,8 @@ def cpu_renderer(name: str = "auto") -> Renderer:
     if name == "native":
         raise BackendUnavailableError(
             f"the native core cannot run ({native.why_unavailable()}); "
-            "install a C++ compiler and fastload again, or take the back-end libjpeg"
+            "take the back-end libjpeg, or install a C++ compiler, then "
+            f"{reinstall_command()}"
         )
     _warn_slower()
     return LibjpegRenderer()

@@ -33,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from fastload import dali, native
+from fastload import dali, installation, native
 from fastload.augment import Augment
 from fastload.batch import CHUNK
 from fastload.errors import FastloadError, ShardError, run_command
@@ -190,7 +190,7 @@ def why_absent(name: str, device: torch.device) -> str:
             return "FASTLOAD_NATIVE=0 switches it off: unset FASTLOAD_NATIVE"
         return (
             f"{native.why_unavailable()}: install a C++ compiler (apt install g++), then "
-            "pip install --force-reinstall --no-deps fastload"
+            + installation.reinstall_command()
         )
     if name == "dali-cpu":
         return dali.why_unavailable()
@@ -268,7 +268,7 @@ def versions() -> list[tuple[str, str]]:
         portable = os.environ.get("FASTLOAD_SIMD") == "portable"
         simd = "AVX2" if native.set_simd(portable=portable) else "portable, without AVX2"
     return [
-        ("fastload", f"{_version('fastload')}, native core: {simd}"),
+        ("fastload", f"{_version(installation.DISTRIBUTION)}, native core: {simd}"),
         ("Python", f"{platform.python_version()} on {platform.platform(terse=True)}"),
         ("processor", f"{_processor()}, {usable_cores()} cores usable"),
         ("PyTorch", f"{torch.__version__}, built for CUDA {torch.version.cuda or 'none'}"),

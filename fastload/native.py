@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.errors import BackendUnavailableError, CorruptImageError, UnsupportedImageError
+from fastload.installation import reinstall_command
 from fastload.jpeg import Encoded
 from fastload.stats import Stages
 
@@ -145,7 +146,8 @@ def _core() -> ctypes.CDLL:
     library, reason = _load()
     if library is None:
         raise BackendUnavailableError(
-            f"the native core cannot run ({reason}); install a C++ compiler and fastload again"
+            f"the native core cannot run ({reason}); install a C++ compiler, then "
+            f"{reinstall_command()}"
         )
     return library
 

@@ -171,7 +171,10 @@ class Stats:
 
     def _faster_decoding(self) -> str:
         if self.backend == "libjpeg":
-            return "the back-end native is several times faster: install a C++ compiler and again"
+            return (
+                "the back-end native is several times faster: install a C++ compiler, then ask"
+                " `python -m fastload.doctor`"
+            )
         if self.num_threads < (os.cpu_count() or 1):
             return f"more threads would help: {self.num_threads} are used, the machine has more"
         return (

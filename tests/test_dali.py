@@ -34,6 +34,7 @@ from fastload.decode import LibjpegRenderer, cpu_renderer
 from fastload.device import Sent
 from fastload.errors import BackendUnavailableError
 from fastload.index import read_index
+from fastload.installation import install_command
 from fastload.jpeg import Encoded
 from fastload.loader import Backend
 from fastload.world import World
@@ -513,7 +514,7 @@ def test_importing_fastload_never_imports_dali():
 @needs_dali
 def test_a_dali_that_is_too_old_is_named_with_its_version(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.import_module("nvidia.dali"), "__version__", "1.44.0")
-    expected = "DALI 1.44.0 is too old, 2.2 is the least: pip install -U 'fastload[dali]'"
+    expected = f"DALI 1.44.0 is too old, 2.2 is the least: {install_command('dali')}"
     assert dali.why_unavailable() == expected
     with pytest.raises(BackendUnavailableError, match="too old"):
         DaliRenderer(fallback=LibjpegRenderer())
@@ -726,7 +727,7 @@ def test_on_a_gpu_dali_says_on_which(shards: Path):
         assert loader.backend_reason.startswith("dali: asked for, and ")
 
 
-def test_without_dali_the_extra_is_named_and_dali_gives_way_to_the_cpu(shards: Path):
+def test_without_dali_the_command_is_named_and_dali_gives_way_to_the_cpu(shards: Path):
     out = run_python(
         BLOCK + "import warnings\nwarnings.simplefilter('ignore')\n"
         "from fastload import Loader\n"
@@ -741,7 +742,7 @@ def test_without_dali_the_extra_is_named_and_dali_gives_way_to_the_cpu(shards: P
     reason, error, backend = out.splitlines()
     assert reason == error
     assert error.startswith("DALI is not installed")
-    assert error.endswith("pip install 'fastload[dali]'")
+    assert error.endswith(install_command("dali"))
     assert backend == CPU_NAMES[-1]
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(fastload.__file__).parent
 
 # From top to bottom: a module imports only what stands above it.
 LAYERS = [
-    *("errors", "world", "draw", "terminal", "stats"),
+    *("errors", "installation", "world", "draw", "terminal", "stats"),
     *("box", "jpeg", "native", "decode"),
     *("progress", "workers", "index", "tar", "source", "transcode", "clean", "journal"),
     *("shard", "verify", "sample"),

@@ -1,0 +1,100 @@
+"""Where the running fastload comes from, and the command that installs more of it.
+
+The distribution is not called as the package is: the package index's `fastload` is another project,
+a download tool. fastload is not on that index, so a command that this module makes installs a
+folder, the checkout, and names nothing that pip would look up there but what fastload needs.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+DISTRIBUTION = "fastload-images"
+"""The name in pyproject.toml, under which pip and `importlib.metadata` know fastload."""
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What was installed.
+
+    Attributes:
+        checkout: The folder that it was installed from; None where no checkout is found, as with a
+            wheel.
+        editable: Whether Python runs the files of that folder, not a copy of them.
+    """
+
+    checkout: Path | None
+    editable: bool = False
+
+
+def find_origin(package: Path = PACKAGE) -> Origin:
+    """Where the package in the folder `package` comes from."""
+    if _is_checkout(package.parent):
+        return Origin(package.parent, editable=True)
+    try:
+        recorded = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        recorded = None
+    return Origin(recorded_checkout(recorded or "{}"))
+
+
+def recorded_checkout(direct_url: str) -> Path | None:
+    """The checkout that pip installed from, if it is still there.
+
+    Args:
+        direct_url: The text of direct_url.json, which pip writes beside the metadata (PEP 610).
+    """
+    record = json.loads(direct_url)
+    url = urlsplit(record.get("url", ""))
+    if "dir_info" not in record or url.scheme != "file":
+        return None
+    folder = Path(url2pathname(url.path))
+    return folder if _is_checkout(folder) else None
+
+
+def install_command(extra: str, origin: Origin | None = None) -> str:
+    """The shell command that installs what the extra of pyproject.toml names.
+
+    An editable installation stays editable, and it goes into the Python that runs.
+    """
+    return _command([], f".[{extra}]", origin or find_origin())
+
+
+def reinstall_command(origin: Origin | None = None) -> str:
+    """The shell command that builds the native core anew and leaves all other packages alone."""
+    return _command(["--force-reinstall", "--no-deps"], ".", origin or find_origin())
+
+
+def _command(options: list[str], what: str, origin: Origin) -> str:
+    words = ["-m", "pip", "install", *options, *["-e"] * origin.editable, what]
+    command = f"{shlex.quote(_python(origin.checkout))} {shlex.join(words)}"
+    if origin.checkout is None:
+        return f"in a checkout of fastload, {command}"
+    return f"cd {shlex.quote(str(origin.checkout))} && {command}"
+
+
+def _python(folder: Path | None) -> str:
+    """The Python that runs, as it is called in that folder."""
+    if not sys.executable:
+        return "python"
+    python = Path(sys.executable)
+    if shutil.which(python.name) == str(python):
+        return python.name
+    if folder is not None and python.is_relative_to(folder):
+        return str(python.relative_to(folder))
+    return str(python)
+
+
+def _is_checkout(folder: Path) -> bool:
+    facts = folder / "pyproject.toml"
+    return facts.is_file() and f'name = "{DISTRIBUTION}"' in facts.read_text(encoding="utf-8")
