@@ -1,4 +1,4 @@
-"""Every advice installs this checkout and nothing else."""
+"""Every advice installs this checkout, and the checkout installs so that it is what is imported."""
 
 from __future__ import annotations
 
@@ -200,6 +200,16 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     one = Clone(tmp_path_factory.mktemp("beside") / "some where ü")
     one.shell("fastload/.venv/bin/python -m pip install -e ./fastload")
     return one
+
+
+@needs_pip
+@pytest.mark.slow
+def test_beside_a_clone_called_fastload_the_package_is_imported_and_not_the_clone(clone: Clone):
+    program = "import fastload; print(fastload.__file__)"
+    found = clone.shell(f"fastload/.venv/bin/python -c '{program}'")
+    assert found == str(clone.folder / "fastload" / "__init__.py")
+    usage = clone.shell("fastload/.venv/bin/python -m fastload.doctor --help")
+    assert usage.startswith("usage: python -m fastload.doctor")
 
 
 @needs_pip
