@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import site
 import subprocess
 import sys
 import venv
@@ -175,7 +174,8 @@ class Clone:
         shutil.copytree(ROOT / "fastload", self.folder / "fastload", ignore=left_out)
         venv.create(self.folder / ".venv", symlinks=True)
         (self.packages,) = (self.folder / ".venv" / "lib").glob("python3*/site-packages")
-        (self.packages / "shared.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+        ours = [path for path in sys.path if Path(path).resolve() != ROOT.resolve()]
+        (self.packages / "shared.pth").write_text("\n".join(filter(None, ours)) + "\n")
 
     def shell(self, command: str) -> str:
         """Run it beside the clone, as somebody does who has just cloned."""
