@@ -33,7 +33,6 @@ from PIL import (
 
 from fastload import native
 from fastload.errors import BackendUnavailableError, CorruptImageError, ImageError
-from fastload.installation import reinstall_command
 from fastload.jpeg import MAX_PIXELS, Box, Encoded, read_header, slice_jpeg
 from fastload.stats import Stages
 
@@ -135,8 +134,7 @@ def cpu_renderer(name: str = "auto") -> Renderer:
     if name == "native":
         raise BackendUnavailableError(
             f"the native core cannot run ({native.why_unavailable()}); "
-            "take the back-end libjpeg, or install a C++ compiler, then "
-            f"{reinstall_command()}"
+            f"take the back-end libjpeg, or {native.how_to_mend()}"
         )
     _warn_slower()
     return LibjpegRenderer()

@@ -186,12 +186,7 @@ def examine(name: str, examples: Examples, device: str) -> Finding:
 def why_absent(name: str, device: torch.device) -> str:
     """Why a back-end cannot run here and what to install; "" where nothing is known against it."""
     if name == "native" and not native.is_available():
-        if os.environ.get("FASTLOAD_NATIVE") == "0":
-            return "FASTLOAD_NATIVE=0 switches it off: unset FASTLOAD_NATIVE"
-        return (
-            f"{native.why_unavailable()}: install a C++ compiler (apt install g++), then "
-            + installation.reinstall_command()
-        )
+        return f"{native.why_unavailable()}: {native.how_to_mend()}"
     if name == "dali-cpu":
         return dali.why_unavailable()
     if name == "dali":

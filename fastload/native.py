@@ -124,6 +124,13 @@ def why_unavailable() -> str:
     return _load()[1]
 
 
+def how_to_mend() -> str:
+    """What to do for the core where it cannot be used, with the command."""
+    if os.environ.get("FASTLOAD_NATIVE") == "0":
+        return "unset FASTLOAD_NATIVE"
+    return f"install a C++ compiler (apt install g++), then {reinstall_command()}"
+
+
 @cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
     if os.environ.get("FASTLOAD_NATIVE") == "0":
@@ -145,10 +152,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 def _core() -> ctypes.CDLL:
     library, reason = _load()
     if library is None:
-        raise BackendUnavailableError(
-            f"the native core cannot run ({reason}); install a C++ compiler, then "
-            f"{reinstall_command()}"
-        )
+        raise BackendUnavailableError(f"the native core cannot run ({reason}); {how_to_mend()}")
     return library
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from fastload import dali, doctor, native
 from fastload.doctor import Apart, Examples, Finding, examine, made_examples, report
+from fastload.installation import reinstall_command
 from fastload.jpeg import read_header
 from tests.shards import flip_bit, noisy_picture, write_shards
 
@@ -117,6 +118,16 @@ def test_a_switched_off_core_says_how_to_switch_it_on(monkeypatch: pytest.Monkey
     monkeypatch.setenv("FASTLOAD_NATIVE", "0")
     monkeypatch.setattr(native, "is_available", lambda: False)
     assert doctor.why_absent("native", torch.device("cpu")).endswith("unset FASTLOAD_NATIVE")
+
+
+def test_a_core_that_was_not_built_comes_with_the_command_that_builds_it(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.delenv("FASTLOAD_NATIVE", raising=False)
+    monkeypatch.setattr(native, "_load", lambda: (None, "_core.so was not built"))
+    said = doctor.why_absent("native", torch.device("cpu"))
+    assert said.startswith("_core.so was not built: install a C++ compiler")
+    assert said.endswith(reinstall_command())
 
 
 def crash(name: str, examples: Examples, device: str) -> Finding:

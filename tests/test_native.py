@@ -469,6 +469,7 @@ def test_the_core_can_be_switched_off() -> None:
     )
     assert done.stdout == "False FASTLOAD_NATIVE=0 is set\n"
     assert BackendUnavailableError.__name__ in done.stderr
+    assert done.stderr.endswith("(FASTLOAD_NATIVE=0 is set); unset FASTLOAD_NATIVE\n")
 
 
 @needs_core
