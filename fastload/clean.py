@@ -15,6 +15,7 @@ import csv
 import errno
 import hashlib
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -345,7 +346,7 @@ def _run(options: argparse.Namespace, rules: Rules) -> int:
         f"{len(source.files) + len(source.oddities) - bad:,} are fit to train on, {bad:,} are not:",
         *reason_table(counts),
         f"each of them is in {options.report}",
-        f"next: python -m fastload.shard {options.folder}",
+        f"next: python -m fastload.shard {shlex.quote(str(options.folder))}",
     ]
     print(printable_lines(lines))  # noqa: T201  a command's own words
     return 0

@@ -13,6 +13,7 @@ import argparse
 import io
 import json
 import math
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -423,7 +424,7 @@ def write_sample(root: Path, *, images: int, seed: int, workers: int) -> None:
     print(  # noqa: T201
         f"{len(pictures):,} images of {len(SPECIES)} species ({counts[0]} of the commonest, "
         f"{counts[-1]} of the rarest) and {len(spoiled)} files spoiled on purpose are in {root}\n"
-        f"next: python -m fastload.shard {root}"
+        f"next: python -m fastload.shard {shlex.quote(str(root))}"
     )
 
 

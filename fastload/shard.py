@@ -17,6 +17,7 @@ import errno
 import io
 import json
 import math
+import shlex
 import shutil
 import sys
 import time
@@ -526,7 +527,7 @@ def closing_lines(outcome: Outcome, out: Path) -> list[str]:
         f"set aside   {aside:,} files",
         *reason_table(manifest.cleaning),
         f"report      {out / REPORT_NAME}",
-        f"next        python train/run.py --loader dali --data {out}",
+        f"next        python train/run.py --loader dali --data {shlex.quote(str(out))}",
     ]
 
 

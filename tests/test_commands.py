@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,35 +20,44 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+def next_words(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The command that it says to type next, as a shell takes it."""
+    (line,) = re.findall(r"^next:? +(.*)$", done.stdout, re.MULTILINE)
+    return shlex.split(line)
+
+
 @pytest.mark.slow
 def test_from_drawn_photographs_to_a_look_at_the_shards(tmp_path):
-    drawn = run(tmp_path, "fastload.sample", "data/", "--images", "100")
+    drawn = run(tmp_path, "fastload.sample", "my data/", "--images", "100")
     assert drawn.returncode == 0, drawn.stderr
+    assert next_words(drawn) == ["python", "-m", "fastload.shard", "my data"]
     assert "100 images of 10 species" in drawn.stdout + drawn.stderr
 
-    sharded = run(tmp_path, "fastload.shard", "data/")
+    sharded = run(tmp_path, "fastload.shard", "my data/", "--out", "my shards/")
     assert sharded.returncode == 0, sharded.stderr
-    manifest = json.loads((tmp_path / "shards" / "manifest.json").read_text())
+    assert next_words(sharded)[-2:] == ["--data", "my shards"]
+    manifest = json.loads((tmp_path / "my shards" / "manifest.json").read_text())
     assert sum(manifest["stored"].values()) == 102
     assert sum(manifest["cleaning"].values()) == 10
 
-    cleaned = run(tmp_path, "fastload.clean", "data/")
+    cleaned = run(tmp_path, "fastload.clean", "my data/")
     assert cleaned.returncode == 0, cleaned.stderr
+    assert next_words(cleaned) == ["python", "-m", "fastload.shard", "my data"]
     assert "102 are fit to train on, 10 are not" in cleaned.stdout
 
-    assert run(tmp_path, "fastload.verify", "shards/").returncode == 0
-    assert run(tmp_path, "fastload.inspect", "shards/", "--count", "4").returncode == 0
+    assert run(tmp_path, "fastload.verify", "my shards/").returncode == 0
+    assert run(tmp_path, "fastload.inspect", "my shards/", "--count", "4").returncode == 0
     assert list(tmp_path.glob("*.png"))
 
-    again = run(tmp_path, "fastload.shard", "data/")
+    again = run(tmp_path, "fastload.shard", "my data/", "--out", "my shards/")
     assert again.returncode == 0
     assert "already holds these shards, complete" in again.stdout
 
-    shard = next((tmp_path / "shards").glob("train-*.tar"))
+    shard = next((tmp_path / "my shards").glob("train-*.tar"))
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    broken = run(tmp_path, "fastload.verify", "shards/")
+    broken = run(tmp_path, "fastload.verify", "my shards/")
     assert broken.returncode == 1
     assert shard.name in broken.stdout + broken.stderr
 
