@@ -18,13 +18,29 @@ class Progress:
         total: How much there is to do.
         unit: What is counted, such as "images".
         done: How much was done before this run; not part of the rate.
+        what: What is under way, such as "epoch 3". Its bar goes when it ends, for the next one.
+        quiet_seconds: At most so long nothing is said where there is no terminal, as long as
+            counts come more often than that; 0 says every count.
+        silent: Say nothing at all.
     """
 
-    def __init__(self, total: int, unit: str, *, done: int = 0) -> None:
+    def __init__(
+        self,
+        total: int,
+        unit: str,
+        *,
+        done: int = 0,
+        what: str = "",
+        quiet_seconds: float = QUIET_SECONDS,
+        silent: bool = False,
+    ) -> None:
         self.total = total
         self.unit = unit
         self.done = done
-        self.began = self.said = time.monotonic()
+        self.what = what
+        self.quiet_seconds = quiet_seconds
+        self.silent = silent
+        self.began = self.said = self.counted = time.monotonic()
         self.count = 0
         self.note = ""
         tqdm.monitor_interval = 0  # no thread: we update often enough
@@ -32,7 +48,9 @@ class Progress:
             total=total,
             initial=done,
             unit=f" {unit}",
-            disable=not sys.stderr.isatty(),
+            desc=what or None,
+            leave=not what,
+            disable=silent or not sys.stderr.isatty(),
             dynamic_ncols=True,
             smoothing=0.1,
         )
@@ -40,19 +58,27 @@ class Progress:
     def add(self, count: int = 1, *, note: str = "") -> None:
         """Count; `note` is shown behind the rate."""
         self.count += count
+        if self.silent:
+            return
         if not self.bar.disable:
             if note != self.note:
                 self.bar.set_postfix_str(note, refresh=False)
                 self.note = note
             self.bar.update(count)
-        elif time.monotonic() - self.said >= QUIET_SECONDS:
-            self.said = time.monotonic()
+            return
+        now = time.monotonic()
+        # The next count may take as long as this one did, and would then come too late.
+        if now + (now - self.counted) - self.said >= self.quiet_seconds:
+            self.said = now
             self._say(note)
+        self.counted = now
 
     def _say(self, note: str) -> None:
-        rate = self.count / (self.said - self.began)
+        rate = self.count / max(self.said - self.began, 1e-9)
         left = (self.total - self.done - self.count) / max(rate, 1e-9)
-        line = f"{self.done + self.count:,} of {self.total:,} {self.unit}, {rate:,.0f}/s"
+        line = f"{self.what}: " if self.what else ""
+        line += f"{self.done + self.count:,} of {self.total:,} {self.unit}, "
+        line += f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
         line += f", {left:,.0f} s left" + (f", {note}" if note else "")
         print(line, file=sys.stderr, flush=True)  # noqa: T201  a command's own words
 

@@ -45,7 +45,8 @@ def train(session: Session, interrupt: Interrupt, last: Path) -> Row:
         torch.cuda.reset_peak_memory_stats(ranks.device)
     profiled = options.record.profile if progress.epoch == 0 and ranks.writes else 0
 
-    with traced(last.with_name(_TRACE), profiled, ranks.device) as trace_step:
+    bar = session.bar(loader, f"epoch {progress.epoch + 1}", done=progress.batch)
+    with bar, traced(last.with_name(_TRACE), profiled, ranks.device) as trace_step:
 
         def after_batch(images: Tensor, labels: Tensor, logits: Tensor) -> None:
             if progress.step == 0 and progress.batch == 1:
@@ -67,7 +68,7 @@ def train(session: Session, interrupt: Interrupt, last: Path) -> Row:
             rate=session.rate,
             after_batch=after_batch,
             after_step=after_step,
-            quiet=session.quiet,
+            bar=bar,
         )
     progress.trained = True
     if profiled:

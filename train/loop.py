@@ -6,14 +6,13 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+import fastload.progress
 from fastload import Loader
 from fastload.errors import FastloadError
 from train.interrupt import Interrupt, InterruptedRunError
@@ -162,7 +161,7 @@ def train_epoch(
     rate: Callable[[], float],
     after_batch: Callable[[Tensor, Tensor, Tensor], None],
     after_step: Callable[[], None],
-    quiet: bool,
+    bar: fastload.progress.Progress,
 ) -> None:
     """Train until the end of the epoch under way.
 
@@ -175,44 +174,41 @@ def train_epoch(
         rate: The learning rate of the step to come.
         after_batch: Called with images, labels and logits.
         after_step: Called after each step, when the state is consistent; may raise to stop.
-        quiet: No bar.
+        bar: Counts the batches.
 
     Raises:
         DivergedError: If a loss is NaN or infinite; the message has the keys of the batch.
     """
     meter, batches = progress.meter, len(training.loader)
     set_training(training.model)
-    with _bar(batches, progress.batch, f"epoch {progress.epoch + 1}", quiet=quiet) as bar:
-        for images, labels in _timed(training.loader, meter):
-            began = time.perf_counter()
-            progress.batch += 1
-            last = progress.batch % training.accumulate == 0 or progress.batch == batches
-            with training.stepper.accumulating(last=last):
-                with autocast(training.device, training.precision):
-                    logits = training.forward(images)
-                total = training.loss(logits, labels)
-                training.stepper.backward(total)
-            if last:
-                training.stepper.step(rate())
-            loss, weight = float(total.loss.detach()), float(total.weight)
-            if not math.isfinite(loss):
-                raise _diverged(loss, progress, training.loader)
-            meter.loss += loss
-            meter.weight += weight
-            truth = labels if labels.ndim == 1 else labels.argmax(1)
-            meter.hits += int((logits.detach().argmax(1) == truth).sum())
-            meter.images += len(images)
-            meter.compute_seconds += time.perf_counter() - began
-            bar.set_postfix_str(
-                f"loss {meter.mean_loss:.3f}, {meter.images_per_second:.0f} img/s, "
-                f"{meter.waiting_share:.0%} waiting",
-                refresh=False,
-            )
-            bar.update()
-            after_batch(images, truth, logits)
-            if last:
-                progress.step += 1
-                after_step()
+    for images, labels in _timed(training.loader, meter):
+        began = time.perf_counter()
+        progress.batch += 1
+        last = progress.batch % training.accumulate == 0 or progress.batch == batches
+        with training.stepper.accumulating(last=last):
+            with autocast(training.device, training.precision):
+                logits = training.forward(images)
+            total = training.loss(logits, labels)
+            training.stepper.backward(total)
+        if last:
+            training.stepper.step(rate())
+        loss, weight = float(total.loss.detach()), float(total.weight)
+        if not math.isfinite(loss):
+            raise _diverged(loss, progress, training.loader)
+        meter.loss += loss
+        meter.weight += weight
+        truth = labels if labels.ndim == 1 else labels.argmax(1)
+        meter.hits += int((logits.detach().argmax(1) == truth).sum())
+        meter.images += len(images)
+        meter.compute_seconds += time.perf_counter() - began
+        bar.add(
+            note=f"loss {meter.mean_loss:.3f}, {meter.images_per_second:.0f} img/s, "
+            f"{meter.waiting_share:.0%} waiting"
+        )
+        after_batch(images, truth, logits)
+        if last:
+            progress.step += 1
+            after_step()
 
 
 def _timed(loader: Loader, meter: Meter) -> Iterator[tuple[Tensor, Tensor]]:
@@ -231,14 +227,6 @@ def _diverged(loss: float, progress: Progress, loader: Loader) -> DivergedError:
         f"the loss became {loss} in epoch {progress.epoch + 1}, batch {progress.batch}; "
         f"lower --lr, set --clip 1, or look at its images: {', '.join(keys[:8])}{more}"
     )
-
-
-@contextmanager
-def _bar(total: int, done: int, what: str, *, quiet: bool) -> Iterator[Any]:
-    with tqdm(
-        total=total, initial=done, desc=what, unit="batch", disable=quiet, leave=False, ncols=100
-    ) as bar:
-        yield bar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +254,7 @@ def score(
     ranks: Ranks,
     precision: Precision,
     interrupt: Interrupt,
-    quiet: bool,
+    bar: fastload.progress.Progress,
 ) -> Scores:
     """Run a model over a split.
 
@@ -276,7 +264,7 @@ def score(
         ranks: Whose parts are gathered: every rank gets all of them.
         precision: Of `precision_for`; the logits are kept in float32.
         interrupt: Asked after each batch.
-        quiet: No bar.
+        bar: Counts the batches.
 
     Raises:
         InterruptedRunError: If a signal came.
@@ -285,15 +273,14 @@ def score(
     model.eval()
     ranks.synchronise_buffers(model)
     rows, logits, labels = [], [], []
-    with _bar(len(loader), 0, "evaluation", quiet=quiet) as bar:
-        for images, truth in loader:
-            with autocast(ranks.device, precision):
-                logits.append(model(images).float())
-            labels.append(truth)
-            rows.append(torch.from_numpy(loader.last_indices()).to(ranks.device))
-            bar.update()
-            if ranks.any(bool(interrupt.number)):
-                raise InterruptedRunError(interrupt.number or signal.SIGTERM)
+    for images, truth in loader:
+        with autocast(ranks.device, precision):
+            logits.append(model(images).float())
+        labels.append(truth)
+        rows.append(torch.from_numpy(loader.last_indices()).to(ranks.device))
+        bar.add()
+        if ranks.any(bool(interrupt.number)):
+            raise InterruptedRunError(interrupt.number or signal.SIGTERM)
     every = [torch.cat(ranks.gathered_rows(torch.cat(part))) for part in (rows, logits, labels)]
     order = every[0].argsort()
     return Scores(

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from fastload.progress import QUIET_SECONDS
 from fastload.sampler import class_weights
 
 
@@ -260,9 +261,15 @@ class RecordOptions:
     profile: int = _option(
         0, "trace so many steps of the first epoch, and say where its time went (0: off)"
     )
+    quiet_seconds: float = _option(
+        QUIET_SECONDS, "how far it is, so often where there is no terminal (0: every batch)"
+    )
 
     def __post_init__(self) -> None:
         _require(self.profile >= 0, f"profile must be at least 0, got {self.profile}")
+        _require(
+            self.quiet_seconds >= 0, f"quiet_seconds must be at least 0, got {self.quiet_seconds}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 
+import fastload.progress
 from fastload import Loader
 from train import begin
 from train.data import Loaders, open_loaders
@@ -57,10 +57,16 @@ class Session:
         """How far the run is."""
         return self.state.progress
 
-    @property
-    def quiet(self) -> bool:
-        """True where no bar is drawn: on other ranks, and where nobody watches."""
-        return not (self.ranks.writes and sys.stderr.isatty())
+    def bar(self, loader: Loader, what: str, *, done: int = 0) -> fastload.progress.Progress:
+        """How many batches of a loader are done, for whoever watches the first rank."""
+        return fastload.progress.Progress(
+            len(loader),
+            "batches",
+            done=done,
+            what=what,
+            quiet_seconds=self.options.record.quiet_seconds,
+            silent=not self.ranks.writes,
+        )
 
     def rate(self) -> float:
         """The learning rate of the step to come."""
@@ -73,14 +79,15 @@ class Session:
 
     def answer(self, loader: Loader, interrupt: Interrupt) -> Scores:
         """Run the evaluated model over a split; see `loop.score`."""
-        return score(
-            self.training.stepper.evaluated(),
-            loader,
-            ranks=self.ranks,
-            precision=self.precision,
-            interrupt=interrupt,
-            quiet=self.quiet,
-        )
+        with self.bar(loader, "evaluation") as bar:
+            return score(
+                self.training.stepper.evaluated(),
+                loader,
+                ranks=self.ranks,
+                precision=self.precision,
+                interrupt=interrupt,
+                bar=bar,
+            )
 
 
 def prepare(options: Options, stack: ExitStack) -> Session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -46,7 +47,8 @@ def arguments(shards: Path, runs: Path, name: str, *more: str) -> list[str]:
     return [
         *("--data", str(shards), "--runs", str(runs), "--name", name, "--device", "cpu"),
         *("--model", "shufflenet_v2_x0_5", "--init", "scratch", "--size", "32"),
-        *("--batch-size", "8", "--threads", "1", "--no-tensorboard", "--no-report", *more),
+        *("--batch-size", "8", "--threads", "1", "--no-tensorboard", "--no-report"),
+        *("--quiet-seconds", "3600", *more),
     ]
 
 
@@ -230,6 +232,25 @@ def assert_nearly_the_same_run(folder: Path, other: Path) -> None:
         )
         assert float(one["loss"]) == pytest.approx(float(two["loss"]), rel=1e-4)
         assert one["macro_top1"] == two["macro_top1"]
+
+
+def test_without_a_terminal_a_run_says_how_far_it_is(shards, tmp_path):
+    more = ("--epochs", "1", "--tune", "head", "--quiet-seconds", "0")
+
+    said = subprocess.run(
+        [sys.executable, str(ROOT / "train" / "run.py"), *arguments(shards, tmp_path, "a", *more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    ).stdout
+
+    lines = re.findall(
+        r"^epoch 1: (\d) of 6 batches, .*/s, .* s left, loss .*$", said, re.MULTILINE
+    )
+    assert lines == list("123456")
+    # Of the epoch, and of the best weights on val and test.
+    assert re.findall(r"^evaluation: (\d) of 2 batches", said, re.MULTILINE) == list("121212")
 
 
 def test_accumulated_batches_make_the_run_of_the_large_batch(shards, tmp_path):
