@@ -33,7 +33,7 @@ class Network:
         groups: Of its trainable parameters, for an optimizer.
         normalise: (mean, std) of the images that its weights were trained on, where known.
         fresh_head: True unless the last layer came with the weights.
-        said: What became of the weights, in one sentence.
+        origin: Where its weights come from, and which of them were kept.
     """
 
     model: nn.Module
@@ -41,7 +41,12 @@ class Network:
     groups: list[dict[str, Any]]
     normalise: Normalisation | None
     fresh_head: bool
-    said: str
+    origin: str
+
+    @property
+    def num_trained(self) -> int:
+        """How many parameters are trained."""
+        return sum(item.numel() for item in self.model.parameters() if item.requires_grad)
 
 
 def build_network(options: Options, classes: Sequence[str], ranks: Ranks) -> Network:
@@ -58,21 +63,19 @@ def build_network(options: Options, classes: Sequence[str], ranks: Ranks) -> Net
     chosen = options.model
     model = build_model(chosen.model, len(classes))
     head = head_names(chosen.model, len(classes))
-    said, fresh_head = "random weights", True
+    origin, fresh_head = "random weights", True
     weights = start_weights(chosen)
     if weights is not None:
         tensors = weights.tensors
         if weights.classes not in {None, tuple(classes)}:  # an output would mean another class
             tensors = {name: value for name, value in tensors.items() if name not in head}
         loaded = load_weights(model, tensors, head=head)
-        said, fresh_head = f"weights from {chosen.init}: {loaded}", not head <= set(loaded.kept)
+        origin, fresh_head = f"weights from {chosen.init}: {loaded}", not head <= set(loaded.kept)
     if chosen.sync_batchnorm and ranks.world.size > 1 and ranks.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # untyped in torch
     if chosen.tune == "head":
         freeze_all_but(model, head)
     model = model.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
-    trained = sum(item.numel() for item in model.parameters() if item.requires_grad)
-    said += f"; {trained / 1e6:.1f} million parameters are trained"
     return Network(
         model=model,
         forward=_wrapped(model, options, ranks),
@@ -83,7 +86,7 @@ def build_network(options: Options, classes: Sequence[str], ranks: Ranks) -> Net
         ),
         normalise=weights.normalise if weights is not None else None,
         fresh_head=fresh_head,
-        said=said,
+        origin=origin,
     )
 
 

@@ -35,8 +35,8 @@ def train(command: Command) -> int:
     with ExitStack() as stack:
         # What is learned from, what learns, and how.
         session = prepare(options, stack)
-        say.setup(session)
         if command.check:
+            say.setup(session)
             found = begin.overfit_one_batch(session.loaders, session.network)
             return say.overfit(session, found)
 
@@ -45,6 +45,7 @@ def train(command: Command) -> int:
         last, progress = folder / "last.pt", session.progress
         if command.resume:
             session.state.restore(last)
+        say.setup(session, last if command.resume else None)
         records = stack.enter_context(
             Records(folder, options, progress, writes=session.ranks.writes)
         )

@@ -12,12 +12,17 @@ import torch
 
 from fastload.stats import ENOUGH
 from train.checks import Overfit
-from train.schedule import REFERENCE_BATCH
+from train.schedule import REFERENCE_BATCH, is_over
 from train.session import Session
 
 
-def setup(session: Session) -> None:
-    """What is read and trained, on what, and how fast it learns."""
+def setup(session: Session, resumed: Path | None = None) -> None:
+    """What is read and trained, on what, and how fast it learns.
+
+    Args:
+        session: Of the run.
+        resumed: The checkpoint that was restored; None for a new run.
+    """
     if not session.ranks.writes:
         return
     options, loaders, ranks = session.options, session.loaders, session.ranks
@@ -28,7 +33,9 @@ def setup(session: Session) -> None:
         + ("" if options.data.reweight == "none" else f", reweighted: {options.data.reweight}")
     )
     print(f"loader:   {loaders.train.backend_reason}")
-    print(f"model:    {options.model.model}, {session.network.said}")
+    origin = f"weights from {resumed}" if resumed else session.network.origin
+    trained = f"{session.network.num_trained / 1e6:.1f} million parameters are trained"
+    print(f"model:    {options.model.model}, {origin}; {trained}")
     print(f"device:   {ranks.device}, {precision}, {ranks.world.size} process(es)")
     print(
         f"learning: {options.optimisation.optimizer}, rate {session.peak_rate:.4g} for "
@@ -36,7 +43,23 @@ def setup(session: Session) -> None:
         f"{options.schedule.schedule} over {options.schedule.epochs} epochs",
         flush=True,
     )
+    if resumed:
+        print(f"resumed:  {_position(session)}", flush=True)
     warnings(session, session.warnings)
+
+
+def _position(session: Session) -> str:
+    """Where a resumed run goes on."""
+    progress, schedule = session.progress, session.options.schedule
+    steps = f"step {progress.step}"
+    if is_over(schedule, progress.history):
+        return f"after {steps}; all {progress.epoch} epochs are done, their best is evaluated"
+    epoch = f"epoch {progress.epoch + 1} of {schedule.epochs}"
+    if progress.trained:
+        return f"after {steps}, with the evaluation of {epoch}"
+    return (
+        f"after {steps}, in {epoch} with batch {progress.batch + 1} of {len(session.loaders.train)}"
+    )
 
 
 def warnings(session: Session, sentences: Iterable[str]) -> None:

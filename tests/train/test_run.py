@@ -25,7 +25,7 @@ import torch
 from fastload import Augment, Loader
 from tests.shards import write_shards
 from tests.train.pictures import CLASSES, striped_picture, striped_shards
-from train.checkpoint import read_checkpoint
+from train.checkpoint import read_checkpoint, save_checkpoint
 from train.interrupt import Interrupt, InterruptedRunError
 from train.model import build_model
 from train.record import read_log
@@ -232,6 +232,35 @@ def assert_nearly_the_same_run(folder: Path, other: Path) -> None:
         )
         assert float(one["loss"]) == pytest.approx(float(two["loss"]), rel=1e-4)
         assert one["macro_top1"] == two["macro_top1"]
+
+
+def test_a_resumed_run_says_where_it_goes_on(shards, tmp_path, capsys):
+    last = tmp_path / "a" / "last.pt"
+    more = ("--epochs", "2", "--tune", "head")
+    main(arguments(shards, tmp_path, "a", *more))
+    assert "model:    shufflenet_v2_x0_5, random weights; 0.0 million" in capsys.readouterr().out
+
+    def resumed(**progress: object) -> str:
+        content = read_checkpoint(last)
+        content["progress"].update(progress)
+        if "batch" in progress:
+            content["loader"].update(epoch=1, position=8 * content["progress"]["batch"])
+        save_checkpoint(last, content)
+        assert main(["--resume", "--runs", str(tmp_path)]) == 0
+        said: str = capsys.readouterr().out
+        assert "random weights" not in said
+        assert f"model:    shufflenet_v2_x0_5, weights from {last}; 0.0 million" in said
+        (line,) = re.findall(r"^resumed:  (.*)$", said, re.MULTILINE)
+        return str(line)
+
+    assert resumed() == "after step 12; all 2 epochs are done, their best is evaluated"
+    under_way = {"epoch": 1, "history": [0.5], "log_rows": 2}
+    assert resumed(**under_way, batch=4, step=10) == (
+        "after step 10, in epoch 2 of 2 with batch 5 of 6"
+    )
+    assert resumed(**under_way, batch=6, step=12, trained=True) == (
+        "after step 12, with the evaluation of epoch 2 of 2"
+    )
 
 
 def test_without_a_terminal_a_run_says_how_far_it_is(shards, tmp_path):
