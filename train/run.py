@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,6 +18,13 @@ from pathlib import Path
 
 if not __package__:  # run as a script: Python put train/ on the path, and the checkout is wanted
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if __name__ == "__main__":
+    # Between two operations torch's threads wait for each other by spinning, for up to 20 ms: on
+    # two cores, one of them taken by another process, that made 9 images/s of 67. Threads that
+    # sleep lose some 10 % where all cores are theirs (docs/training.md has the figures). OpenMP
+    # reads this when torch loads it, so it stands before the imports; what the user has set stays.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from fastload.errors import run_command
 from train import begin, epoch, say

@@ -282,6 +282,33 @@ def test_without_a_terminal_a_run_says_how_far_it_is(shards, tmp_path):
     assert re.findall(r"^evaluation: (\d) of 2 batches", said, re.MULTILINE) == list("121212")
 
 
+# Stops where torch would be loaded, which reads the environment then and never again.
+ENVIRONMENT_OF_TORCH = """
+import os, runpy, sys
+
+class Watcher:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print(os.environ.get("OMP_WAIT_POLICY"))
+            raise SystemExit
+
+sys.meta_path.insert(0, Watcher())
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")]
+)
+def test_torchs_threads_wait_asleep_unless_the_user_says_otherwise(given, taken):
+    rest = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    command = [sys.executable, "-c", ENVIRONMENT_OF_TORCH, str(ROOT / "train" / "run.py")]
+
+    said = subprocess.run(command, env={**rest, **given}, stdout=subprocess.PIPE, text=True).stdout
+
+    assert said == f"{taken}\n"
+
+
 def test_accumulated_batches_make_the_run_of_the_large_batch(shards, tmp_path):
     main(arguments(shards, tmp_path, "large", *EXACT))
     main(arguments(shards, tmp_path, "small", *EXACT, "--batch-size", "4", "--accumulate", "2"))
