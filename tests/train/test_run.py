@@ -99,14 +99,17 @@ def test_the_validation_figures_are_those_of_the_logits_of_the_best_weights(shar
 
 
 def test_a_run_learns(shards, tmp_path):
-    more = ("--epochs", "12", "--optimizer", "adamw", "--lr", "0.02", "--reweight", "sqrt")
+    # The same pixels every epoch, and a network that soon knows them: over 40 seeds and two sets
+    # of instructions the last loss is at most 0.2. A run that does not learn stays above 1.2.
+    more = ("--model", "resnet18", "--epochs", "6", "--crop", "centre", "--flip", "0")
+    optimizer = ("--optimizer", "adamw", "--lr", "0.002", "--reweight", "sqrt")
 
-    main(arguments(shards, tmp_path, "a", *more))
+    main(arguments(shards, tmp_path, "a", *more, *optimizer))
 
     losses = [float(row["loss"]) for row in rows(tmp_path / "a") if row["split"] == "train"]
-    accuracy = [float(row["top1"]) for row in rows(tmp_path / "a") if row["split"] == "train"]
-    assert losses[-1] < 0.7 * losses[0]
-    assert accuracy[-1] > 0.6
+    shares = np.sqrt([24, 12, 8, 4]) / np.sqrt([24, 12, 8, 4]).sum()
+    knowing_only_the_classes = -(shares * np.log(shares)).sum()  # 1.32
+    assert losses[-1] < 0.5 * knowing_only_the_classes
 
 
 RESUMED = (
@@ -138,7 +141,7 @@ def environment() -> dict[str, str]:
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 600
     while not path.exists():
         assert process.poll() is None, "the run ended by itself"
         assert time.monotonic() < limit
@@ -156,7 +159,7 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(shards, tmp_path, uninterrupte
     )
     wait_for(tmp_path / "killed" / "last.pt", process)
     process.send_signal(signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGKILL
+    assert process.wait(300) == -signal.SIGKILL
     before = read_checkpoint(tmp_path / "killed" / "last.pt")["progress"]
     assert before["step"] < 9
 
@@ -337,7 +340,7 @@ def test_two_processes_make_the_run_of_one_and_count_each_sample_once(shards, tm
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=180) for process in processes]
+    said = [process.communicate(timeout=600) for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0], said
     assert "2 process(es)" in said[0][0]
