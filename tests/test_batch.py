@@ -157,7 +157,7 @@ def test_an_error_is_raised_when_its_batch_is_due_and_not_before(shards, begin):
 def test_a_stalled_worker_is_named_after_the_time_limit(shards, begin):
     renderer = GatedRenderer()
     rendering = begin(shards, renderer, timeout=0.3)
-    assert renderer.entered.wait(20)
+    assert renderer.entered.wait(120)
     began = time.monotonic()
     with pytest.raises(
         StalledError, match=r"waited 0\.3 s for batch 0 of epoch 0: .*fastload-worker-\d decodes"
@@ -180,12 +180,12 @@ def test_closing_ends_the_threads_and_those_who_wait(shards, begin):
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    assert renderer.entered.wait(20)
+    assert renderer.entered.wait(120)
     opener = threading.Timer(0.2, renderer.gate.set)
     opener.start()
     rendering.close()
-    waiting.join(10)
-    opener.join(10)
+    waiting.join(120)
+    opener.join(120)
     assert errors == ["this iteration was ended: the loader was closed or reused"]
     assert threading.active_count() == before
 
@@ -193,7 +193,7 @@ def test_closing_ends_the_threads_and_those_who_wait(shards, begin):
 def test_a_worker_that_does_not_end_is_named(shards, begin):
     renderer = GatedRenderer()
     rendering = begin(shards, renderer, timeout=0.3)
-    assert renderer.entered.wait(20)
+    assert renderer.entered.wait(120)
     with pytest.raises(StalledError, match=r"fastload-worker-\d decodes"):
         rendering.close()
 

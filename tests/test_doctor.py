@@ -135,7 +135,7 @@ def crash(name: str, examples: Examples, device: str) -> Finding:
 
 
 def hang(name: str, examples: Examples, device: str) -> Finding:
-    time.sleep(60)
+    time.sleep(600)
     raise AssertionError
 
 
@@ -154,7 +154,7 @@ def test_a_crash_a_hang_and_an_error_are_findings_and_the_next_one_goes_on(
     monkeypatch.setattr(doctor, "LIMIT_SECONDS", 0.5)
     began = time.monotonic()
     assert apart.examine("dali", examples, "cuda:0").fault == "it did not answer within 0.5 s"
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 200
 
 
 def test_the_report_names_faults_causes_and_the_fastest():

@@ -88,7 +88,7 @@ def run(size: int, directory: Path, state: str, steps: int, folder: Path) -> dic
     ]
     try:
         for process in processes:
-            _, errors = process.communicate(timeout=120)
+            _, errors = process.communicate(timeout=600)
             assert process.returncode == 0, errors
     finally:
         for process in processes:

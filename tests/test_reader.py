@@ -225,7 +225,7 @@ def test_what_is_read_ahead_is_in_the_page_cache(tmp_path):
         pytest.skip("needs a file system that forgets pages when it is asked to")
     reader = Reader(open_collection([directory], "train"))
     reader.read_ahead(np.arange(4))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while resident() < 0.98 * path.stat().st_size:
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -36,14 +36,14 @@ def test_a_meter_adds_up_and_leaves_out_the_time_between_iterations():
     meter.begin(most_ready=3)
     meter.delivered(images=8, waited=0.3, ready=0, bad=1)
     meter.delivered(images=8, waited=0.1, ready=0, bad=0)
-    time.sleep(0.2)
+    time.sleep(0.5)
     meter.begin(most_ready=3)
     meter.delivered(images=4, waited=0.5, ready=3, bad=0)
     stats = snapshot(meter, decode=2.0)
     assert (stats.images, stats.batches, stats.bad_samples) == (20, 3, 1)
     assert (stats.ready_batches, stats.most_ready) == (1, 3)
     assert (stats.stalls, stats.longest_wait) == (2, 0.3)
-    assert stats.seconds < 0.2
+    assert stats.seconds < 0.5
     assert stats.waiting_seconds == pytest.approx(0.9)
     assert (stats.stages, stats.num_threads, stats.backend) == (Stages(decode=2), 2, "native")
 

@@ -73,7 +73,7 @@ def test_an_item_that_hangs_is_lost_and_the_others_are_not():
     assert done["hang"] == Lost("took longer than 1.5 seconds", slow=True)
     assert done["a"] == "A"
     assert done["b"] == "B"
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 300
     assert no_process_is_left()
 
 
@@ -126,7 +126,7 @@ def test_workers_leave_when_their_parent_is_killed(tmp_path: Path):
         workers = {int(parent.stdout.readline()) for _ in range(4)}
         parent.kill()
     assert len(workers) == 2
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while any(_is_running(worker) for worker in workers):
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.05)
