@@ -8,7 +8,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-QUIET_SECONDS = 10.0
+QUIET_SECONDS = 8.0  # ten, less what one count may take longer than the last
 
 
 class Progress:

@@ -36,15 +36,15 @@ def test_it_says_how_far_it_is(capsys: pytest.CaptureFixture[str]):
     assert line.endswith(" s left, 3 set aside")
 
 
-def test_it_is_quiet_for_ten_seconds(capsys: pytest.CaptureFixture[str], clock: Clock):
+def test_it_is_quiet_for_eight_seconds(capsys: pytest.CaptureFixture[str], clock: Clock):
     with Progress(100, "images") as bar:
-        for _ in range(38):
+        for _ in range(30):
             clock.now += 0.25
             bar.add()
         assert capsys.readouterr().err == ""
         clock.now += 0.25
         bar.add()
-    assert capsys.readouterr().err == "39 of 100 images, 4/s, 15 s left\n"
+    assert capsys.readouterr().err == "31 of 100 images, 4/s, 17 s left\n"
 
 
 @pytest.mark.parametrize("between", [0.25, 3.0, 4.0, 9.0, 10.0])
