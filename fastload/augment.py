@@ -11,6 +11,7 @@ split over ranks, as long as each rank takes an even number of samples.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field, replace
 from itertools import permutations
@@ -435,18 +436,21 @@ def apply(
     touched = augment.rotation or augment.jitter or augment.erasing or augment.mix
     if not touched and dtype == torch.uint8:
         return images, labels
-    mean, std = (_channels(values, images) for values in augment.normalise)
+    mean, std = (tuple(values) for values in augment.normalise)
     if not touched:
         # One multiplication and one addition per value.
-        scaled = images.float().mul_(1 / (255 * std)).sub_(mean / std)
-        return scaled.to(dtype), labels
+        scale = _channels(tuple(1 / (255 * part) for part in std), images.device)
+        shift = _channels(tuple(m / s for m, s in zip(mean, std, strict=True)), images.device)
+        return (images * scale).sub_(shift).to(dtype), labels
     pixels = images.float().div_(255)
     pixels = _geometry_and_colour(pixels, choices)
+    erased_with = mean
     if dtype != torch.uint8:
-        pixels = pixels.sub_(mean).div_(std)
-        mean = torch.zeros_like(mean)
+        pixels = pixels.sub_(_channels(mean, images.device)).div_(_channels(std, images.device))
+        erased_with = (0.0, 0.0, 0.0)
     if choices.erased is not None:
-        pixels = torch.where(box_masks(choices.erased, pixels), mean, pixels)
+        filling = _channels(erased_with, images.device)
+        pixels = torch.where(box_masks(choices.erased, pixels), filling, pixels)
     if choices.partners is not None:
         pixels, labels = _mix(pixels, labels, choices, num_classes)
     if dtype == torch.uint8:
@@ -454,8 +458,9 @@ def apply(
     return pixels.to(dtype, memory_format=torch.channels_last), labels
 
 
-def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, device=like.device).view(1, 3, 1, 1)
+@functools.cache  # a few pairs a process; made anew for each batch, the GPU would be waited for
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def _geometry_and_colour(pixels: Tensor, choices: Choices) -> Tensor:
@@ -466,8 +471,19 @@ def _geometry_and_colour(pixels: Tensor, choices: Choices) -> Tensor:
     return pixels
 
 
+def moved(values: NDArray[np.generic], device: torch.device) -> Tensor:
+    """A small array as a tensor on the device, of the same shape and type.
+
+    Through pinned memory on CUDA: from pageable memory, the copy would be waited for.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def _move(values: NDArray[np.generic], like: Tensor) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).to(like.device, non_blocking=True)
+    return moved(values, like.device)
 
 
 def box_masks(boxes: NDArray[np.int32], like: Tensor) -> Tensor:
@@ -579,6 +595,8 @@ def _mix(
     others = pixels[partners]
     blended = pixels * weights + others * (1 - weights)
     blended = torch.where(box_masks(choices.pasted, pixels), others, blended)
-    hard = functional.one_hot(labels, num_classes).float()
+    # Not one_hot, which looks at the labels, and so waits for them.
+    hard = torch.zeros(len(labels), num_classes, device=labels.device)
+    hard.scatter_(1, labels.view(-1, 1), 1.0)
     soft = hard * shares.view(-1, 1) + hard[partners] * (1 - shares.view(-1, 1))
     return blended, soft

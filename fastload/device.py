@@ -22,6 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastload.augment import moved
+
 # Copies under way, each holding pinned memory; a caller who never waits for the GPU runs far ahead.
 MOST_COPIES = 4
 
@@ -149,7 +151,7 @@ class CudaDevice:
         with torch.cuda.stream(self._stream):
             begun = self._record()
             images = torch.from_numpy(pixels).to(self._device, non_blocking=True)
-            targets = torch.from_numpy(labels).to(self._device)
+            targets = moved(labels, self._device)
             copied = self._record()
             answer = finish(images.permute(0, 3, 1, 2), targets)
             finished = self._record()

@@ -28,7 +28,7 @@ from fastload import dali
 from fastload import world as worlds
 from fastload.augment import Augment, apply
 from fastload.batch import READY_BATCHES, Batch, Buffers, EpochPlan, Memory, Rendering
-from fastload.dali import GPU_WORKERS, DaliRenderer, GpuMemory
+from fastload.dali import GRAPHS, DaliRenderer, GpuMemory
 from fastload.decode import Renderer, cpu_renderer
 from fastload.device import MOST_COPIES, Device, Sent, device_for
 from fastload.errors import BackendUnavailableError, StateMismatchError, TooManyCorruptError
@@ -149,7 +149,7 @@ class Loader:
                 f"an epoch of {self._order.length} samples has no batch of {self.batch_size} on"
                 f" each of {self.world.size} ranks; lower batch_size, or set drop_last=False"
             )
-        self.device = torch.device(device)
+        self.device = _with_index(torch.device(device))
         self._backend = choose_backend(backend, self.device, num_threads=self.num_threads)
         self.backend, self.backend_reason = self._backend.renderer.name, self._backend.reason
         self._device = self._backend.device
@@ -298,9 +298,13 @@ class Loader:
         copied = Stages(copy=self._device.copy_seconds)
         return Stages.total([*self._spent, self._meter.stages, copied])
 
+    def keys(self, rows: ArrayLike) -> list[str]:
+        """Keys of samples by their rows of the index; read from the shards: for messages only."""
+        return [self._reader.locate(int(row))[1] for row in np.asarray(rows).tolist()]
+
     def last_keys(self) -> list[str]:
-        """Keys of the samples of the last batch; read from the shards, so for messages only."""
-        return [self._reader.locate(row)[1] for row in self._last_rows.tolist()]
+        """Keys of the samples of the last batch."""
+        return self.keys(self._last_rows)
 
     def last_indices(self) -> NDArray[np.int64]:
         """Rows of the split's index of the samples of the last batch: int64 [N]."""
@@ -464,14 +468,20 @@ def choose_backend(name: str, device: torch.device, *, num_threads: int) -> Back
         except BackendUnavailableError as error:
             name, why = "auto", f"dali cannot run: {error}"
             _log.warning("%s; the fastest back-end on the CPU takes over", why)
-    renderer = DaliRenderer() if name == "dali-cpu" else cpu_renderer(name)
+    # Where there is a GPU, building a graph takes DALI a second on the CPU too, so there are few.
+    workers = min(GRAPHS, num_threads) if name == "dali-cpu" else num_threads
+    renderer = (
+        DaliRenderer(num_threads=num_threads // workers)
+        if name == "dali-cpu"
+        else cpu_renderer(name)
+    )
     way = device_for(device)
     return Backend(
         renderer=renderer,
         reason=f"{renderer.name}: {why}",
         memory=Buffers(way.allocate, keep=num_threads + READY_BATCHES + MOST_COPIES + 1),
         device=way,
-        num_threads=num_threads,
+        num_threads=workers,
     )
 
 
@@ -482,7 +492,7 @@ def _on_the_gpu(device: torch.device, num_threads: int) -> Backend:
     if reason:
         raise BackendUnavailableError(reason)
     memory = GpuMemory(device)
-    workers = min(GPU_WORKERS, num_threads)
+    workers = min(GRAPHS, num_threads)
     return Backend(
         renderer=DaliRenderer(num_threads=num_threads // workers, memory=memory),
         reason=f"dali: asked for, and {torch.cuda.get_device_name(device)} runs it",
@@ -491,6 +501,13 @@ def _on_the_gpu(device: torch.device, num_threads: int) -> Backend:
         num_threads=workers,
         whole_batches=True,
     )
+
+
+def _with_index(device: torch.device) -> torch.device:
+    """The device that its batches will name: "cuda" is "cuda:0" or the current one."""
+    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def usable_cores() -> int:

@@ -348,6 +348,22 @@ def test_a_whole_file_is_sent_where_it_cannot_be_sliced_and_less_where_it_can():
     assert whole.decoded_bytes.tolist() == [3 * (160 * 320 + 50 * 70)]
 
 
+@needs_dali
+def test_for_a_jpeg_engine_small_files_stay_whole_and_large_ones_are_cut():
+    files = [encode(photograph(*size), "4:2:0", 2) for size in ((160, 320), (320, 640))]
+    boxes, flips = np.array([(40, 60, 50, 70)] * 2, np.int32), np.zeros(2, np.bool_)
+    slices = slice_batch(Encoded.join(files), boxes, flips, whole_below=160 * 320 + 1)
+    assert slices is not None
+    assert slices.images[0].tobytes() == files[0]
+    assert slices.boxes[0].tolist() == [40, 60, 50, 70]
+    assert len(slices.images[1]) < len(files[1]) / 3
+    outside = np.array([(120, 60, 50, 70), (40, 60, 50, 70)], np.int32)
+    assert slice_batch(Encoded.join(files), outside, flips, whole_below=1 << 20) is None
+    pixels = run(GraphOptions(size=32, batch_size=2), (Encoded.join(files), boxes, flips))
+    array = np.from_dlpack(RenderGraph(GraphOptions(size=32, batch_size=2)).run(slices))
+    assert (array == pixels).all()
+
+
 # The GPU graph's definition, checked without a GPU.
 
 
@@ -540,6 +556,7 @@ def test_an_operator_that_fails_to_build_is_a_reason_not_a_crash(monkeypatch: py
 
 @pytest.mark.gpu
 @needs_gpu
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events:UserWarning")
 def test_the_pixels_never_leave_the_gpu():
     memory = GpuMemory(torch.device("cuda", 0))
     renderer = DaliRenderer(memory=memory)
