@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from train import begin, say
 from train.finish import Verdict, judge
 from train.interrupt import Interrupt, InterruptedRunError
-from train.loop import DivergedError, train_epoch
+from train.loop import train_epoch
+from train.meter import DivergedError
 from train.record import Row, traced
 from train.schedule import size_at
 from train.session import Session
@@ -53,11 +55,12 @@ def train(session: Session, interrupt: Interrupt, last: Path) -> Row:
                 parts = (session.loaders, session.network)
                 say.warnings(session, begin.check_first_batch(*parts, images, labels, logits))
 
-        def after_step() -> None:
+        def after_step(read: Callable[[], None]) -> None:
             trace_step()
             every = options.run.save_every
             stop = ranks.any(bool(interrupt.number))
             if stop or (every and progress.step % every == 0):
+                read()
                 session.state.save(last)
             if stop:
                 raise InterruptedRunError(interrupt.number or signal.SIGTERM)

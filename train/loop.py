@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,77 +14,12 @@ from torch import Tensor, nn
 
 import fastload.progress
 from fastload import Loader
-from fastload.errors import FastloadError
 from train.interrupt import Interrupt, InterruptedRunError
 from train.losses import Loss
+from train.meter import Meter, Readings, clock_for
 from train.model import set_training
 from train.optimiser import Precision, Stepper, autocast
 from train.ranks import Ranks
-
-
-class DivergedError(FastloadError):
-    """The loss is no number any more."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Meter:
-    """Sums over the batches of an epoch on this rank; kept in the checkpoint.
-
-    Attributes:
-        loss: Sum of weighted losses.
-        weight: Sum of weights.
-        hits: Images whose class scored highest, as they were trained on.
-        images: Images trained on.
-        waiting_seconds: Time in which no batch was ready.
-        compute_seconds: Time of forward and backward passes and steps.
-    """
-
-    loss: float = 0.0
-    weight: float = 0.0
-    hits: int = 0
-    images: int = 0
-    waiting_seconds: float = 0.0
-    compute_seconds: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Waiting and computing."""
-        return self.waiting_seconds + self.compute_seconds
-
-    @property
-    def images_per_second(self) -> float:
-        """NaN before the first batch."""
-        return self.images / self.seconds if self.seconds else math.nan
-
-    @property
-    def waiting_share(self) -> float:
-        """Share of the time spent waiting for data, in [0, 1]."""
-        return self.waiting_seconds / self.seconds if self.seconds else math.nan
-
-    @property
-    def mean_loss(self) -> float:
-        """NaN before the first batch."""
-        return self.loss / self.weight if self.weight else math.nan
-
-    def row(self) -> dict[str, float | int]:
-        """What log.csv says of an epoch of training."""
-        return {
-            "loss": self.mean_loss,
-            "top1": self.hits / self.images if self.images else math.nan,
-            "images": self.images,
-            "seconds": self.seconds,
-            "images_per_second": self.images_per_second,
-            "waiting_share": self.waiting_share,
-            "compute_seconds": self.compute_seconds,
-        }
-
-    def over(self, ranks: Ranks) -> Meter:
-        """All ranks together: sums of counts, means of times."""
-        parts = ranks.gathered(asdict(self))
-        totals = {key: sum(part[key] for part in parts) for key in parts[0]}
-        for key in ("waiting_seconds", "compute_seconds"):
-            totals[key] /= len(parts)
-        return Meter(**totals)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -137,6 +72,7 @@ class Training:
         precision: Of `precision_for`.
         device: Where it runs.
         accumulate: Batches per step.
+        read_every: Batches whose losses are read from the device at a time.
     """
 
     loader: Loader
@@ -147,6 +83,7 @@ class Training:
     precision: Precision
     device: torch.device
     accumulate: int
+    read_every: int
 
     @property
     def steps_per_epoch(self) -> int:
@@ -160,29 +97,32 @@ def train_epoch(
     *,
     rate: Callable[[], float],
     after_batch: Callable[[Tensor, Tensor, Tensor], None],
-    after_step: Callable[[], None],
+    after_step: Callable[[Callable[[], None]], None],
     bar: fastload.progress.Progress,
 ) -> None:
     """Train until the end of the epoch under way.
 
-    The loss is read after each batch. On a GPU this waits for it, so that the time split between
-    waiting and computing is true, and costs the launch of one kernel: well under 1 % of a step.
+    Nothing in a step reads from the device (see `meter.Readings` and `meter.CudaClock`), so a GPU
+    is never without work because the host looks at a number.
 
     Args:
         training: What to run.
         progress: Where the epoch stands; moved on.
         rate: The learning rate of the step to come.
         after_batch: Called with images, labels and logits.
-        after_step: Called after each step, when the state is consistent; may raise to stop.
+        after_step: Called after each step, when the state is consistent but for the meter, with a
+            function that brings the meter up to date; may raise to stop.
         bar: Counts the batches.
 
     Raises:
         DivergedError: If a loss is NaN or infinite; the message has the keys of the batch.
     """
-    meter, batches = progress.meter, len(training.loader)
+    loader, meter, batches = training.loader, progress.meter, len(training.loader)
+    readings = Readings(progress, loader, every=training.read_every)
     set_training(training.model)
-    for images, labels in _timed(training.loader, meter):
-        began = time.perf_counter()
+    clock = clock_for(training.device, meter)
+    for images, labels in loader:
+        clock.begin()
         progress.batch += 1
         last = progress.batch % training.accumulate == 0 or progress.batch == batches
         with training.stepper.accumulating(last=last):
@@ -192,41 +132,16 @@ def train_epoch(
             training.stepper.backward(total)
         if last:
             training.stepper.step(rate())
-        loss, weight = float(total.loss.detach()), float(total.weight)
-        if not math.isfinite(loss):
-            raise _diverged(loss, progress, training.loader)
-        meter.loss += loss
-        meter.weight += weight
         truth = labels if labels.ndim == 1 else labels.argmax(1)
-        meter.hits += int((logits.detach().argmax(1) == truth).sum())
-        meter.images += len(images)
-        meter.compute_seconds += time.perf_counter() - began
-        bar.add(
-            note=f"loss {meter.mean_loss:.3f}, {meter.images_per_second:.0f} img/s, "
-            f"{meter.waiting_share:.0%} waiting"
-        )
+        readings.add(total, (logits.detach().argmax(1) == truth).sum())
+        clock.end()
+        bar.add(note=meter.note)
         after_batch(images, truth, logits)
         if last:
             progress.step += 1
-            after_step()
-
-
-def _timed(loader: Loader, meter: Meter) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches, and in the meter the time that each was waited for."""
-    began = time.perf_counter()
-    for batch in loader:
-        meter.waiting_seconds += time.perf_counter() - began
-        yield batch
-        began = time.perf_counter()
-
-
-def _diverged(loss: float, progress: Progress, loader: Loader) -> DivergedError:
-    keys = loader.last_keys()
-    more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-    return DivergedError(
-        f"the loss became {loss} in epoch {progress.epoch + 1}, batch {progress.batch}; "
-        f"lower --lr, set --clip 1, or look at its images: {', '.join(keys[:8])}{more}"
-    )
+            after_step(readings.read)
+    readings.read()
+    clock.finish()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,11 +192,12 @@ def score(
         with autocast(ranks.device, precision):
             logits.append(model(images).float())
         labels.append(truth)
-        rows.append(torch.from_numpy(loader.last_indices()).to(ranks.device))
+        rows.append(torch.from_numpy(loader.last_indices()))
         bar.add()
         if ranks.any(bool(interrupt.number)):
             raise InterruptedRunError(interrupt.number or signal.SIGTERM)
-    every = [torch.cat(ranks.gathered_rows(torch.cat(part))) for part in (rows, logits, labels)]
+    parts = (torch.cat(rows).to(ranks.device), torch.cat(logits), torch.cat(labels))
+    every = [torch.cat(ranks.gathered_rows(part)) for part in parts]
     order = every[0].argsort()
     return Scores(
         rows=every[0][order],

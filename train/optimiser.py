@@ -39,18 +39,40 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def make_optimizer(
-    groups: list[dict[str, Any]], options: OptimisationOptions
+    groups: list[dict[str, Any]],
+    options: OptimisationOptions,
+    *,
+    device: torch.device,
+    precision: Precision,
 ) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW; the learning rate is set before each step."""
+    """SGD with Nesterov momentum, or AdamW; the learning rate is set before each step.
+
+    On CUDA a step is one fused kernel. With float16 that of AdamW also skips a step whose gradients
+    overflowed, without asking the host. That of SGD must not be used there: torch 2.11 and 2.14
+    leave the momentum of a first step that is skipped uninitialised, and the second step adds it.
+
+    Args:
+        groups: From `parameter_groups`.
+        options: Which of the two, and its numbers.
+        device: Where the model is.
+        precision: Of `precision_for`.
+    """
+    on_gpu = device.type == "cuda"
     if options.optimizer == "adamw":
-        betas = (options.momentum, 0.999)
-        return torch.optim.AdamW(groups, lr=0.0, betas=betas, weight_decay=options.weight_decay)
+        return torch.optim.AdamW(
+            groups,
+            lr=0.0,
+            betas=(options.momentum, 0.999),
+            weight_decay=options.weight_decay,
+            fused=on_gpu or None,
+        )
     return torch.optim.SGD(
         groups,
         lr=0.0,
         momentum=options.momentum,
         weight_decay=options.weight_decay,
         nesterov=options.momentum > 0,
+        fused=(on_gpu and precision != torch.float16) or None,
     )
 
 
@@ -69,22 +91,29 @@ class MovingAverage:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.updates = 0
         self._decay = decay
+        self._averages, self._counters = _tensors(self.model)
+        self._values, self._counts = _tensors(model)
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
         """Follow the model by one step."""
         self.updates += 1
         decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
-        averages, values = [], []
-        for average, value in zip(
-            self.model.state_dict().values(), model.state_dict().values(), strict=True
-        ):
-            if average.is_floating_point():
-                averages.append(average)
-                values.append(value)
-            else:  # a counter, such as BatchNorm's
-                average.copy_(value)
-        torch._foreach_lerp_(averages, values, 1 - decay)
+        torch._foreach_lerp_(self._averages, self._values, 1 - decay)
+        if self._counters:
+            torch._foreach_copy_(self._counters, self._counts)
+
+
+def _tensors(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Parameters and buffers of floating point, and others, such as BatchNorm's counters.
+
+    They stay the same tensors as long as the model stays on its device.
+    """
+    every = [*model.parameters(), *model.buffers()]
+    return (
+        [tensor for tensor in every if tensor.is_floating_point()],
+        [tensor for tensor in every if not tensor.is_floating_point()],
+    )
 
 
 class Stepper:
@@ -154,7 +183,7 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         self._weight.zero_()
         if self.average is not None:
-            self.average.update(self._model)
+            self.average.update()
 
     @torch.no_grad()
     def _rescale(self, factor: Tensor) -> None:

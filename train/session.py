@@ -14,6 +14,7 @@ from train.data import Loaders, open_loaders
 from train.interrupt import Interrupt
 from train.loop import Progress, Scores, Training, score
 from train.losses import Balance, balance
+from train.meter import read_every
 from train.network import Network, build_network
 from train.optimiser import Precision, Stepper, make_optimizer, precision_for
 from train.options import Options
@@ -111,7 +112,7 @@ def prepare(options: Options, stack: ExitStack) -> Session:
     stepper = Stepper(
         network.model,
         network.forward,
-        make_optimizer(network.groups, optimisation),
+        make_optimizer(network.groups, optimisation, device=ranks.device, precision=precision),
         optimisation,
         device=ranks.device,
         precision=precision,
@@ -136,6 +137,7 @@ def prepare(options: Options, stack: ExitStack) -> Session:
             precision=precision,
             device=ranks.device,
             accumulate=optimisation.accumulate,
+            read_every=read_every(ranks.device),
         ),
         state=State(
             options=options,

@@ -12,7 +12,8 @@ from torch import nn
 
 from fastload import Loader
 from train.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
-from train.loop import DivergedError, Progress
+from train.loop import Progress
+from train.meter import DivergedError
 from train.metrics import Evaluation
 from train.optimiser import Stepper
 from train.options import Options
