@@ -1,8 +1,9 @@
 """`pytest benchmarks/`: the questions, on this machine, with what is installed.
 
-Rows go to `benchmarks/results/latest-pytest.jsonl`, pytest-benchmark's statistics beside it to
-`latest-pytest.json`. Measurements that come from other processes are shown to pytest-benchmark
-through a clock that replays them, so that its tables and its `--benchmark-compare` hold them too.
+Rows go to `benchmarks/results/latest-pytest.jsonl` or where `--bench-rows` says, pytest-benchmark's
+statistics to the same name with `.json`. Measurements that come from other processes are shown to
+pytest-benchmark through a clock that replays them, so that its tables and its
+`--benchmark-compare` hold them too.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--peers", action="store_true", help="also the peers of `scripts/bench --peers`"
     )
+    group.addoption(
+        "--bench-rows", type=Path, default=ROWS, metavar="FILE", help="append rows to this file"
+    )
     group.addoption("--bench-rounds", type=int, default=2, metavar="N", help="default 2")
     group.addoption(
         "--bench-seconds", type=float, default=1.5, metavar="S", help="of a measurement"
@@ -46,8 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.collectonly:
         return
     if getattr(config.option, "benchmark_json", None) is None:
-        config.option.benchmark_json = ROWS.with_suffix(".json")
-    ROWS.unlink(missing_ok=True)
+        config.option.benchmark_json = config.option.bench_rows.with_suffix(".json")
+    if config.option.bench_rows == ROWS:
+        ROWS.unlink(missing_ok=True)
 
 
 def pytest_sessionstart() -> None:
@@ -65,9 +70,9 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Mod
 
 
 @pytest.fixture(scope="session")
-def keep() -> Keep:
+def keep(pytestconfig: pytest.Config) -> Keep:
     """Appends rows to the result file of this run."""
-    return lambda rows: append_rows(ROWS, rows)
+    return lambda rows: append_rows(pytestconfig.getoption("--bench-rows"), rows)
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +100,7 @@ def comparison(
         ),
         images=photographs,
         data=tmp_path_factory.mktemp("prepared"),
-        output=ROWS,
+        output=pytestconfig.getoption("--bench-rows"),
         rounds=pytestconfig.getoption("--bench-rounds"),
         work=Work(
             cores=min(2, usable_cores()),

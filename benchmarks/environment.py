@@ -14,6 +14,7 @@ from typing import Any
 PACKAGES = (
     *("numpy", "torch", "torchvision", "simplejpeg", "pillow", "webdataset"),
     *("nvidia-dali-cuda120", "nvidia-nvimgcodec-cu12"),
+    *("nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13", "nvidia-nvjpeg"),
 )
 ROOT = Path(__file__).resolve().parents[1]
 
