@@ -362,8 +362,9 @@ def _gpu(rows: list[Row]) -> str:
 def _roofline(rows: list[Row], steps: list[Row]) -> str:
     settings = _cores(rows)
     rates = [row["images_per_second"] for row in steps if "images_per_second" in row]
-    if not (settings and rates):
-        return ""
+    measured_with = {row["cpu"] for row in rows if row["benchmark"] == "loaders"}
+    if not (settings and rates) or measured_with != {row["cpu"] for row in steps}:
+        return ""  # loaders of one machine say nothing about the GPU of another
     guide = plot.Guide(max(rates), f"this GPU's step: {max(rates):,.0f}")
     found = standings(rows, "loaders", used_cores=settings[0])
     title = "The loader against the training step: what ends left of the line starves the GPU"
