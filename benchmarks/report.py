@@ -352,8 +352,10 @@ def _gpu(rows: list[Row]) -> str:
         )
         for row in steps
     ]
+    cards = sorted({card for row in steps for card in row["gpu"]})
     return _section(
         "The training step",
+        _paragraph(f"On {', '.join(cards)} (name, memory, driver)."),
         _table(("step", "batch", "images/s", "GPU memory, MiB"), lines, marked=()),
         _roofline(rows, steps),
     )
