@@ -179,10 +179,12 @@ class Clone:
 
     def shell(self, command: str) -> str:
         """Run it beside the clone, as somebody does who has just cloned."""
+        environment = {**os.environ, **OFFLINE}
+        environment.pop("PYTHONPATH", None)  # it may name a checkout, before all that is installed
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=self.parent,
-            env={**os.environ, **OFFLINE},
+            env=environment,
             capture_output=True,
             text=True,
             check=False,
