@@ -59,7 +59,7 @@ def prepared(place: Place) -> None:
         draw = [sys.executable, "-m", "fastload.sample", str(pictures), "--images", count]
         commands.insert(0, draw)
     for command in commands:
-        if run(command, limit_seconds=300.0, log=place.log("prepare")):
+        if run(command, limit_seconds=300.0 * place.patience, log=place.log("prepare")):
             raise SystemExit(
                 f"scripts/gpu: {' '.join(command[1:])} failed; see {place.log('prepare')}"
             )
@@ -101,10 +101,11 @@ def _prove(part: Part, place: Place) -> Outcome:
     log = place.log(part.name)
     log.unlink(missing_ok=True)
     began = time.perf_counter()
-    status = run(part.command(place), limit_seconds=part.limit_seconds, log=log)
+    limit_seconds = part.limit_seconds * place.patience
+    status = run(part.command(place), limit_seconds=limit_seconds, log=log)
     seconds = time.perf_counter() - began
     if status is None:
-        return Outcome(part.name, "FAILS", seconds, f"no end within {part.limit_seconds:g} s")
+        return Outcome(part.name, "FAILS", seconds, f"no end within {limit_seconds:g} s")
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")[1:]
     said = [line.strip() for line in lines if line.strip()]
     return Outcome(part.name, VERDICTS.get(status, "FAILS"), seconds, said[-1] if said else "")

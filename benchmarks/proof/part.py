@@ -44,6 +44,11 @@ class Place:
         return torch.device("cpu" if self.dry else "cuda:0")
 
     @property
+    def patience(self) -> float:
+        """By how much all limits of time are longer: they are for a GPU, or for a busy CPU."""
+        return 10.0 if self.dry else 1.0
+
+    @property
     def arguments(self) -> list[str]:
         """The place, as a part's command line."""
         return [str(self.out), *(["--dry-run"] if self.dry else [])]

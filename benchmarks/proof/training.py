@@ -77,7 +77,7 @@ def wait(process: subprocess.Popen[bytes], deadline: float) -> int | None:
 
 def try_run(place: Place, run: Run) -> str:
     """What is wrong with a run; "" if nothing."""
-    deadline = time.monotonic() + LIMIT_SECONDS
+    deadline = time.monotonic() + LIMIT_SECONDS * place.patience
     folder, log = place.out / "runs" / run.name, place.log(run.name)
     process = start(command(place, run), log)
     if run.killed:
