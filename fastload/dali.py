@@ -46,7 +46,7 @@ from fastload.decode import Renderer, cpu_renderer
 from fastload.device import Finish, Sent
 from fastload.errors import BackendUnavailableError, ImageError
 from fastload.installation import install_command
-from fastload.jpeg import Box, Encoded, read_header, slice_jpeg
+from fastload.jpeg import Box, Encoded, JpegHeader, read_header, slice_jpeg
 from fastload.stats import Stages
 
 _log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ PART_BYTES = 256 << 20
 # an H200 takes 17,200 a second whole and 5,900 sliced, and 5.6 ms for one of 12 megapixels, of
 # which a crop needs less than half (benchmarks/results/gpu.jsonl).
 WHOLE_BELOW = 1 << 20
-GRAPHS = 3  # batches in flight: one being read and sliced, one decoded, one finished
+GRAPHS = 3  # at a time: a batch is read and sliced in one, decoded in one, finished in one
 
 # What DALI raises where it cannot import, build or run: it has no exceptions of its own.
 DALI_ERRORS = (
@@ -297,8 +297,7 @@ def slice_batch(
         if bytes(image[-2:]) != b"\xff\xd9":
             return None
         try:
-            sliced, inside = _slice(image, tuple(box), whole_below)
-            header = read_header(sliced)
+            sliced, inside, header = _cut(image, tuple(box), whole_below)
         except (ImageError, ValueError):
             return None
         if len(header.sampling) not in (1, 3):
@@ -309,13 +308,17 @@ def slice_batch(
     return Slices(images, residual, flips, decoded_bytes)
 
 
-def _slice(image: memoryview, box: Box, whole_below: int) -> tuple[bytes | memoryview, Box]:
+def _cut(
+    image: memoryview, box: Box, whole_below: int
+) -> tuple[bytes | memoryview, Box, JpegHeader]:
+    """What goes to DALI of a file, the box in it, and its header."""
     if whole_below:
         header, (top, left, height, width) = read_header(image), box
         inside = top + height <= header.height and left + width <= header.width
         if inside and header.height * header.width < whole_below:
-            return image, box
-    return slice_jpeg(image, box)
+            return image, box, header
+    sliced, residual = slice_jpeg(image, box)
+    return sliced, residual, read_header(sliced)
 
 
 class RenderGraph:
