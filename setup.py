@@ -1,4 +1,4 @@
-"""Builds the C++ core (native/) into fastload/_core.so; every other fact is in pyproject.toml.
+"""Builds the C++ core (native/) into fastload/pixels/_core.so; all else is in pyproject.toml.
 
 The core is plain C ABI, loaded with ctypes, so one build serves every Python version. Where there
 is no C++ compiler the build is skipped with a warning and fastload runs on libjpeg-turbo instead.
@@ -42,7 +42,7 @@ def core():
     flags = ["-std=c++17", "-O3", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"]
     links = [] if sys.platform == "darwin" else ["-static-libgcc"]
     return Extension(
-        "fastload._core",
+        "fastload.pixels._core",
         sources=SOURCES,
         depends=HEADERS,
         extra_compile_args=[*flags, "-Wall", "-Wextra"],

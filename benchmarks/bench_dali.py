@@ -25,11 +25,12 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.harness import RESULTS, Row, append_rows, interleave, summarise
-from fastload import dali
-from fastload.augment import Augment
-from fastload.jpeg import Box
-from fastload.loader import Loader, usable_cores
-from fastload.sampler import Select
+from fastload.cores import usable_cores
+from fastload.load.augment import Augment
+from fastload.load.loader import Loader
+from fastload.load.order import Select
+from fastload.pixels import dali
+from fastload.pixels.jpeg import Box
 
 BATCH = 128
 Epoch = Callable[[], tuple[float, float]]

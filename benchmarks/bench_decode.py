@@ -58,9 +58,9 @@ from torchvision.transforms.v2 import functional
 
 from benchmarks.environment import ROOT
 from benchmarks.harness import RESULTS, Row, append_rows, interleave, rows_of, summarise
-from fastload import native
-from fastload.box import random_resized_boxes
-from fastload.jpeg import Encoded
+from fastload.load.box import random_resized_boxes
+from fastload.pixels import native
+from fastload.pixels.jpeg import Encoded
 
 FLOWERS = ROOT.parent / "shared" / "data" / "flowers-longtail"
 SIZE = 224

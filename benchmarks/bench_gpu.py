@@ -30,7 +30,7 @@ from benchmarks.conftest import CLOCK, Keep, require_result
 from benchmarks.harness import Row, seconds_of
 from benchmarks.peers import ON_GPU, Contender
 from fastload import Augment, Loader
-from fastload.tune import StepTrial, measure_step, model_builder
+from fastload.advise.trials import StepTrial, measure_step, model_builder
 
 pytestmark = [
     pytest.mark.gpu,

@@ -36,10 +36,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import RESULTS, Row, append_rows, interleave, summarise
-from fastload.augment import Augment
-from fastload.batch import CHUNK, EpochPlan
-from fastload.decode import Renderer, cpu_renderer
-from fastload.index import (
+from fastload.cores import usable_cores
+from fastload.load.augment import Augment
+from fastload.load.loader import Loader
+from fastload.load.order import Order, batch_bounds, class_weights, expectations
+from fastload.load.plan import EpochPlan
+from fastload.load.rendering import CHUNK
+from fastload.pixels.decode import Renderer, cpu_renderer
+from fastload.store.index import (
     SAMPLE,
     Manifest,
     Shard,
@@ -50,9 +54,7 @@ from fastload.index import (
     write_index,
     write_manifest,
 )
-from fastload.loader import Loader, usable_cores
-from fastload.reader import Reader, Scratch, open_collection
-from fastload.sampler import Order, batch_bounds, class_weights, expectations
+from fastload.store.reader import Reader, Scratch, open_collection
 from fastload.world import World
 
 BATCH = 128
@@ -320,8 +322,8 @@ def first(shards: Path, rounds: int) -> list[Row]:
 
 MEMORY_PROGRAM = """
 import json, resource, sys
-from fastload.augment import Augment
-from fastload.loader import Loader
+from fastload.load.augment import Augment
+from fastload.load.loader import Loader
 def rss():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize() / 1e6

@@ -30,7 +30,7 @@ from benchmarks.conftest import CLOCK, Keep, require_result
 from benchmarks.contenders.contract import Work
 from benchmarks.contenders.run import usable_cores
 from benchmarks.harness import RESULTS, Row, append_rows
-from fastload.index import (
+from fastload.store.index import (
     Split,
     fingerprint,
     read_index,

@@ -28,7 +28,7 @@ import pytest
 
 from benchmarks.conftest import CLOCK, Keep
 from benchmarks.harness import RESULTS, Row, append_rows, interleave, summarise
-from fastload.loader import Loader
+from fastload.load.loader import Loader
 
 SECONDS = 3.0
 STAGES = ("plan", "read", "decode", "resize", "loader")

@@ -48,10 +48,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.harness import RESULTS, append_rows, interleave, rows_of, summarise
-from fastload import native
-from fastload.box import random_resized_boxes
 from fastload.errors import ImageError
-from fastload.jpeg import Encoded
+from fastload.load.box import random_resized_boxes
+from fastload.pixels import native
+from fastload.pixels.jpeg import Encoded
 
 FLOWERS = Path(__file__).resolve().parents[2] / "shared" / "data" / "flowers-longtail"
 SIZE = 224

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastload.augment import (
+    from fastload.errors import FastloadError
+    from fastload.load.augment import (
         Augment,
         CenterCrop,
         ColourJitter,
@@ -18,11 +19,10 @@ if TYPE_CHECKING:
         RandomCrop,
         RandomResizedCrop,
     )
-    from fastload.dataset import TarDataset
-    from fastload.errors import FastloadError
-    from fastload.loader import Loader
-    from fastload.sampler import Select
-    from fastload.stats import Stats
+    from fastload.load.dataset import TarDataset
+    from fastload.load.loader import Loader
+    from fastload.load.order import Select
+    from fastload.load.stats import Stats
     from fastload.world import World
 
 __all__ = [
@@ -43,10 +43,10 @@ __all__ = [
 
 _MODULES = {
     "FastloadError": "errors",
-    "Loader": "loader",
-    "Select": "sampler",
-    "Stats": "stats",
-    "TarDataset": "dataset",
+    "Loader": "load.loader",
+    "Select": "load.order",
+    "Stats": "load.stats",
+    "TarDataset": "load.dataset",
     "World": "world",
 }
 
@@ -54,7 +54,7 @@ _MODULES = {
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"fastload.{_MODULES.get(name, 'augment')}"), name)
+    value = getattr(import_module(f"fastload.{_MODULES.get(name, 'load.augment')}"), name)
     globals()[name] = value
     return value
 

@@ -18,11 +18,6 @@ what was found, what was expected, what to do.
 
 from __future__ import annotations
 
-import errno
-import os
-import sys
-from collections.abc import Callable
-
 
 class FastloadError(Exception):
     """Any error about data or environment that fastload explains in one sentence."""
@@ -99,44 +94,6 @@ class StalledError(FastloadError):
     """A wait reached its time limit; the message says who was waited for."""
 
 
-_SYSTEM_REASONS = {
-    errno.ENOSPC: "no space is left on the device; free some, or choose another place",
-    errno.EDQUOT: "the disk quota is used up; free some, or choose another place",
-    errno.EACCES: "permission was denied; change the permissions, or choose another place",
-    errno.EPERM: "the operation is not permitted; choose another place",
-    errno.EROFS: "the file system is read-only; choose another place",
-    errno.ENOENT: "there is no such file or folder",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-}
-
-
-def explain_os_error(error: OSError) -> str:
-    """One sentence for an operating-system error: the path, what was found, what to do."""
-    reason = _SYSTEM_REASONS.get(error.errno or 0, error.strerror or str(error))
-    return f"{error.filename}: {reason}" if error.filename else reason
-
-
-def run_command(name: str, body: Callable[[], int]) -> int:
-    """Run the body of a command; turn an explained error into one sentence and an exit status.
-
-    Args:
-        name: The command as the user typed it, such as "fastload.shard".
-        body: Does the work and returns the exit status.
-
-    Returns:
-        The body's status; 1 after an explained error, 130 after Ctrl-C, 0 where a pipe was closed.
-    """
-    try:
-        return body()
-    except KeyboardInterrupt:
-        print(f"\n{name}: stopped by Ctrl-C", file=sys.stderr)  # noqa: T201  a command's own words
-        return 130
-    except BrokenPipeError:  # the reader of a pipe has seen enough: `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        print(f"{name}: {explain_os_error(error)}", file=sys.stderr)  # noqa: T201
-        return 1
-    except FastloadError as error:
-        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+def first_line(error: BaseException) -> str:
+    """The first line of what a foreign library says, at most 120 characters; never empty."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

@@ -8,195 +8,31 @@ see: samples in the order of an epoch, augmented, with their labels.
 from __future__ import annotations
 
 import argparse
-import io
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastload.augment import Augment
-from fastload.errors import ShardError, run_command
-from fastload.index import Manifest, read_index, read_manifest, write_atomically
-from fastload.lettering import Lettering, package_for
-from fastload.loader import Loader
-from fastload.sampler import class_weights
-from fastload.sheet import contact_sheet
-from fastload.terminal import bar, byte_size, cells, elide, for_encoding, printable, table
-from fastload.world import World
+from fastload.advise.contents import report
+from fastload.advise.sheet import draw_sheet
+from fastload.console.command import run_command
+from fastload.console.lettering import Lettering, package_for
+from fastload.console.terminal import for_encoding
+from fastload.errors import ShardError
+from fastload.files import write_atomically
+from fastload.load.augment import Augment
+from fastload.load.order import class_weights
+from fastload.store.index import read_index, read_manifest
 
-RARE = 20  # images; below it a class is hardly learned, and its accuracy hardly known
-REWEIGHT_RATIO = 10  # between most and least frequent class; a usual start of "long-tailed"
-SHOWN = 12  # classes at either end of a long list
 CAPTION_PIXELS = 13
-WIDEST = 120  # columns; longer lines are hard to follow
-NAME_CELLS = 36
+
 AUGMENTS: dict[str, Callable[[int], Augment]] = {
     "train": Augment.train,
     "plantnet": lambda size: Augment.plantnet().resized(size),
     "eval": Augment.eval,
 }
-
-
-def report(
-    manifest: Manifest,
-    split: str,
-    index: NDArray[np.void],
-    *,
-    width: int = 80,
-    whole: bool = False,
-    encoding: str = "utf-8",
-) -> str:
-    """All that is printed about a shard directory.
-
-    Args:
-        manifest: Of the directory.
-        split: Whose classes and sizes are shown.
-        index: SAMPLE [N] of that split.
-        width: Of the terminal, in columns.
-        whole: List every class, however many there are.
-        encoding: Of the terminal; what it cannot show becomes ASCII.
-    """
-    blocks = [
-        _splits(manifest),
-        _classes(
-            [for_encoding(printable(name), encoding) for name in manifest.class_names],
-            np.array(manifest.splits[split].class_counts),
-            title=f"classes of {printable(split)}, with their labels and numbers of images",
-            width=min(width, WIDEST),
-            whole=whole,
-        ),
-        _imbalance(np.array(manifest.splits[split].class_counts)),
-        _sizes(index),
-        _preparation(manifest),
-    ]
-    text = "\n\n".join("\n".join(block) for block in blocks if block)
-    return for_encoding(text, encoding)
-
-
-def _splits(manifest: Manifest) -> list[str]:
-    rows: list[tuple[str, ...]] = [("split", "images", "classes", "shards", "size")]
-    for name, split in manifest.splits.items():
-        present = sum(count > 0 for count in split.class_counts)
-        size = sum(shard.bytes for shard in split.shards)
-        counts = (f"{split.samples:,}", f"{present:,}", f"{len(split.shards):,}")
-        rows.append((printable(name), *counts, byte_size(size)))
-    return table(rows)
-
-
-def _classes(
-    class_names: Sequence[str], counts: NDArray[np.int64], *, title: str, width: int, whole: bool
-) -> list[str]:
-    if not counts.any():
-        return []
-    order = np.argsort(-counts, kind="stable").tolist()
-    cut = len(order) - 2 * SHOWN
-    names = [elide(name, NAME_CELLS) for name in class_names]
-    shown = order if whole or cut <= 1 else order[:SHOWN] + order[-SHOWN:]
-    margin = len(str(len(counts) - 1)) + 2
-    name_cells = max(cells(names[label]) for label in shown)
-    digits = len(f"{counts.max():,}")
-    room = max(8, width - margin - name_cells - digits - 4)
-    lines = [title]
-    for place, label in enumerate(order):
-        if len(shown) < len(order) and SHOWN <= place < len(order) - SHOWN:
-            if place == SHOWN:
-                lines.append(f"{'…':>{margin}}  {cut:,} more; --all lists them")
-            continue
-        name = names[label] + " " * (name_cells - cells(names[label]))
-        length = counts[label] / counts.max() * room
-        lines.append(f"{label:>{margin}}  {name} {counts[label]:>{digits},} {bar(length)}".rstrip())
-    return lines
-
-
-def _imbalance(counts: NDArray[np.int64]) -> list[str]:
-    if not counts.any():
-        return ["imbalance: there are no images"]
-    present = counts[counts > 0]
-    most, fewest = present.max(), present.min()
-    rare = present[present < RARE]
-    share = rare.sum() / counts.sum()
-    ascending = np.sort(counts)
-    tail = ascending[: round(0.8 * len(ascending))].sum() / counts.sum()
-    lines = [
-        f"imbalance: {most / fewest:,.1f} : 1, from {most:,} images of a class to {fewest:,}",
-        f"rare: {len(rare):,} classes have fewer than {RARE} images, {share:.1%} of all images",
-        f"long tail: the rarest 80 % of the classes hold {tail:.1%} of the images",
-    ]
-    if len(present) < len(counts):
-        lines.append(f"empty: {len(counts) - len(present):,} classes have no image")
-    if most >= REWEIGHT_RATIO * fewest:
-        lines.append('consider Loader(..., reweight="sqrt"), and the average over classes')
-    return lines
-
-
-def _sizes(index: NDArray[np.void]) -> list[str]:
-    if not len(index):
-        return []
-    columns = {
-        "width, pixels": index["width"],
-        "height, pixels": index["height"],
-        "file, kB": index["size"] / 1000,
-    }
-    rows: list[tuple[str, ...]] = [("images", "smallest", "5 %", "median", "95 %", "largest")]
-    for name, values in columns.items():
-        marks = np.percentile(values, [0, 5, 50, 95, 100])
-        rows.append((name, *(f"{mark:,.0f}" for mark in marks)))
-    return table(rows)
-
-
-def _preparation(manifest: Manifest) -> list[str]:
-    lines = []
-    for title, facts in (("stored", manifest.stored), ("set aside", manifest.cleaning)):
-        if any(facts.values()):
-            lines += [f"{title}: {_counted(facts)}"]
-    return lines
-
-
-def _counted(facts: Mapping[str, int]) -> str:
-    """Largest first."""
-    ordered = sorted(facts.items(), key=lambda fact: -fact[1])
-    return "; ".join(f"{count:,} {printable(name)}" for name, count in ordered if count)
-
-
-def draw_sheet(
-    directory: Path,
-    split: str,
-    *,
-    augment: Augment,
-    count: int = 48,
-    seed: int = 0,
-    reweight: str | None = None,
-    lettering: Lettering,
-) -> bytes:
-    """The contact sheet of the first samples of an epoch, as a PNG.
-
-    Raises:
-        ShardError: If the shards are missing or damaged.
-    """
-    loader = Loader(
-        directory,
-        split=split,
-        batch_size=count,
-        augment=augment,
-        reweight=reweight,
-        order="shuffled",
-        drop_last=False,
-        max_corrupt_fraction=1.0,  # this is where one looks for what is wrong
-        seed=seed,
-        world=World(),
-    )
-    with loader:
-        images, labels = next(iter(loader))
-        names = [f"{label} {loader.class_names[label]}" for label in labels.tolist()]
-    title = f"{directory.resolve().name}, {split}: {len(names)} samples of epoch 0, seed {seed}"
-    pictures = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
-    sheet = contact_sheet(pictures, names, lettering, title=title)
-    file = io.BytesIO()
-    sheet.save(file, "PNG")
-    return file.getvalue()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,13 +6,13 @@ import os
 import signal
 from typing import Any
 
-from fastload import clean
-from fastload.source import File
+from fastload.prepare import examine
+from fastload.prepare.source import File
 
-_examine_file = clean.examine_file
+_examine_file = examine.examine_file
 
 
-def abort_at_007(file: File, **options: Any) -> clean.Kept | clean.Dropped:
+def abort_at_007(file: File, **options: Any) -> examine.Kept | examine.Dropped:
     """Examine a file, or end the process as a failed `assert` in C does."""
     if file.path.endswith("007.jpg"):
         os.kill(os.getpid(), signal.SIGABRT)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastload.index import SAMPLE, Manifest, Shard, Split, write_index, write_manifest
-from fastload.index import fingerprint as fingerprint_of
+from fastload.store.index import SAMPLE, Manifest, Shard, Split, write_index, write_manifest
+from fastload.store.index import fingerprint as fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def write_shards(
     classes: Sequence[str],
     samples_per_shard: int = 10,
 ) -> Path:
-    """Write a shard directory that `fastload.index` reads; keys are "000000", "000001" …"""
+    """Write a shard directory that `fastload.store.index` reads; keys are "000000", "000001" …"""
     directory.mkdir(parents=True, exist_ok=True)
     facts = {}
     for split, pictures in splits.items():

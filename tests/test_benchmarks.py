@@ -26,8 +26,8 @@ from benchmarks.contenders.boxes import random_resized_box
 from benchmarks.contenders.contract import Work
 from benchmarks.environment import ROOT, describe, storage
 from benchmarks.images import Kind
-from fastload.index import read_index
-from fastload.loader import Loader
+from fastload.load.loader import Loader
+from fastload.store.index import read_index
 from tests.shards import numbered
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 
 from fastload import clean
-from fastload.clean import (
+from fastload.console.terminal import printable
+from fastload.errors import LayoutError
+from fastload.prepare import examine, folder
+from fastload.prepare.examine import (
     CHUNK_BYTES,
     CHUNK_FILES,
     Dropped,
     Kept,
-    Row,
-    count_reasons,
     examine_file,
     find_duplicates,
-    printable,
-    write_report,
 )
-from fastload.errors import LayoutError
-from fastload.source import File, read_source
-from fastload.transcode import MAX_FILE_BYTES, Reason, Rules
+from fastload.prepare.reasons import Reason, Rules
+from fastload.prepare.report import Row, count_reasons, write_report
+from fastload.prepare.source import File, read_source
+from fastload.prepare.transcode import MAX_FILE_BYTES
 from tests.pictures import encoded, flower_tree, jpeg, picture, write_tree
 
 SMALL = Rules(min_side=16)
@@ -135,9 +135,9 @@ def test_an_unreadable_file_is_set_aside(tmp_path: Path):
 
 def test_chunks_are_bounded_in_files_and_bytes():
     files = [file(str(n), size=1000) for n in range(40)]
-    assert [len(chunk) for chunk in clean._chunks(files)] == [CHUNK_FILES, CHUNK_FILES, 8]
+    assert [len(chunk) for chunk in examine._chunks(files)] == [CHUNK_FILES, CHUNK_FILES, 8]
     large = [file(str(n), size=CHUNK_BYTES // 2 + 1) for n in range(3)]
-    assert [len(chunk) for chunk in clean._chunks(large)] == [1, 1, 1]
+    assert [len(chunk) for chunk in examine._chunks(large)] == [1, 1, 1]
 
 
 def test_the_report_keeps_any_name(tmp_path: Path):
@@ -286,7 +286,7 @@ def test_awkward_images_are_each_set_aside_or_taken_by_the_processes(
     shutil.copytree(awkward_dir, root / "train" / "awkward")
     flower_tree(root)
     source = read_source(root)
-    rows = clean.clean_folder(source, rules=SMALL, workers=2)
+    rows = folder.clean_folder(source, rules=SMALL, workers=2)
     named = {row.path for row in rows if row.action == "set aside"}
     assert "train/awkward/INDEX.tsv" in named
     assert 100 < len(named) < 190

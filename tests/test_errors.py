@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from fastload.errors import FastloadError, ImageError, ShardError, run_command
+from fastload.console.command import run_command
+from fastload.errors import FastloadError, ImageError, ShardError
 
 
 def fail(error: BaseException) -> int:
@@ -34,7 +35,7 @@ def test_an_explained_error_is_one_sentence(error, status, sentence, capsys):
 
 def test_a_closed_pipe_is_no_error():
     program = (
-        "import sys; from fastload.errors import run_command\n"
+        "import sys; from fastload.console.command import run_command\n"
         "sys.exit(run_command('x', lambda: [print(i) for i in range(10**6)] and 0))"
     )
     command = [sys.executable, "-c", program]

@@ -187,6 +187,6 @@ def test_the_documentation_names_every_example_and_only_tests_that_exist():
     text = (EXAMPLES.parent / "docs" / "examples.md").read_text()
     linked = set(re.findall(r"\(\.\./examples/(\w+\.py)\)", text))
     assert linked == {path.name for path in EXAMPLES.glob("*.py")}
-    tests = (EXAMPLES.parent / "tests" / "test_dataset.py").read_text()
+    tests = (EXAMPLES.parent / "tests" / "load" / "test_dataset.py").read_text()
     for name in re.findall(r"`(test_\w+)`", text):
         assert f"def {name}(" in tests

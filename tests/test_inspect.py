@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from fastload import inspect
-from fastload.index import read_index, read_manifest
-from fastload.loader import Loader
-from fastload.terminal import cells
+from fastload.advise import contents
+from fastload.console.terminal import cells
+from fastload.load.loader import Loader
+from fastload.store.index import read_index, read_manifest
 from fastload.world import World
 from tests.shards import flip_bit, noisy_picture, numbered, write_shards
 
@@ -38,7 +39,7 @@ def report(shards: Path, **options) -> str:
     manifest = replace(
         read_manifest(shards), stored={"lossless": 120, "original": 5}, cleaning={"is a GIF": 2}
     )
-    return inspect.report(manifest, "train", read_index(shards, "train"), **options)
+    return contents.report(manifest, "train", read_index(shards, "train"), **options)
 
 
 def test_splits_are_counted(shards):
@@ -51,9 +52,9 @@ def test_splits_are_counted(shards):
 def test_classes_are_listed_from_the_most_frequent_and_cut_in_the_middle(shards):
     lines = report(shards).splitlines()
     listed = lines[lines.index("", 1) + 2 : lines.index("", 6)]
-    assert len(listed) == 2 * inspect.SHOWN + 1
+    assert len(listed) == 2 * contents.SHOWN + 1
     assert listed[0].split()[:3] == ["0", "rose", "50"]
-    assert "16 more; --all lists them" in listed[inspect.SHOWN]
+    assert "16 more; --all lists them" in listed[contents.SHOWN]
     assert listed[-1].split() == ["39", "class", "39", "0"]
     assert len(report(shards, whole=True).splitlines()) == len(lines) + 15
 
@@ -68,7 +69,7 @@ def test_bars_are_in_proportion(shards):
 def test_lists_of_classes_fit_the_terminal(shards, width):
     lines = report(shards, width=width).splitlines()
     bars = [line for line in lines if "█" in line or "▏" in line]
-    assert max(map(cells, bars)) <= min(width, inspect.WIDEST)
+    assert max(map(cells, bars)) <= min(width, contents.WIDEST)
 
 
 def test_the_long_tail_is_described(shards):

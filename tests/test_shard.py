@@ -24,11 +24,13 @@ import pytest
 import webdataset
 from PIL import Image
 
-from fastload import clean, shard
-from fastload.index import read_index, read_manifest
-from fastload.shard import human_bytes, parse_bytes, plan_shards
-from fastload.source import File, read_source
-from fastload.workers import available_cores
+from fastload import shard
+from fastload.cores import usable_cores
+from fastload.prepare import examine, finish
+from fastload.prepare.plan import plan_shards
+from fastload.prepare.source import File, read_source
+from fastload.shard import human_bytes, parse_bytes
+from fastload.store.index import read_index, read_manifest
 from tests.killer import abort_at_007
 from tests.pictures import encoded, flower_tree, jpeg, picture, pixels_of, write_tree
 
@@ -310,12 +312,12 @@ def start(root: Path, out: Path, *options: str, first: str = "") -> subprocess.P
 # for the 0.3 s in which a busy machine may forget the test.
 UNHURRIED = """
 import time
-from fastload import shard
-make_durable = shard._make_durable
+from fastload.prepare import write
+make_durable = write._make_durable
 def slowly(*arguments):
     make_durable(*arguments)
     time.sleep(0.3)
-shard._make_durable = slowly
+write._make_durable = slowly
 """
 
 
@@ -365,7 +367,7 @@ def test_a_run_that_stops_near_its_end_goes_on_and_ends_the_same(
     root, whole = many
     out = tmp_path / "out"
     calls = []
-    real = getattr(shard, step)
+    real = getattr(finish, step)
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -373,7 +375,7 @@ def test_a_run_that_stops_near_its_end_goes_on_and_ends_the_same(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(shard, step, interrupted)
+    monkeypatch.setattr(finish, step, interrupted)
     assert make(root, out, *MANY) == 130
     assert not (out / "manifest.json").exists()
     monkeypatch.undo()
@@ -428,7 +430,7 @@ def test_a_small_file_system_is_one_sentence_and_the_run_goes_on(
 def test_a_file_that_crashes_its_decoder_is_set_aside_and_the_run_goes_on(
     many: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(clean, "examine_file", abort_at_007)
+    monkeypatch.setattr(examine, "examine_file", abort_at_007)
     assert make(many[0], tmp_path / "out", *MANY) == 0
     manifest = read_manifest(tmp_path / "out")
     assert manifest.cleaning["crash"] == 1
@@ -609,7 +611,7 @@ def test_real_photographs_are_stored_without_loss(flowers_dir: Path, tmp_path: P
         for folder in sorted((flowers_dir / split).iterdir())[:5]:
             (tmp_path / "data" / split / folder.name).symlink_to(folder)
     out = tmp_path / "out"
-    workers = str(min(2, available_cores()))
+    workers = str(min(2, usable_cores()))
     assert shard.main([str(tmp_path / "data"), "--out", str(out), "--workers", workers]) == 0
     sources = sources_of(out, "train")
     with tarfile.open(out / "train-000000.tar") as tar:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastload import shard, verify
-from fastload.index import read_index, write_index
+from fastload.store.index import read_index, write_index
 from tests.pictures import flower_tree
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fastload import draw
+from fastload import randomness
 from fastload.errors import OutputError
 from train import checks
 from train.command import Command
@@ -45,7 +45,7 @@ def open_folder(command: Command, ranks: Ranks) -> Path:
 
 def seed_everything(seed: int, ranks: Ranks) -> None:
     """Seed torch, each rank with numbers of its own: what is dropped out differs between ranks."""
-    word = draw.hashes(seed, 0, np.array([ranks.world.rank], np.int64))[0]
+    word = randomness.hashes(seed, 0, np.array([ranks.world.rank], np.int64))[0]
     torch.manual_seed(int(word >> np.uint64(1)))
 
 

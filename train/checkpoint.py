@@ -14,7 +14,8 @@ from typing import IO, Any
 
 import torch
 
-from fastload.errors import FastloadError, OutputError, explain_os_error
+from fastload.errors import FastloadError, OutputError, first_line
+from fastload.files import explain_os_error
 
 FORMAT = 1
 
@@ -102,7 +103,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: no such checkpoint, so there is nothing to resume"
         ) from error
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        reason = first_line(error)
         raise CheckpointError(f"{path}: not a checkpoint that can be read ({reason})") from error
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:

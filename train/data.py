@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from fastload import Loader
-from fastload.augment import (
+from fastload.errors import FastloadError
+from fastload.load.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Augment,
@@ -24,8 +25,7 @@ from fastload.augment import (
     RandomCrop,
     RandomResizedCrop,
 )
-from fastload.errors import FastloadError
-from fastload.index import read_manifest
+from fastload.store.index import read_manifest
 from train.model import Normalisation, imagenet_normalisation
 from train.options import AugmentOptions, ModelOptions, Options
 from train.ranks import Ranks

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import fastload.progress
+import fastload.console.progress
 from fastload import Loader
 from train.interrupt import Interrupt, InterruptedRunError
 from train.losses import Loss
@@ -98,7 +98,7 @@ def train_epoch(
     rate: Callable[[], float],
     after_batch: Callable[[Tensor, Tensor, Tensor], None],
     after_step: Callable[[Callable[[], None]], None],
-    bar: fastload.progress.Progress,
+    bar: fastload.console.progress.Progress,
 ) -> None:
     """Train until the end of the epoch under way.
 
@@ -169,7 +169,7 @@ def score(
     ranks: Ranks,
     precision: Precision,
     interrupt: Interrupt,
-    bar: fastload.progress.Progress,
+    bar: fastload.console.progress.Progress,
 ) -> Scores:
     """Run a model over a split.
 

@@ -20,7 +20,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fastload.errors import FastloadError, explain_os_error
+from fastload.errors import FastloadError, first_line
+from fastload.files import explain_os_error
 from train.options import ModelOptions
 
 # A download that cannot connect within this time is not going to: the default is to wait for ever.
@@ -204,13 +205,8 @@ def _imagenet_weights(options: ModelOptions) -> dict[str, Tensor]:
     except Exception as error:  # each way to download names its failures differently
         raise WeightsError(
             f"the ImageNet weights of {options.model} cannot be downloaded "
-            f"({_first_line(error)}); give --init FILE, or --init scratch"
+            f"({first_line(error)}); give --init FILE, or --init scratch"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:120]
 
 
 @contextmanager
@@ -244,7 +240,7 @@ def read_weights(path: Path) -> Weights:
         raise WeightsError(f"--init {explain_os_error(error)}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise WeightsError(
-            f"--init {path}: not a file of weights that can be read safely ({_first_line(error)})"
+            f"--init {path}: not a file of weights that can be read safely ({first_line(error)})"
         ) from error
     tensors = _unwrapped(content)
     if not tensors:

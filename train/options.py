@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from fastload.progress import QUIET_SECONDS
-from fastload.sampler import class_weights
+from fastload.console.progress import QUIET_SECONDS
+from fastload.load.order import class_weights
 
 
 def _option(default: object, help: str, *, choices: Sequence[str] = ()) -> Any:  # noqa: A002, ANN401  argparse's word; as dataclasses.field

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from fastload.decode import decode_image
 from fastload.errors import ImageError
-from fastload.index import read_index, read_manifest
+from fastload.pixels.decode import decode_image
+from fastload.store.index import read_index, read_manifest
 
 WIDTH, HEIGHT = 460, 240
 _MARGIN = {"left": 52, "right": 12, "top": 22, "bottom": 32}

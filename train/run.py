@@ -26,7 +26,7 @@ if __name__ == "__main__":
     # reads this when torch loads it, so it stands before the imports; what the user has set stays.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from fastload.errors import run_command
+from fastload.console.command import run_command
 from train import begin, epoch, say
 from train.command import Command, parse
 from train.finish import finish

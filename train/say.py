@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fastload.stats import ENOUGH
+from fastload.load.stats import ENOUGH
 from train.checks import Overfit
 from train.schedule import REFERENCE_BATCH, is_over
 from train.session import Session

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-import fastload.progress
+import fastload.console.progress
 from fastload import Loader
 from train import begin
 from train.data import Loaders, open_loaders
@@ -58,9 +58,11 @@ class Session:
         """How far the run is."""
         return self.state.progress
 
-    def bar(self, loader: Loader, what: str, *, done: int = 0) -> fastload.progress.Progress:
+    def bar(
+        self, loader: Loader, what: str, *, done: int = 0
+    ) -> fastload.console.progress.Progress:
         """How many batches of a loader are done, for whoever watches the first rank."""
-        return fastload.progress.Progress(
+        return fastload.console.progress.Progress(
             len(loader),
             "batches",
             done=done,

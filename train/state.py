@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fastload import Loader
+from fastload.errors import first_line
 from train.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from train.loop import Progress
 from train.meter import DivergedError
@@ -89,7 +90,7 @@ class State:
             self.loader.load_state_dict(content["loader"])
             random = content["random"]
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = (str(error).splitlines() or [""])[0][:120]
+            reason = first_line(error)
             raise CheckpointError(
                 f"{path}: is of another model or optimizer than the options say ({reason})"
             ) from error

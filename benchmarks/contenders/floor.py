@@ -12,9 +12,10 @@ import simplejpeg
 
 from benchmarks.contenders.contract import Batch, Epochs, Work
 from benchmarks.contenders.fastload_loader import prepare as prepare
-from fastload import Augment, native
-from fastload.index import read_index, read_manifest
-from fastload.jpeg import Encoded
+from fastload import Augment
+from fastload.pixels import native
+from fastload.pixels.jpeg import Encoded
+from fastload.store.index import read_index, read_manifest
 
 CHUNK = 16  # images that a thread takes at once
 

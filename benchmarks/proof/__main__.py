@@ -27,7 +27,7 @@ from pathlib import Path
 from benchmarks.environment import ROOT, gpus
 from benchmarks.proof.part import SKIPPED, Place
 from benchmarks.proof.parts import PARTS, Part
-from fastload.terminal import table
+from fastload.console.terminal import table
 
 VERDICTS = {0: "holds", SKIPPED: "skipped"}
 

@@ -17,12 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.proof.part import Place, fail, run_part
-from fastload import Augment, Loader, dali
-from fastload.dali import DaliRenderer, GpuMemory
-from fastload.decode import cpu_renderer
-from fastload.doctor import stored_examples
-from fastload.index import read_index
-from fastload.jpeg import Encoded
+from fastload import Augment, Loader
+from fastload.advise.backends import stored_examples
+from fastload.load.device import GpuMemory
+from fastload.pixels import dali
+from fastload.pixels.dali import DaliRenderer
+from fastload.pixels.decode import cpu_renderer
+from fastload.pixels.jpeg import Encoded
+from fastload.store.index import read_index
 
 BAD = (3, 17, 40)
 COUNT = 16

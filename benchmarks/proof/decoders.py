@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.proof.part import Place, run_part, skip
-from fastload.decode import decode_jpeg
-from fastload.doctor import stored_examples
-from fastload.jpeg import restart_interval_for, slice_jpeg
+from fastload.advise.backends import stored_examples
+from fastload.pixels.decode import decode_jpeg
+from fastload.pixels.jpeg import restart_interval_for, slice_jpeg
 
 COUNT = 64
 LARGE = (3000, 4000)

@@ -12,7 +12,8 @@ import torch
 
 from benchmarks.harness import Row
 from benchmarks.proof.part import Place, fail, run_part, skip
-from fastload import Augment, Loader, dali
+from fastload import Augment, Loader
+from fastload.pixels import dali
 
 BATCH_SIZE, BATCHES = 128, 8
 LEFT_MIB = 256

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmarks.harness import Row
 from benchmarks.proof.part import Place, fail, run_part
 from fastload import Augment, Loader
-from fastload.tune import model_builder
+from fastload.advise.trials import model_builder
 from train.command import parse
 from train.loop import Progress, train_epoch
 from train.meter import CudaClock, Meter

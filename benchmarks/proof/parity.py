@@ -15,8 +15,8 @@ from torch import Tensor
 from benchmarks.harness import Row
 from benchmarks.proof.part import Place, fail, run_part
 from fastload import Augment, Loader
-from fastload.augment import IMAGENET_MEAN, IMAGENET_STD
 from fastload.errors import BackendUnavailableError
+from fastload.load.augment import IMAGENET_MEAN, IMAGENET_STD
 
 ALLOWED = 1.0  # greys of 255, mean of an image
 BATCHES, BATCH_SIZE = 3, 64

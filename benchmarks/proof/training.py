@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.environment import ROOT
 from benchmarks.proof.part import Place, fail, run_part
-from fastload import dali
+from fastload.pixels import dali
 
 LIMIT_SECONDS = 110.0
 AT_A_TIME = 4

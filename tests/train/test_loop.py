@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import fastload.progress
+import fastload.console.progress
 from tests.train.pictures import striped_shards
 from train import meter as meters
 from train.command import parse
@@ -56,7 +56,7 @@ def run_epoch(session: Session, progress: Progress, **changed: Any) -> None:
         rate=lambda: 0.01,
         after_batch=lambda *_: None,
         after_step=lambda _: None,
-        bar=fastload.progress.Progress(len(training.loader), "batches", silent=True),
+        bar=fastload.console.progress.Progress(len(training.loader), "batches", silent=True),
     )
 
 

@@ -1,0 +1,1 @@
+"""What a person sees: how a command ends, progress, text for terminals."""

@@ -1,0 +1,1 @@
+"""Index to order, plan, bytes, pixels, batch, device: the loader."""

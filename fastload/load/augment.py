@@ -1,0 +1,413 @@
+"""Augment: draw the choices as values, then apply them, purely.
+
+    draw    (seed, epoch, positions, image sizes) -> Choices        NumPy, no state
+    crop    boxes and flips go to the decoder, which reads only what they cover
+    apply   rotation -> colour -> normalise -> erase -> mix         torch, batched, on the device
+
+Choices depend on the position in the epoch alone, never on threads, ranks or batch size. MixUp and
+CutMix pair the positions 2k and 2k + 1, so that they too are the same however a global batch is
+split over ranks, as long as each rank takes an even number of samples.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastload import randomness
+from fastload.load.box import (
+    ATTEMPTS,
+    RANDOM_RESIZED_SLOTS,
+    Boxes,
+    attempted_sides,
+    center_boxes,
+    first_fit,
+    random_boxes,
+    random_resized_boxes,
+)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # the constants of torchvision's pre-trained weights
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_JITTER_ORDERS = np.array(list(permutations(range(4))), np.int64)  # [24, 4]
+
+
+def _check_interval(name: str, interval: tuple[float, float], low: float, high: float) -> None:
+    if not (len(interval) == 2 and low <= interval[0] <= interval[1] <= high):
+        raise ValueError(f"{name} must be an interval within [{low}, {high}], got {interval}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomResizedCrop:
+    """A box of random area and ratio at a random place, as torchvision's.
+
+    Attributes:
+        area: Interval of the share of the image's area.
+        ratio: Interval of width / height.
+    """
+
+    area: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        _check_interval("area", self.area, 1e-6, 1.0)
+        _check_interval("ratio", self.ratio, 1e-3, 1e3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomCrop:
+    """Resize the shorter side, then crop a square at a random place.
+
+    Attributes:
+        fraction: Side of the crop over the resized shorter side: 224 / 256 for Resize(256) and
+            RandomCrop(224). Given as a fraction, it holds for every output size.
+    """
+
+    fraction: float = 224 / 256
+
+    def __post_init__(self) -> None:
+        _check_interval("fraction", (self.fraction, 1.0), 1e-3, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CenterCrop:
+    """Resize the shorter side, then crop a square in the middle.
+
+    Attributes:
+        fraction: Side of the crop over the resized shorter side.
+    """
+
+    fraction: float = 224 / 256
+
+    def __post_init__(self) -> None:
+        _check_interval("fraction", (self.fraction, 1.0), 1e-3, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColourJitter:
+    """Brightness, contrast, saturation, hue by random factors in a random order, as torchvision's.
+
+    Attributes:
+        brightness: The factor is uniform in [max(0, 1 - b), 1 + b].
+        contrast: Likewise.
+        saturation: Likewise.
+        hue: The shift is uniform in [-hue, hue] of the colour circle; hue in [0, 0.5].
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation"):
+            _check_interval(name, (getattr(self, name), math.inf), 0.0, math.inf)
+        _check_interval("hue", (self.hue, 0.5), 0.0, 0.5)
+
+    def factors(self, uniforms: NDArray[np.float64]) -> NDArray[np.float32]:
+        """float32 [N, 4]: brightness, contrast, saturation factors and the shift of the hue."""
+        spreads = np.array([self.brightness, self.contrast, self.saturation, self.hue])
+        lows = np.maximum(1 - spreads, 0)
+        lows[3] = -self.hue
+        highs = 1 + spreads
+        highs[3] = self.hue
+        factors: NDArray[np.float32] = (lows + (highs - lows) * uniforms).astype(np.float32)
+        return factors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasing:
+    """Random erasing (Zhong et al., AAAI 2020) with the colour of the mean, as torchvision's.
+
+    Attributes:
+        probability: Of erasing a box of an image.
+        area: Interval of the box's share of the output's area.
+        ratio: Interval of height / width of the box.
+    """
+
+    probability: float = 0.25
+    area: tuple[float, float] = (0.02, 0.33)
+    ratio: tuple[float, float] = (0.3, 3.3)
+
+    def __post_init__(self) -> None:
+        _check_interval("probability", (self.probability, 1.0), 0.0, 1.0)
+        _check_interval("area", self.area, 1e-6, 1.0)
+        _check_interval("ratio", self.ratio, 1e-3, 1e3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mix:
+    """MixUp (Zhang et al., ICLR 2018) and CutMix (Yun et al., ICCV 2019), with soft labels.
+
+    An image is mixed with the one that stands next to it. Where both kinds are on, each pair draws
+    one of them; each image draws its own share.
+
+    Attributes:
+        mixup: alpha of MixUp's Beta(alpha, alpha); 0 switches it off.
+        cutmix: alpha of CutMix's Beta(alpha, alpha); 0 switches it off.
+        probability: Of mixing an image at all.
+    """
+
+    mixup: float = 0.2
+    cutmix: float = 0.0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_interval("mixup", (self.mixup, 100.0), 0.0, 100.0)
+        _check_interval("cutmix", (self.cutmix, 100.0), 0.0, 100.0)
+        _check_interval("probability", (self.probability, 1.0), 0.0, 1.0)
+        if self.mixup == 0 and self.cutmix == 0:
+            raise ValueError("mixup and cutmix must not both be 0; leave `mix` None instead")
+
+
+Crop = RandomResizedCrop | RandomCrop | CenterCrop
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What was drawn for N samples; None for what is switched off.
+
+    Attributes:
+        boxes: int32 [N, 4] = (top, left, height, width) of the stored image.
+        flips: bool [N].
+        factors: float32 [N, 4]: brightness, contrast, saturation, hue shift.
+        orders: int64 [N, 4]: in which order those four are applied.
+        angles: float32 [N], degrees, counter-clockwise.
+        erased: int32 [N, 4] = (top, left, height, width) of the output; height 0 for none.
+        partners: int64 [N]: with which sample of the batch each is mixed; itself for none.
+        shares: float32 [N]: share of the sample itself, in [0, 1]; MixUp's.
+        pasted: int32 [N, 4]: the box of the partner that CutMix pastes; height 0 for MixUp.
+    """
+
+    boxes: Boxes
+    flips: NDArray[np.bool_]
+    factors: NDArray[np.float32] | None = None
+    orders: NDArray[np.int64] | None = None
+    angles: NDArray[np.float32] | None = None
+    erased: NDArray[np.int32] | None = None
+    partners: NDArray[np.int64] | None = None
+    shares: NDArray[np.float32] | None = None
+    pasted: NDArray[np.int32] | None = None
+
+    def keep(self, kept: NDArray[np.bool_]) -> Choices:
+        """The choices of some of the samples; where samples are left out nothing may be mixed."""
+        if self.partners is not None:
+            raise ValueError("a batch that is mixed cannot lose samples")
+        parts = (self.boxes, self.flips, self.factors, self.orders, self.angles, self.erased)
+        return Choices(*(None if part is None else part[kept] for part in parts))  # type: ignore[arg-type]  # boxes and flips are never None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augment:
+    """All that happens to an image between the shard and the model.
+
+    Attributes:
+        size: Side of the square output in pixels.
+        crop: Which box of the image is taken.
+        flip: Probability of mirroring left and right.
+        rotation: The angle is uniform in [-rotation, rotation] degrees; the corners become black.
+        jitter: Changes of colour, or None.
+        erasing: Random erasing, or None.
+        mix: MixUp and CutMix, or None; labels then are float32 [N, classes].
+        normalise: (mean, std) of the three channels in [0, 1], for floating-point batches.
+    """
+
+    size: int = 224
+    crop: Crop = field(default_factory=RandomResizedCrop)
+    flip: float = 0.5
+    rotation: float = 0.0
+    jitter: ColourJitter | None = None
+    erasing: Erasing | None = None
+    mix: Mix | None = None
+    normalise: tuple[tuple[float, float, float], tuple[float, float, float]] = (
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+    )
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= 8192:
+            raise ValueError(f"size must be in [1, 8192], got {self.size}")
+        _check_interval("flip", (self.flip, 1.0), 0.0, 1.0)
+        _check_interval("rotation", (self.rotation, 180.0), 0.0, 180.0)
+        if min(self.normalise[1]) <= 0:
+            raise ValueError(f"std of normalise must be above 0, got {self.normalise[1]}")
+
+    @classmethod
+    def train(cls, size: int = 224) -> Augment:
+        """RandomResizedCrop and flip: the ImageNet recipe."""
+        return cls(size=size)
+
+    @classmethod
+    def eval(cls, size: int = 224) -> Augment:
+        """The middle 7/8 of the shorter side: Resize(256) and CenterCrop(224), at any size."""
+        return cls(size=size, crop=CenterCrop(), flip=0.0)
+
+    @classmethod
+    def plantnet(cls) -> Augment:
+        """Pl@ntNet-300K's recipe (Garcin et al., NeurIPS 2021): Resize(256), RandomCrop(224)."""
+        return cls(size=224, crop=RandomCrop(), flip=0.0)
+
+    def resized(self, size: int) -> Augment:
+        """The same with another output size."""
+        return replace(self, size=size)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two epochs differ."""
+        fixed = isinstance(self.crop, CenterCrop) and self.flip == 0
+        return not (fixed and self._crops_only)
+
+    @property
+    def _crops_only(self) -> bool:
+        return not (self.rotation or self.jitter or self.erasing or self.mix)
+
+    def boxes(
+        self, seed: int, epoch: int, positions: NDArray[np.int64], sizes: NDArray[np.integer]
+    ) -> Boxes:
+        """The box of each sample.
+
+        Args:
+            seed: In [0, 2**63).
+            epoch: In [0, 2**63).
+            positions: int64 [N], positions in the global order of the epoch.
+            sizes: [N, 2] = (height, width) of the stored images.
+
+        Returns:
+            int32 [N, 4] = (top, left, height, width).
+        """
+        crop = self.crop
+        if isinstance(crop, RandomResizedCrop):
+            slots = randomness.uniforms(
+                seed, epoch, positions, RANDOM_RESIZED_SLOTS, stream=randomness.CROP
+            )
+            return random_resized_boxes(sizes, slots, area=crop.area, ratio=crop.ratio)
+        if isinstance(crop, RandomCrop):
+            slots = randomness.uniforms(seed, epoch, positions, 2, stream=randomness.CROP)
+            return random_boxes(sizes, slots, resize=1.0, crop=crop.fraction)
+        return center_boxes(sizes, resize=1.0, crop=crop.fraction)
+
+    def draw(
+        self, seed: int, epoch: int, positions: NDArray[np.int64], sizes: NDArray[np.integer]
+    ) -> Choices:
+        """All choices for the samples at some positions; arguments as for `boxes`."""
+        count = len(positions)
+        boxes = self.boxes(seed, epoch, positions, sizes)
+        flips = np.zeros(count, np.bool_)
+        if self.flip:
+            flips = (
+                randomness.uniforms(seed, epoch, positions, 1, stream=randomness.FLIP)[:, 0]
+                < self.flip
+            )
+        if self._crops_only:
+            return Choices(boxes, flips)
+        factors = orders = angles = erased = partners = shares = pasted = None
+        if self.jitter is not None:
+            slots = randomness.uniforms(seed, epoch, positions, 5, stream=randomness.COLOUR)
+            factors = self.jitter.factors(slots[:, :4])
+            orders = _JITTER_ORDERS[(slots[:, 4] * len(_JITTER_ORDERS)).astype(np.int64)]
+        if self.rotation:
+            slots = randomness.uniforms(seed, epoch, positions, 1, stream=randomness.GEOMETRY)
+            angles = ((2 * slots[:, 0] - 1) * self.rotation).astype(np.float32)
+        if self.erasing is not None:
+            slots = randomness.uniforms(
+                seed, epoch, positions, 2 * ATTEMPTS + 3, stream=randomness.ERASE
+            )
+            erased = erased_boxes(self.erasing, self.size, slots)
+        if self.mix is not None:
+            slots = randomness.uniforms(seed, epoch, positions, 4, stream=randomness.MIX)
+            kinds = randomness.uniforms(seed, epoch, positions // 2, 5, stream=randomness.MIX)[:, 4]
+            partners = neighbours(positions)
+            shares, pasted = mixed(self.mix, self.size, slots, kinds)
+        return Choices(boxes, flips, factors, orders, angles, erased, partners, shares, pasted)
+
+
+def erased_boxes(erasing: Erasing, size: int, uniforms: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Boxes with the distribution of torchvision's `RandomErasing`.
+
+    Args:
+        erasing: What to draw.
+        size: Side of the image.
+        uniforms: float64 [N, 23] in [0, 1).
+
+    Returns:
+        int32 [N, 4] = (top, left, height, width); height 0 where nothing is erased.
+    """
+    count = len(uniforms)
+    sizes = np.full((count, 2), size, np.int64)
+    inverse = (1 / erasing.ratio[1], 1 / erasing.ratio[0])  # ours is width / height
+    sides = attempted_sides(sizes, uniforms[:, : 2 * ATTEMPTS], area=erasing.area, ratio=inverse)
+    chosen, found = first_fit((sides[0] < size) & (sides[1] < size))
+    rows = np.arange(count)
+    found &= uniforms[:, -1] < erasing.probability
+    height = np.where(found, sides[0][rows, chosen], 0)
+    width = np.where(found, sides[1][rows, chosen], 0)
+    top = np.floor(uniforms[:, -3] * (size - height + 1))
+    left = np.floor(uniforms[:, -2] * (size - width + 1))
+    return np.stack([top, left, height, width], axis=1).astype(np.int32)
+
+
+def neighbours(positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where in the batch 2k + 1 stands for 2k, and 2k for 2k + 1; itself where it is not there.
+
+    Args:
+        positions: int64 [N], a run of positions.
+    """
+    here = np.arange(len(positions), dtype=np.int64)
+    there = here + np.where(positions % 2 == 0, 1, -1)
+    return np.where((there >= 0) & (there < len(positions)), there, here)
+
+
+def mixed(
+    mix: Mix, size: int, uniforms: NDArray[np.float64], kinds: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """The share of each sample in its own mixture, and the box that CutMix pastes.
+
+    Args:
+        mix: What to draw.
+        size: Side of the image.
+        uniforms: float64 [N, 4] in [0, 1): whether, share, centre of the box.
+        kinds: float64 [N] in [0, 1): MixUp or CutMix, equal for both of a pair.
+
+    Returns:
+        float32 [N] in [0, 1] and int32 [N, 4], height 0 for MixUp.
+    """
+    cut = kinds < (0.5 if mix.mixup and mix.cutmix else float(mix.cutmix > 0))
+    shares = np.ones(len(uniforms))
+    mixup = ~cut & (uniforms[:, 0] < mix.probability)
+    cutmix = cut & (uniforms[:, 0] < mix.probability)
+    if mix.mixup:
+        shares[mixup] = symmetric_beta(mix.mixup, uniforms[mixup, 1])
+    pasted = np.zeros((len(uniforms), 4), np.int32)
+    if mix.cutmix:
+        lengths = size * np.sqrt(1 - symmetric_beta(mix.cutmix, uniforms[cutmix, 1])) / 2
+        centre = np.floor(uniforms[cutmix, 2:4] * size)
+        first = np.clip(np.trunc(centre - lengths[:, None]), 0, size)
+        last = np.clip(np.trunc(centre + lengths[:, None]), 0, size)
+        pasted[cutmix] = np.concatenate([first, last - first], axis=1)
+        shares[cutmix] = 1 - np.prod(last - first, axis=1) / size**2
+    return shares.astype(np.float32), pasted
+
+
+def symmetric_beta(alpha: float, uniforms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Beta(alpha, alpha) by inversion: one uniform number makes one value.
+
+    The distribution function is tabulated over v = x**alpha in [0, 1/2**alpha], where its
+    derivative (1 - v**(1/alpha))**(alpha - 1) / alpha has no pole; the upper half mirrors it.
+
+    Args:
+        alpha: Above 0.
+        uniforms: float64 [N] in [0, 1).
+
+    Returns:
+        float64 [N] in [0, 1].
+    """
+    grid = np.linspace(0, 0.5**alpha, 4097)
+    slope = (1 - grid ** (1 / alpha)) ** (alpha - 1)
+    area = np.concatenate([[0], np.cumsum((slope[1:] + slope[:-1]) / 2)])
+    lower = np.minimum(uniforms, 1 - uniforms)
+    values = np.interp(lower, area / area[-1] / 2, grid) ** (1 / alpha)
+    return np.where(uniforms < 0.5, values, 1 - values)

@@ -1,0 +1,453 @@
+"""Loader: choose a back-end; iterate, len, state_dict.
+
+    index -> Order.epoch -> EpochPlan -> Rendering (threads) -> Device -> images, labels
+
+One iteration is one epoch. The state of a run is the epoch and the position in it that the caller
+has received, so it can be saved at any step and continued with the very next batch, on another
+number of ranks too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from fastload import world as worlds
+from fastload.cores import usable_cores
+from fastload.errors import StateMismatchError, TooManyCorruptError
+from fastload.load.apply import apply
+from fastload.load.augment import Augment
+from fastload.load.backend import choose_backend, with_index
+from fastload.load.device import Sent
+from fastload.load.order import OrderKind, Select, Table, batch_bounds, describe_order, order_of
+from fastload.load.plan import EpochPlan
+from fastload.load.rendering import Batch, Rendering
+from fastload.load.stats import Meter, Stats
+from fastload.pixels.dali import DaliRenderer
+from fastload.pixels.decode import Renderer
+from fastload.stages import Stages
+from fastload.store.reader import Reader, open_collection
+from fastload.world import World
+
+_log = logging.getLogger(__name__)
+
+STATE_VERSION = 1
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Loader:
+    """Batches of a split, one epoch for each iteration.
+
+    The same seed gives the same batches with any number of threads and ranks. Training (`split`
+    "train", or any `order` but "index") shuffles, drops the tail and replaces bad samples;
+    evaluation gives each sample exactly once, split evenly over the ranks, without padding.
+
+    Not thread-safe: one thread iterates. A new iteration ends the one before it.
+
+    Args:
+        path: A shard directory, or several with the same classes.
+        split: Name of the split.
+        batch_size: Samples for each rank in each batch.
+        augment: What happens to each image; `Augment.train(224)` for "train", else
+            `Augment.eval(224)`.
+        reweight: None, "inverse", "sqrt", "effective:BETA" (see `sampler.class_weights`), or a
+            weight at least 0 for each row of the index.
+        epoch_size: Samples in an epoch over all ranks; as many as there are when None.
+        order: "shuffled", "sequential" (see `sampler.Order`) or "index"; shuffled for "train".
+        select: A part of the split, and proportions of several directories.
+        device: Where batches go.
+        backend: "auto", "native", "libjpeg", "dali" or "dali-cpu".
+        dtype: torch.uint8, or a floating-point type for normalised images.
+        num_threads: Workers; one for each usable core when None.
+        seed: In [0, 2**63).
+        drop_last: Drop the tail; True, except for the order "index", where it must not be.
+        max_corrupt_fraction: Share of this rank's samples of an epoch that may be bad: 0.01, and 0
+            for the order "index", where bad samples are left out, not replaced.
+        transform: Called with each batch on the device; returns what the caller gets.
+        world: This rank; found out from torch.distributed or torchrun when None.
+        timeout_seconds: How long one batch may be waited for.
+
+    Raises:
+        ShardError: If the shards are missing, damaged or do not fit together.
+        BackendUnavailableError: If the back-end cannot run here.
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(  # noqa: PLR0913  keyword-only; what belongs together is grouped
+        self,
+        path: Paths,
+        *,
+        split: str = "train",
+        batch_size: int = 128,
+        augment: Augment | None = None,
+        reweight: str | ArrayLike | None = None,
+        epoch_size: int | None = None,
+        order: OrderKind | None = None,
+        select: Select | None = None,
+        device: str | torch.device = "cpu",
+        backend: str = "auto",
+        dtype: torch.dtype = torch.uint8,
+        num_threads: int | None = None,
+        seed: int = 0,
+        drop_last: bool | None = None,
+        max_corrupt_fraction: float | None = None,
+        transform: Transform | None = None,
+        world: World | None = None,
+        timeout_seconds: float = 300.0,
+    ) -> None:
+        training = split == "train"
+        order = order or ("shuffled" if training else "index")
+        self.batch_size = _at_least_one("batch_size", batch_size)
+        self.num_threads = _at_least_one("num_threads", num_threads or usable_cores())
+        self.augment = augment or (Augment.train() if training else Augment.eval())
+        self.drop_last = order != "index" if drop_last is None else drop_last
+        self.max_corrupt_fraction = _corrupt_fraction(max_corrupt_fraction, order)
+        self.world = world or worlds.detect()
+        self.dtype = _checked_dtype(dtype)
+        self.seed = seed
+        if self.drop_last and order == "index":
+            raise ValueError('drop_last must be False with order "index": evaluation drops nothing')
+        if timeout_seconds <= 0:
+            raise ValueError(f"timeout_seconds must be above 0, got {timeout_seconds}")
+        if self.augment.mix and order == "index" and self.max_corrupt_fraction:
+            raise ValueError('augment.mix cannot be used with order "index" and bad samples')
+        self._timeout, self._transform = timeout_seconds, transform
+        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+        collection = open_collection(paths, split)
+        self._collection = collection
+        self.classes = collection.classes
+        self.class_names = collection.class_names
+        self._order = order_of(
+            Table(
+                labels=collection.index["label"].astype(np.int64),
+                shards=collection.index["shard"],
+                sources=collection.sources,
+                classes=collection.classes,
+            ),
+            kind=order,
+            select=select or Select(),
+            reweight=reweight,
+            epoch_size=epoch_size,
+            seed=seed,
+        )
+        labels = collection.index["label"][self._order.rows]
+        self.class_counts = np.bincount(labels, minlength=len(self.classes))
+        self._sampling = describe_order(self._order)
+        if not len(self):
+            raise ValueError(
+                f"an epoch of {self._order.length} samples has no batch of {self.batch_size} on"
+                f" each of {self.world.size} ranks; lower batch_size, or set drop_last=False"
+            )
+        self.device = with_index(torch.device(device))
+        self._backend = choose_backend(backend, self.device, num_threads=self.num_threads)
+        self.backend, self.backend_reason = self._backend.renderer.name, self._backend.reason
+        self._device = self._backend.device
+        self._reader, self._process = Reader(collection), os.getpid()
+        # Of each worker its seconds, over all iterations.
+        self._spent = [Stages() for _ in range(self._backend.num_threads)]
+        self._meter, self._stages_before = Meter(), Stages()
+        self._next = self._received = (0, 0)
+        self._last_rows = np.zeros(0, np.int64)
+        self._reported: set[int] = set()
+        # Shared with the finalizer, which must not hold the loader itself.
+        self._running: list[Rendering] = []
+        self._finalizer = weakref.finalize(
+            self, _end, self._running, self._reader, self._backend.renderer
+        )
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, the same on every rank."""
+        return len(self._bounds(0)) - 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The next epoch, or the rest of the one that was loaded by `load_state_dict`.
+
+        Yields:
+            Images [N, 3, S, S], channels-last, uint8 in [0, 255] or normalised, and labels, int64
+            [N] or with MixUp or CutMix float32 [N, classes]; both on the device. The caller may
+            keep them as long as he likes.
+        """
+        if not self._finalizer.alive:
+            raise RuntimeError("the loader was closed; make a new one")
+        if os.getpid() != self._process:
+            self._process = os.getpid()
+            self._reader.renew()
+        self._stop()
+        number, start = self._next
+        plan = EpochPlan(
+            number=number,
+            order=self._order.epoch(number),
+            bounds=self._bounds(start),
+            world=self.world,
+            augment=self.augment,
+            seed=self.seed,
+            index=self._collection.index,
+        )
+        self._received = (number, start)
+        rendering = Rendering(
+            plan,
+            self._reader,
+            self._backend.renderer,
+            self._backend.memory,
+            spent=self._spent,
+            chunk=self.batch_size if self._backend.whole_batches else None,
+            replace_bad=self._order.kind != "index",
+            timeout_seconds=self._timeout,
+        )
+        iteration = _Iteration(rendering, plan)
+        self._running.append(rendering)
+        try:
+            rendering.start(owner=iteration)
+        except BaseException:
+            self._stop(rendering)
+            raise
+        return self._iterate(iteration)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next iteration is this epoch.
+
+        From its beginning, unless a state in the middle of this very epoch was loaded: a training
+        loop may call `set_epoch` before each epoch, the one that it resumes included.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch must be at least 0, got {epoch}")
+        if epoch != self._next[0]:
+            self._next = (epoch, 0)
+        self._received = self._next
+
+    def set_size(self, size: int) -> None:
+        """Change the output size from the next iteration on: progressive resizing."""
+        self.augment = self.augment.resized(size)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration is, or continues."""
+        return self._next[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run is: what the caller has received, not what was prepared for him.
+
+        Returns:
+            Integers and strings only, fit for JSON and `torch.save`; the same on every rank.
+        """
+        epoch, position = self._received
+        return {
+            "version": STATE_VERSION,
+            "epoch": epoch,
+            "position": position,
+            "size": self.augment.size,
+            "seed": self.seed,
+            "data": self._collection.fingerprint,
+            "sampling": self._sampling,
+            "augment": repr(self.augment.resized(1)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken: the next batch is the very next one.
+
+        Ranks, threads, back-end, device and batch size may be others than they were.
+
+        Raises:
+            StateMismatchError: If data, seed, sampling or augmentation differ; says which.
+        """
+        here = self.state_dict()
+        for name in ("version", "data", "seed", "sampling", "augment"):
+            if state.get(name) != here[name]:
+                raise StateMismatchError(
+                    f"the saved state has {name} {state.get(name)!r}, this loader {here[name]!r};"
+                    " make the loader as it was, or begin a new run"
+                )
+        epoch, position = int(state["epoch"]), int(state["position"])
+        if epoch < 0 or not 0 <= position <= self._order.length:
+            raise StateMismatchError(
+                f"the saved state is at position {position} of epoch {epoch}, an epoch has"
+                f" {self._order.length}; the state is damaged"
+            )
+        self.set_size(int(state["size"]))
+        finished = len(self._bounds(position)) == 1
+        self._next = self._received = (epoch + 1, 0) if finished else (epoch, position)
+
+    def stats(self) -> Stats:
+        """Images per second, seconds by stage, stalls, bad samples; since the loader was made.
+
+        Printed it is a table that names the bottleneck.
+        """
+        return self._meter.snapshot(
+            self._stages() - self._stages_before,
+            num_threads=self.num_threads,
+            backend=self.backend,
+        )
+
+    def reset_stats(self) -> None:
+        """Begin to count anew; in the middle of an epoch too."""
+        self._meter = Meter(most_ready=self._meter.most_ready)
+        self._stages_before = self._stages()
+
+    def _stages(self) -> Stages:
+        copied = Stages(copy=self._device.copy_seconds)
+        return Stages.total([*self._spent, self._meter.stages, copied])
+
+    def keys(self, rows: ArrayLike) -> list[str]:
+        """Keys of samples by their rows of the index; read from the shards: for messages only."""
+        return [self._reader.locate(int(row))[1] for row in np.asarray(rows).tolist()]
+
+    def last_keys(self) -> list[str]:
+        """Keys of the samples of the last batch."""
+        return self.keys(self._last_rows)
+
+    def last_indices(self) -> NDArray[np.int64]:
+        """Rows of the split's index of the samples of the last batch: int64 [N]."""
+        return self._last_rows.copy()
+
+    def close(self) -> None:
+        """End all threads and close all files. May be called more than once."""
+        self._finalizer()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _bounds(self, start: int) -> NDArray[np.int64]:
+        return batch_bounds(
+            self._order.length,
+            start=start,
+            global_batch=self.batch_size * self.world.size,
+            world_size=self.world.size,
+            drop_last=self.drop_last,
+        )
+
+    def _iterate(self, iteration: _Iteration) -> Iterator[tuple[Tensor, Tensor]]:
+        rendering, plan = iteration.rendering, iteration.plan
+        sent: deque[tuple[Batch, Sent]] = deque()
+        bad = 0
+        # Only now that a batch is asked for: Lightning calls iter() once more than it iterates.
+        self._next = (plan.number + 1, 0)
+        try:
+            self._meter.begin(most_ready=rendering.depth + self._device.ahead)
+            for step in range(plan.steps):
+                ready = len(sent) + rendering.ready()
+                waited = -time.perf_counter()
+                while not sent or (len(sent) <= self._device.ahead and rendering.ready()):
+                    asked = time.perf_counter()
+                    batch = rendering.take()
+                    self._meter.stages.wait += time.perf_counter() - asked
+                    if batch is None:
+                        break
+                    sent.append((batch, self._send(batch, plan)))
+                    del batch
+                waited += time.perf_counter()
+                batch, way = sent.popleft()
+                bad += self._account(batch, bad, plan)
+                images, labels = self._device.receive(way)
+                self._last_rows = batch.rows
+                last = step + 1 == plan.steps
+                self._received = (plan.number + 1, 0) if last else (plan.number, batch.end)
+                self._meter.delivered(
+                    images=len(batch.rows), waited=waited, ready=ready, bad=len(batch.bad)
+                )
+                del batch, way
+                yield images, labels
+                del images, labels
+        finally:
+            self._stop(rendering)
+
+    def _send(self, batch: Batch, plan: EpochPlan) -> Sent:
+        def finish(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            began = time.perf_counter()
+            images, labels = apply(
+                plan.augment,
+                images,
+                labels,
+                batch.choices,
+                dtype=self.dtype,
+                num_classes=len(self.classes),
+            )
+            if self._transform:
+                images, labels = self._transform(images, labels)
+            self._meter.stages.finish += time.perf_counter() - began
+            return images, labels
+
+        return self._device.send(batch.pixels, batch.labels, finish)
+
+    def _account(self, batch: Batch, before: int, plan: EpochPlan) -> int:
+        """Report bad samples, each once in the loader's life; stop where there are too many."""
+        for sample in batch.bad:
+            shard, key, offset = self._reader.locate(sample.row)
+            place = f"{shard}, sample {key}, offset {offset}"
+            if sample.row not in self._reported:
+                self._reported.add(sample.row)
+                what = "replaced" if self._order.kind != "index" else "left out"
+                _log.warning("%s: %s; %s", place, sample.reason, what)
+            before += 1
+            allowed = self.max_corrupt_fraction * self._order.length / self.world.size
+            if before > allowed:
+                raise TooManyCorruptError(
+                    f"{before} bad samples in epoch {plan.number}, max_corrupt_fraction"
+                    f" {self.max_corrupt_fraction:g} allows {int(allowed)}; the last is {place}:"
+                    f" {sample.reason}; check with `python -m fastload.verify`"
+                )
+        return len(batch.bad)
+
+    def _stop(self, only: Rendering | None = None) -> None:
+        for rendering in [only] if only else list(self._running):
+            rendering.close()
+            if rendering in self._running:
+                self._running.remove(rendering)
+
+
+@dataclass(frozen=True, eq=False)
+class _Iteration:
+    """An epoch under way. The iterator alone refers to it: with it the threads end."""
+
+    rendering: Rendering
+    plan: EpochPlan
+
+
+def _end(running: list[Rendering], reader: Reader, renderer: Renderer) -> None:
+    for rendering in running:
+        rendering.close()
+    running.clear()
+    reader.close()
+    if isinstance(renderer, DaliRenderer):
+        renderer.close()
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return int(value)
+
+
+def _corrupt_fraction(fraction: float | None, order: str) -> float:
+    if fraction is None:
+        return 0.0 if order == "index" else 0.01
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"max_corrupt_fraction must be in [0, 1], got {fraction}")
+    return fraction
+
+
+def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
+    if dtype != torch.uint8 and not dtype.is_floating_point:
+        raise ValueError(f"dtype must be torch.uint8 or a floating-point type, got {dtype}")
+    return dtype

@@ -1,0 +1,213 @@
+"""Counts and seconds of a loader, measured where its parts join: who waits for whom.
+
+    plan, read, decode, resize        threads of the loader; `idle` where all that may be is ready
+          |  (ready batches)
+    wait, copy, finish                the caller's thread; `wait` where no batch was ready
+          |
+    the caller
+
+A print of `Loader.stats()` is a table of all this, and names the bottleneck.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+from fastload.console.terminal import table
+from fastload.stages import Stages
+
+ENOUGH = 0.05  # of the time may be spent waiting for data: nothing worth a change
+
+_WHAT = {
+    "plan": "which samples, which boxes",
+    "read": "from the shards, and CRC-32",
+    "decode": "bytes to pixels",
+    "resize": "to the size of the batch",
+    "idle": "as much as may be is ready or in work",
+    "wait": "for a batch that was not ready",
+    "copy": "to the device",
+    "finish": "colours, dtype, `transform`",
+}
+_REMEDIES = {
+    "plan": "larger batches would help",
+    "read": (
+        "a faster disk, or memory enough to keep the shards in, would help; where the disk is far"
+        " away more threads than cores do too"
+    ),
+    "resize": "more cores would help",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """A snapshot of a loader, from its creation or its last `reset_stats()`.
+
+    Attributes:
+        images: Delivered to the caller.
+        batches: Likewise.
+        seconds: Between the first request for a batch and the last delivery, in iterations only.
+        waiting_seconds: Of these, how long the caller waited in here: for a batch that was not
+            ready, and for what is done in his own thread (colours and `transform`, on the CPU).
+        ready_batches: Batches that stood ready at a request, on average; 0 means that the caller
+            is always faster.
+        most_ready: As many may be ready or in work at a time.
+        stalls: Requests for which no batch was ready, the first of each epoch among them.
+        longest_wait: Seconds of the longest of them.
+        bad_samples: Samples that could not be decoded: replaced, or left out in evaluation.
+        num_threads: Of the loader.
+        backend: Its name.
+        stages: Where the time went.
+    """
+
+    images: int = 0
+    batches: int = 0
+    seconds: float = 0.0
+    waiting_seconds: float = 0.0
+    ready_batches: float = 0.0
+    most_ready: int = 0
+    stalls: int = 0
+    longest_wait: float = 0.0
+    bad_samples: int = 0
+    num_threads: int = 0
+    backend: str = ""
+    stages: Stages = field(default_factory=Stages)
+
+    @property
+    def images_per_second(self) -> float:
+        """Images delivered per second of iteration, the caller's own work included."""
+        return self.images / self.seconds if self.seconds else 0.0
+
+    @property
+    def waiting_fraction(self) -> float:
+        """Share of the time that the caller spent waiting for data, in [0, 1]."""
+        return min(1.0, self.waiting_seconds / self.seconds) if self.seconds else 0.0
+
+    @property
+    def queue_occupancy(self) -> float:
+        """Share of the batches that may be ready which were, at a request; in [0, 1]."""
+        return self.ready_batches / self.most_ready if self.most_ready else 0.0
+
+    @property
+    def bottleneck(self) -> str:
+        """In one sentence which part limits the speed, and what would change that."""
+        if not self.images:
+            return "nothing was loaded yet"
+        waiting = f"{self.waiting_fraction:.0%} of the time goes to waiting for data"
+        if self.waiting_fraction <= ENOUGH:
+            return f"the caller: {waiting}; a faster loader would change nothing"
+        return f"{self.remedy} ({waiting})"
+
+    @property
+    def remedy(self) -> str:
+        """In one sentence which stage limits the loader, and what would change that."""
+        stages = self.stages
+        if stages.finish > stages.wait:
+            return (
+                "finish: colours and `transform` run in the caller's thread; a device that does"
+                " them, or doing less, would help, more threads would not"
+            )
+        if stages.copy > self.seconds / 2:
+            return "copy: batches take this long to the device; smaller images would help"
+        work = {name: spent for name, spent in stages.of_threads.items() if name != "idle"}
+        if stages.idle > sum(work.values()):
+            return (
+                "idle: the threads had nothing to do half of the time, and yet the caller waited:"
+                " for the first batch of short epochs, or because he asks for many at once"
+            )
+        slowest = max(work, key=lambda name: work[name])
+        return f"{slowest}: {_REMEDIES.get(slowest) or self._faster_decoding()}"
+
+    def _faster_decoding(self) -> str:
+        if self.backend == "libjpeg":
+            return (
+                "the back-end native is several times faster: install a C++ compiler, then ask"
+                " `python -m fastload.doctor`"
+            )
+        if self.num_threads < (os.cpu_count() or 1):
+            return f"more threads would help: {self.num_threads} are used, the machine has more"
+        return (
+            "more cores, smaller images (`python -m fastload.shard --max-side`) or a GPU that"
+            " decodes (the back-end dali) would help"
+        )
+
+    def __str__(self) -> str:
+        """A table of the stages, the queue, and the bottleneck."""
+        speed = f"{self.images_per_second:,.0f} images/s: {self.images:,} in {self.seconds:,.3g} s"
+        stalls = f"{self.stalls:,} of {self.batches:,} requests"
+        lines = [
+            *self.table(),
+            "",
+            f"speed       {speed}, back-end {self.backend}",
+            f"queue       {self.ready_batches:.1f} of {self.most_ready} batches ready at a request",
+            f"stalls      {stalls}; the longest {self.longest_wait * 1000:,.0f} ms",
+            f"bottleneck  {self.bottleneck}",
+        ]
+        return "\n".join(lines)
+
+    def table(self) -> list[str]:
+        """The stages, as lines of text."""
+        per_image = 1e6 / max(1, self.images)  # seconds of all to milliseconds of 1,000
+        threads, caller = self.stages.of_threads, self.stages.of_caller
+        wholes = dict.fromkeys(threads, sum(threads.values())) | dict.fromkeys(caller, self.seconds)
+        rows = [("stage", "of", "ms / 1,000 images", "share", "")]
+        for name, spent in {**threads, **caller}.items():
+            many = f"{self.num_threads} thread{'s' * (self.num_threads != 1)}"
+            who = many if name in threads else "the caller"
+            share = spent / wholes[name] if wholes[name] else 0.0
+            rows.append((name, who, f"{spent * per_image:,.0f}", f"{share:.0%}", _WHAT[name]))
+        return [line.rstrip() for line in table(rows, left={0, 1, 4})]
+
+
+class Meter:
+    """Adds up the caller's part of `Stats`. For the thread that iterates; not thread-safe."""
+
+    def __init__(self, *, most_ready: int = 0) -> None:
+        self.stages, self.most_ready = Stages(), most_ready
+        self._images = self._batches = self._bad = self._ready = self._stalls = 0
+        self._seconds = self._waiting = self._longest = 0.0
+        self._since = time.perf_counter()
+
+    def begin(self, *, most_ready: int) -> None:
+        """An iteration begins: time counts from here."""
+        self.most_ready = most_ready
+        self._since = time.perf_counter()
+
+    def delivered(self, *, images: int, waited: float, ready: int, bad: int) -> None:
+        """One batch goes to the caller.
+
+        Args:
+            images: In it.
+            waited: Seconds since he asked for it.
+            ready: Batches that he could have had at once.
+            bad: Samples of it that were replaced or left out.
+        """
+        now = time.perf_counter()
+        self._seconds += now - self._since
+        self._since = now
+        self._images += images
+        self._batches += 1
+        self._waiting += waited
+        self._ready += ready
+        self._bad += bad
+        if not ready:
+            self._stalls += 1
+            self._longest = max(self._longest, waited)
+
+    def snapshot(self, stages: Stages, *, num_threads: int, backend: str) -> Stats:
+        """What was added up so far, with the stages of everybody."""
+        return Stats(
+            images=self._images,
+            batches=self._batches,
+            seconds=self._seconds,
+            waiting_seconds=self._waiting,
+            ready_batches=self._ready / self._batches if self._batches else 0.0,
+            most_ready=self.most_ready,
+            stalls=self._stalls,
+            longest_wait=self._longest,
+            bad_samples=self._bad,
+            num_threads=num_threads,
+            backend=backend,
+            stages=stages,
+        )

@@ -1,0 +1,1 @@
+"""Bytes and a box to pixels: JPEG headers, the native core, libjpeg-turbo, DALI."""

@@ -1,0 +1,499 @@
+"""The same contract as a DALI graph: bytes, box, flip -> pixels. Alone imports nvidia.dali, lazily.
+
+    sliced bytes -+
+    box in them --+--> decode, crop --> antialiased resize --> mirror, normalise --> [N, S, S, 3]
+    flip ---------+
+      dali             mixed   gpu      gpu                    gpu                   on the GPU
+      dali-cpu         cpu (in one)     cpu                    cpu                   in memory
+
+What to read was decided before (order, plan), so DALI's own readers are not used: they can neither
+draw by weight, nor split evenly, nor resume. `slice_jpeg` cuts each file down to the restart
+intervals that cover its box, for the sake of the host's Huffman decoding and of the bus: two thirds
+of the bytes remain of photographs 500 pixels wide (docs/dali.md), less of larger ones. Where the
+GPU has a JPEG engine, small files go to it whole: it decodes them faster than Python cuts them.
+
+Each thread that renders has a graph to itself and one batch in it: as many batches are in flight
+as threads render, and no more.
+
+Success: `out` holds the pixels when `render` returns. Failure: one damaged image ends a DALI
+pipeline for good; its batch is rendered by the CPU back-end, which knows the bad sample, the
+pipeline is built again (4 ms on the CPU, 1.7 s where there is a GPU), and `rebuilds` counts it.
+Where it cannot be built again, the CPU back-end does the rest. Cancel: `close` lets the idle graphs
+go, and the GPU's memory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import re
+import threading
+import time
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from fastload.errors import BackendUnavailableError, ImageError, first_line
+from fastload.installation import install_command
+from fastload.pixels.decode import DeviceMemory, Renderer, cpu_renderer
+from fastload.pixels.jpeg import Box, Encoded, JpegHeader, read_header, slice_jpeg
+from fastload.stages import Stages
+
+_log = logging.getLogger(__name__)
+
+# 2.2 made nvImageCodec the decoder of `fn.decoders.image`; older pixels were never compared.
+MINIMUM_VERSION = (2, 2)
+
+# Decoded pixels that one graph may hold at once: a larger batch goes through in parts. 128 slices
+# of photographs of 500 x 375 take 80 MB. GRAPHS graphs thus hold a sixteenth of a 12 GB card;
+# in NVIDIA/DALI#5087 train and val take 4 GB each, and never give them back.
+PART_BYTES = 256 << 20
+# A JPEG engine decodes a small file faster than Python cuts it: of photographs of 500 x 650 pixels
+# an H200 takes 17,200 a second whole and 5,900 sliced, and 5.6 ms for one of 12 megapixels, of
+# which a crop needs less than half (benchmarks/results/gpu.jsonl).
+WHOLE_BELOW = 1 << 20
+GRAPHS = 3  # at a time: a batch is read and sliced in one, decoded in one, finished in one
+
+# What DALI raises where it cannot import, build or run: it has no exceptions of its own.
+DALI_ERRORS = (
+    *(RuntimeError, ValueError, TypeError, AttributeError, LookupError),
+    *(MemoryError, OSError),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphOptions:
+    """What a graph renders, and where.
+
+    Attributes:
+        size: Side of the output in pixels.
+        batch_size: The most images of one batch.
+        device: Index of the GPU; None places every operator on the CPU.
+        num_threads: Of DALI's own pool.
+        engine: Whether a JPEG engine decodes what it takes (see `has_jpeg_engine`).
+        dtype: "uint8", "float16" or "float32"; a float type is normalised.
+        mean: Of each channel, for pixels in [0, 1]; only where `dtype` is a float type.
+        std: Likewise.
+    """
+
+    size: int
+    batch_size: int
+    device: int | None = None
+    num_threads: int = 1
+    engine: bool = False
+    dtype: str = "uint8"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.batch_size < 1 or self.num_threads < 1:
+            raise ValueError(
+                "size, batch_size and num_threads must be at least 1, "
+                f"got {self.size}, {self.batch_size} and {self.num_threads}"
+            )
+        if self.dtype not in ("uint8", "float16", "float32"):
+            raise ValueError(f"dtype must be uint8, float16 or float32, got {self.dtype!r}")
+
+
+def why_unavailable(*, device: int | None = None) -> str:
+    """Why DALI cannot run here, in half a sentence that says what to install; "" where it can.
+
+    Args:
+        device: Index of the GPU that it shall run on; None asks about the CPU graph.
+    """
+    try:
+        dali = importlib.import_module("nvidia.dali")
+    except (ImportError, OSError) as error:
+        return f"DALI is not installed ({error}): {install_command('dali')}"
+    version = str(dali.__version__)
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if numbers < MINIMUM_VERSION:
+        needed = ".".join(map(str, MINIMUM_VERSION))
+        command = install_command("dali")
+        return f"DALI {version} is too old, {needed} is the least: {command}"
+    return "" if device is None else _why_no_gpu(device)
+
+
+def _why_no_gpu(device: int) -> str:
+    if torch.version.cuda is None:
+        return "this PyTorch was built without CUDA: install one with it, see pytorch.org"
+    if not torch.cuda.is_available():
+        if Path("/proc/driver/nvidia/version").exists():
+            return "the NVIDIA driver is there, but PyTorch finds no GPU: see nvidia-smi"
+        return "there is no NVIDIA GPU, or its driver is not installed"
+    if device >= torch.cuda.device_count():
+        return f"there is no GPU {device}; PyTorch finds {torch.cuda.device_count()}, from 0 on"
+    return ""
+
+
+def has_jpeg_engine(device: int) -> bool:
+    """Whether a GPU has a JPEG engine: it is given an ordinary file to decode.
+
+    NVIDIA's nvJPEG documentation names A100, A30, Hopper, Ada, Blackwell and Jetson Thor; cards of
+    one generation differ, so the card itself is asked.
+    """
+    try:
+        nvimgcodec: Any = importlib.import_module("nvidia.nvimgcodec")
+        only = nvimgcodec.Backend(nvimgcodec.BackendKind.HW_GPU_ONLY)
+        decoder = nvimgcodec.Decoder(device_id=device, max_num_cpu_threads=1, backends=[only])
+        return decoder.decode(nvimgcodec.CodeStream(_ordinary_jpeg())) is not None
+    except (ImportError, *DALI_ERRORS):
+        return False
+
+
+def _ordinary_jpeg() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (90, 120, 60)).save(file, "JPEG", subsampling="4:2:0")
+    return file.getvalue()
+
+
+def define_graph(options: GraphOptions) -> Any:  # noqa: ANN401  nvidia.dali is not typed
+    """The one graph definition, placed by `options.device`: an nvidia.dali.Pipeline, not yet built.
+
+    Inputs, a batch of each: `images` (uint8 [bytes]), `anchors` and `shapes` (int32 [2]: top, left
+    and height, width of the box in the image), `flips` (int32, 0 or 1). Output: [S, S, 3] each.
+    """
+    dali: Any = importlib.import_module("nvidia.dali")
+    fn: Any = importlib.import_module("nvidia.dali.fn")
+    types: Any = importlib.import_module("nvidia.dali.types")
+
+    # The default executor hands out buffers that stay the caller's; runs wait in its queue without
+    # a limit, so depth 1 means only that none is run before its inputs were fed.
+    pipeline = dali.Pipeline(
+        batch_size=options.batch_size,
+        num_threads=options.num_threads,
+        device_id=options.device,
+        prefetch_queue_depth=1,
+        exec_dynamic=True,
+    )
+    with pipeline:
+        images = fn.external_source(name="images", dtype=types.UINT8, ndim=1)
+        anchors = fn.external_source(name="anchors", dtype=types.INT32, ndim=1)
+        shapes = fn.external_source(name="shapes", dtype=types.INT32, ndim=1)
+        flips = fn.external_source(name="flips", dtype=types.INT32, ndim=0)
+        crops = _crops(fn, types, options, images, {"start": anchors, "shape": shapes})
+        # A triangle filter that widens with the scale and ends at the edges of the crop, as
+        # torchvision's antialiased bilinear: mean absolute difference 0.14
+        # (tests/pixels/test_dali.py).
+        squares = fn.resize(
+            crops, size=[options.size] * 2, interp_type=types.INTERP_LINEAR, antialias=True
+        )
+        scale = 1.0 if options.dtype == "uint8" else 255.0
+        pixels = fn.crop_mirror_normalize(
+            squares,
+            mirror=flips,
+            mean=[scale * mean for mean in options.mean],
+            std=[scale * std for std in options.std],
+            dtype={"uint8": types.UINT8, "float16": types.FLOAT16, "float32": types.FLOAT}[
+                options.dtype
+            ],
+            output_layout="HWC",
+        )
+        pipeline.set_outputs(pixels)
+    return pipeline
+
+
+def _crops(
+    fn: Any,  # noqa: ANN401
+    types: Any,  # noqa: ANN401
+    options: GraphOptions,
+    images: Any,  # noqa: ANN401
+    box: dict[str, Any],
+) -> Any:  # noqa: ANN401
+    """Decode and crop. Chroma upsampling, DCT and EXIF are pinned, for their defaults differ."""
+    if options.device is None:
+        return fn.decoders.image_slice(
+            images,
+            device="cpu",
+            axis_names="HW",
+            output_type=types.RGB,
+            adjust_orientation=False,
+            use_fast_idct=False,
+            **box,
+        )
+    # Not `image_slice` here: nvJPEG before 13.2 gets the edge of a region wrong with smooth chroma
+    # upsampling, so nvImageCodec 0.9 leaves those to the CPU, and without it crashes on some cards
+    # (NVIDIA/nvImageCodec#55). The files are sliced already; what could not be is decoded whole.
+    decoded = fn.decoders.image(
+        images,
+        device="mixed",
+        output_type=types.RGB,
+        adjust_orientation=False,
+        jpeg_fancy_upsampling=True,
+        use_fast_idct=False,
+        affine=False,  # else each rank would tie its threads to the same cores
+        device_memory_padding=1 << 22,  # slices are small; the default is 16 MiB for each thread
+        host_memory_padding=1 << 21,
+        hw_decoder_load=float(options.engine),
+    )
+    return fn.slice(decoded, axis_names="HW", **box)
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """A batch of sliced JPEGs and the boxes in them, ready for a graph.
+
+    Attributes:
+        images: uint8 [bytes] each.
+        boxes: int32 [N, 4]: top, left, height, width in pixels of the sliced image.
+        flips: bool [N].
+        decoded_bytes: int64 [N]: of each, once decoded and cropped.
+    """
+
+    images: list[NDArray[np.uint8]]
+    boxes: NDArray[np.int32]
+    flips: NDArray[np.bool_]
+    decoded_bytes: NDArray[np.int64]
+
+    def parts(self) -> list[slice]:
+        """The batch in as few runs as keep the pixels of each below PART_BYTES, or at one image."""
+        parts, first, held = [], 0, 0
+        for index, size in enumerate(self.decoded_bytes.tolist()):
+            if held + size > PART_BYTES and index > first:
+                parts.append(slice(first, index))
+                first, held = index, 0
+            held += size
+        return [*parts, slice(first, len(self.images))]
+
+    def part(self, part: slice) -> Slices:
+        """A run of the images."""
+        return Slices(
+            self.images[part], self.boxes[part], self.flips[part], self.decoded_bytes[part]
+        )
+
+
+def slice_batch(
+    encoded: Encoded,
+    boxes: NDArray[np.int32],
+    flips: NDArray[np.bool_],
+    *,
+    whole_below: int = 0,
+) -> Slices | None:
+    """Cut each file of a batch down to what covers its box. Pure and thread-safe.
+
+    Args:
+        encoded: N images.
+        boxes: int32 [N, 4]: top, left, height, width in pixels of the whole image.
+        flips: bool [N].
+        whole_below: Files of fewer pixels stay whole.
+
+    Returns:
+        None where one of them is no complete grey or three-channel JPEG: the CPU back-ends know
+        what to do with it; DALI would end its pipeline or, with a cut-off file, not notice.
+    """
+    images, residual = [], np.empty((len(encoded), 4), np.int32)
+    decoded_bytes = np.empty(len(encoded), np.int64)
+    for index, box in enumerate(boxes.tolist()):
+        image = encoded[index]
+        if bytes(image[-2:]) != b"\xff\xd9":
+            return None
+        try:
+            sliced, inside, header = _cut(image, tuple(box), whole_below)
+        except (ImageError, ValueError):
+            return None
+        if len(header.sampling) not in (1, 3):
+            return None
+        images.append(np.frombuffer(sliced, np.uint8))
+        residual[index] = inside
+        decoded_bytes[index] = 3 * (header.height * header.width + inside[2] * inside[3])
+    return Slices(images, residual, flips, decoded_bytes)
+
+
+def _cut(
+    image: memoryview, box: Box, whole_below: int
+) -> tuple[bytes | memoryview, Box, JpegHeader]:
+    """What goes to DALI of a file, the box in it, and its header."""
+    if whole_below:
+        header, (top, left, height, width) = read_header(image), box
+        inside = top + height <= header.height and left + width <= header.width
+        if inside and header.height * header.width < whole_below:
+            return image, box, header
+    sliced, residual = slice_jpeg(image, box)
+    return sliced, residual, read_header(sliced)
+
+
+class RenderGraph:
+    """A built DALI pipeline. Used by one thread at a time.
+
+    Args:
+        options: See `GraphOptions`.
+        stream: The CUDA stream that the pixels are handed over on; None on the CPU.
+
+    Attributes:
+        options: As given.
+
+    Raises:
+        BackendUnavailableError: If DALI cannot run or build the graph here.
+    """
+
+    def __init__(self, options: GraphOptions, *, stream: torch.cuda.Stream | None = None) -> None:
+        reason = why_unavailable(device=options.device)
+        if reason:
+            raise BackendUnavailableError(reason)
+        self.options = options
+        self._stream = stream
+        try:
+            self._pipeline = define_graph(options)
+            self._pipeline.build()
+        except DALI_ERRORS as error:
+            raise BackendUnavailableError(
+                f"DALI cannot build its graph: {first_line(error)}"
+            ) from error
+
+    def run(self, slices: Slices) -> Any:  # noqa: ANN401
+        """Render a batch; on a GPU the pixels are complete in the order of the stream.
+
+        Args:
+            slices: At most `batch_size` images.
+
+        Returns:
+            A DALI tensor [N, S, S, 3] that speaks DLPack.
+
+        Raises:
+            RuntimeError: Or another of DALI_ERRORS, if an image cannot be decoded. The graph is of
+                no more use then.
+        """
+        anchors, shapes = np.split(slices.boxes, 2, axis=1)
+        self._pipeline.feed_input("images", slices.images)
+        self._pipeline.feed_input("anchors", np.ascontiguousarray(anchors))
+        self._pipeline.feed_input("shapes", np.ascontiguousarray(shapes))
+        self._pipeline.feed_input("flips", slices.flips.astype(np.int32))
+        self._pipeline.schedule_run()
+        (batch,) = self._pipeline.share_outputs(cuda_stream=self._stream)
+        self._pipeline.release_outputs()
+        return batch.as_tensor()
+
+
+class DaliRenderer:
+    """The back-ends `dali-cpu` and, with a `memory`, `dali`. Thread-safe.
+
+    Args:
+        num_threads: Of DALI's pool in each graph.
+        memory: Where `out` comes from; None renders on the CPU into NumPy arrays.
+        fallback: Renders what DALI does not; None is the fastest CPU back-end.
+
+    Attributes:
+        rebuilds: How often an image ended a pipeline.
+        fallbacks: Batches that the fallback rendered, for this or another reason.
+
+    Raises:
+        BackendUnavailableError: If DALI is missing, too old, or cannot build its graph.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_threads: int = 1,
+        memory: DeviceMemory | None = None,
+        fallback: Renderer | None = None,
+    ) -> None:
+        self.name = "dali" if memory else "dali-cpu"
+        self.rebuilds = self.fallbacks = 0
+        self._memory = memory
+        self._fallback = fallback or cpu_renderer()
+        self._lock = threading.Lock()
+        self._options = GraphOptions(
+            size=224,
+            batch_size=1,
+            device=memory.device.index if memory else None,
+            num_threads=num_threads,
+            engine=memory is not None and has_jpeg_engine(memory.device.index),
+        )
+        self._idle = [self._build()]
+        self._usable = True
+
+    def render(
+        self,
+        encoded: Encoded,
+        boxes: NDArray[np.int32],
+        flips: NDArray[np.bool_],
+        out: Any,  # noqa: ANN401
+        spent: Stages | None = None,
+    ) -> dict[int, str]:
+        """See `Renderer.render`; `out` is a CUDA tensor of the memory where there is one."""
+        began = time.perf_counter()
+        whole_below = WHOLE_BELOW if self._options.engine else 0
+        slices = slice_batch(encoded, boxes, flips, whole_below=whole_below)
+        rendered = slices is not None and slices.images and self._usable and self._run(slices, out)
+        if spent is not None:
+            spent.decode += time.perf_counter() - began
+        if rendered:
+            return {}
+        self._count_fallback()
+        if self._memory is None:
+            return self._fallback.render(encoded, boxes, flips, out, spent)
+        pixels = np.empty(tuple(out.shape), np.uint8)
+        failures = self._fallback.render(encoded, boxes, flips, pixels, spent)
+        self._memory.copy_from_cpu(pixels, out)
+        return failures
+
+    def close(self) -> None:
+        """Let the idle graphs go and give the GPU its memory back; more are built where needed."""
+        with self._lock:
+            self._idle.clear()
+        if self._memory is not None:
+            importlib.import_module("nvidia.dali.backend").ReleaseUnusedMemory()
+
+    def _count_fallback(self) -> None:
+        with self._lock:
+            self.fallbacks += 1
+            first = self.fallbacks == 1
+        if first and self._usable:
+            _log.warning(
+                "%s: an image is damaged or no ordinary JPEG, so %s renders its batch; "
+                "this is said once, DaliRenderer.fallbacks counts such batches",
+                self.name,
+                self._fallback.name,
+            )
+
+    def _run(self, slices: Slices, out: Any) -> bool:  # noqa: ANN401
+        """Whether a graph rendered them all."""
+        try:
+            graph = self._take(len(slices.images), out.shape[1])
+        except BackendUnavailableError as error:
+            self._usable = False
+            warnings.warn(
+                f"{self.name} can run no more ({error}): {self._fallback.name} does the rest",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            return False
+        for part in slices.parts():
+            try:
+                pixels = graph.run(slices.part(part))
+            except DALI_ERRORS:
+                with self._lock:
+                    self.rebuilds += 1
+                return False  # the graph is dropped, and another built when it is needed
+            self._write(pixels, out[part])
+        with self._lock:
+            if graph.options is self._options:
+                self._idle.append(graph)
+        return True
+
+    def _write(self, pixels: Any, out: Any) -> None:  # noqa: ANN401
+        if self._memory is None:
+            np.copyto(out, np.from_dlpack(pixels))
+        else:
+            self._memory.copy(pixels, out)
+
+    def _take(self, count: int, size: int) -> RenderGraph:
+        """An idle graph that is large enough, else a new one."""
+        with self._lock:
+            if size != self._options.size or count > self._options.batch_size:
+                batch_size = max(count, self._options.batch_size)
+                self._options = replace(self._options, size=size, batch_size=batch_size)
+                self._idle.clear()
+            if self._idle:
+                return self._idle.pop()
+        return self._build()
+
+    def _build(self) -> RenderGraph:
+        return RenderGraph(self._options, stream=self._memory.stream if self._memory else None)

@@ -1,0 +1,298 @@
+"""Encoded image to pixels, whole or a resized box; the choice native / libjpeg-turbo / Pillow.
+
+A crop is always the same three steps, whoever does them: the box of the exactly decoded image, one
+antialiased bilinear resize (the filter ends at the edges of the box), a flip. The native core does
+them in one pass over the bytes it needs; libjpeg-turbo does them one by one on a slice of the file;
+Pillow takes what neither does.
+
+    native  --refused-->  libjpeg-turbo  --refused-->  Pillow  --refused-->  a reason
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+import warnings
+import zlib
+from typing import Any, Protocol
+
+import numpy as np
+import simplejpeg
+import torch
+from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from fastload.errors import (
+    BackendUnavailableError,
+    CorruptImageError,
+    ImageError,
+)
+from fastload.pixels import native
+from fastload.pixels.jpeg import MAX_PIXELS, Box, Encoded, read_header, slice_jpeg
+from fastload.stages import Stages
+
+# What Pillow may open. Others of its formats reach external programs, or are no photographs.
+# Importing a plugin registers it; JPEG's takes multi-picture files (MPO) too.
+_PLUGINS = (
+    *(BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin),
+    *(TiffImagePlugin, WebPImagePlugin),
+)
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+
+# What Pillow's parsers raise on hostile files, as fuzzing of Pillow and the awkward images show.
+PILLOW_ERRORS = (
+    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError),
+    *(RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
+)
+
+
+class Renderer(Protocol):
+    """A back-end: encoded images and boxes to pixels. Thread-safe: many threads may share one."""
+
+    @property
+    def name(self) -> str:
+        """The back-end's name, as `Loader(backend=...)` takes it."""
+
+    def render(
+        self,
+        encoded: Encoded,
+        boxes: NDArray[np.int32],
+        flips: NDArray[np.bool_],
+        out: NDArray[np.uint8],
+        spent: Stages | None = None,
+    ) -> dict[int, str]:
+        """Render the box of each image, resized to `out`'s size, flipped where asked.
+
+        Args:
+            encoded: N images.
+            boxes: int32 [N, 4]: top, left, height, width in pixels, inside each image.
+            flips: bool [N]: mirror left and right.
+            out: uint8 [N, S, S, 3], C-contiguous, written in place; RGB.
+            spent: Its `decode` and `resize` are added to.
+
+        Returns:
+            For each image that failed its index and the reason; its part of `out` is unspecified.
+        """
+
+
+class Memory(Protocol):
+    """Memory for the pixels of a batch: of the CPU, or of a GPU for what is rendered there."""
+
+    def take(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """uint8 of `shape`, C-contiguous, contents unspecified."""
+
+    def select(self, pixels: NDArray[np.uint8], kept: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """A copy of some of the images of a batch."""
+
+
+class DeviceMemory(Protocol):
+    """Memory of a GPU, as the back-end that renders into it needs it."""
+
+    device: torch.device
+    stream: torch.cuda.Stream  # on which the pixels are handed over
+
+    def copy(self, pixels: Any, out: torch.Tensor) -> None:  # noqa: ANN401
+        """Copy pixels that speak DLPack within the GPU; returns when the copy is complete."""
+
+    def copy_from_cpu(self, pixels: NDArray[np.uint8], out: torch.Tensor) -> None:
+        """Copy pixels that the CPU rendered; returns when the copy is complete."""
+
+
+class NativeRenderer:
+    """The C++ core; what it refuses goes to libjpeg-turbo and Pillow, one image at a time."""
+
+    name = "native"
+
+    def render(
+        self,
+        encoded: Encoded,
+        boxes: NDArray[np.int32],
+        flips: NDArray[np.bool_],
+        out: NDArray[np.uint8],
+        spent: Stages | None = None,
+    ) -> dict[int, str]:
+        """See `Renderer.render`."""
+        statuses = native.decode_boxes(encoded, boxes, flips, out, spent)
+        refused = np.flatnonzero(statuses)
+        return _render_each(encoded, boxes, flips, out, refused, spent) if len(refused) else {}
+
+
+class LibjpegRenderer:
+    """libjpeg-turbo on a slice of each file, torch's antialiased resize; Pillow for the rest."""
+
+    name = "libjpeg"
+
+    def render(
+        self,
+        encoded: Encoded,
+        boxes: NDArray[np.int32],
+        flips: NDArray[np.bool_],
+        out: NDArray[np.uint8],
+        spent: Stages | None = None,
+    ) -> dict[int, str]:
+        """See `Renderer.render`."""
+        return _render_each(encoded, boxes, flips, out, np.arange(len(encoded)), spent)
+
+
+def cpu_renderer(name: str = "auto") -> Renderer:
+    """The CPU back-end of that name; `auto` is the fastest that runs here.
+
+    Args:
+        name: "auto", "native" or "libjpeg".
+
+    Raises:
+        BackendUnavailableError: If `native` was asked for and its core is not there.
+    """
+    if name not in ("auto", "native", "libjpeg"):
+        raise ValueError(f"name must be auto, native or libjpeg, got {name!r}")
+    if name == "libjpeg":
+        return LibjpegRenderer()
+    if native.is_available():
+        return NativeRenderer()
+    if name == "native":
+        raise BackendUnavailableError(
+            f"the native core cannot run ({native.why_unavailable()}); "
+            f"take the back-end libjpeg, or {native.how_to_mend()}"
+        )
+    _warn_slower()
+    return LibjpegRenderer()
+
+
+def _warn_slower() -> None:
+    warnings.warn(
+        f"fastload's native core cannot run ({native.why_unavailable()}): "
+        "decoding with libjpeg-turbo, which is several times slower",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def decode_jpeg(jpeg: bytes | memoryview, *, box: Box | None = None) -> NDArray[np.uint8]:
+    """Decode a JPEG to RGB pixels, reading only `box` where the file has restart intervals for it.
+
+    EXIF orientation is not applied, as in torchvision. The pixels are libjpeg-turbo's defaults
+    (accurate integer DCT, smooth chroma upsampling), whichever decoder made them.
+
+    Args:
+        jpeg: A complete baseline or progressive JPEG file; grey and CMYK become RGB.
+        box: Region in pixels of the whole image; None is all of it.
+
+    Returns:
+        uint8 [H, W, 3] in [0, 255], owned by the caller; contiguous when `box` is None.
+
+    Raises:
+        CorruptImageError: If the file is damaged, incomplete or not a JPEG.
+        UnsupportedImageError: If the header leaves the height open.
+        ValueError: If `box` does not lie inside the image.
+    """
+    header = read_header(jpeg)
+    if header.height * header.width > MAX_PIXELS:
+        raise CorruptImageError(
+            f"the JPEG claims {header.height} x {header.width} pixels, more than {MAX_PIXELS}"
+        )
+    if box is not None:
+        jpeg, (top, left, height, width) = slice_jpeg(jpeg, box)
+        return decode_jpeg(jpeg)[top : top + height, left : left + width]
+    if len(header.sampling) == 4:  # CMYK: simplejpeg's RGB is one lighter than Pillow's
+        return _decode_with_pillow(jpeg, formats=("JPEG",))
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, "RGB")
+    except ValueError:  # whatever libjpeg-turbo warns about; Pillow gives the reason or the pixels
+        return _decode_with_pillow(jpeg, formats=("JPEG",))
+    return pixels
+
+
+def decode_image(image: bytes | memoryview) -> NDArray[np.uint8]:
+    """Decode an image of any format that is stored or converted to RGB pixels.
+
+    EXIF orientation is not applied; transparency is dropped, not blended.
+
+    Returns:
+        uint8 [H, W, 3] in [0, 255], C-contiguous, owned by the caller.
+
+    Raises:
+        CorruptImageError: If the file is damaged, incomplete or of no known format.
+    """
+    if bytes(image[:2]) == b"\xff\xd8":
+        return decode_jpeg(image)
+    return _decode_with_pillow(image, formats=PILLOW_FORMATS)
+
+
+def _decode_with_pillow(
+    image: bytes | memoryview, *, formats: tuple[str, ...]
+) -> NDArray[np.uint8]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata; what matters is raised
+            opened = Image.open(io.BytesIO(image), formats=formats)
+            return np.array(opened.convert("RGB"))
+    except PILLOW_ERRORS as error:
+        # Without the address of the buffer that Pillow names: a reason must be the same for all.
+        reason = str(error).partition(" <_io.BytesIO")[0]
+        raise CorruptImageError(f"Pillow cannot decode it: {reason}") from error
+
+
+def resize_image(pixels: NDArray[np.uint8], size: int, *, flip: bool = False) -> NDArray[np.uint8]:
+    """Resize to a square with antialiasing: torchvision's `resize(..., antialias=True)`, bilinear.
+
+    Args:
+        pixels: uint8 [H, W, 3], any strides.
+        size: Side of the result in pixels.
+        flip: Mirror left and right after resizing.
+
+    Returns:
+        uint8 [size, size, 3], perhaps a view with negative or permuted strides.
+    """
+    planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(
+        planes, (size, size), mode="bilinear", antialias=True, align_corners=False
+    )
+    square: NDArray[np.uint8] = resized[0].permute(1, 2, 0).numpy()
+    return square[:, ::-1] if flip else square
+
+
+def _render_each(
+    encoded: Encoded,
+    boxes: NDArray[np.int32],
+    flips: NDArray[np.bool_],
+    out: NDArray[np.uint8],
+    indices: NDArray[np.int64],
+    spent: Stages | None,
+) -> dict[int, str]:
+    failures, spent = {}, spent or Stages()
+    for index in indices.tolist():
+        began = time.perf_counter()
+        top, left, height, width = boxes[index].tolist()
+        try:
+            crop = _decode_box(encoded[index], (top, left, height, width))
+        except ImageError as error:
+            failures[index] = error.reason
+            continue
+        finally:
+            decoded = time.perf_counter()
+            spent.decode += decoded - began
+        out[index] = resize_image(crop, out.shape[1], flip=bool(flips[index]))
+        spent.resize += time.perf_counter() - decoded
+    return failures
+
+
+def _decode_box(image: memoryview, box: Box) -> NDArray[np.uint8]:
+    top, left, height, width = box
+    if bytes(image[:2]) == b"\xff\xd8":
+        try:
+            return decode_jpeg(image, box=box)
+        except ValueError as error:
+            raise CorruptImageError(str(error)) from error
+    pixels = decode_image(image)
+    if top + height > pixels.shape[0] or left + width > pixels.shape[1]:
+        raise CorruptImageError(f"the box {box} does not lie inside {pixels.shape[:2]}")
+    return pixels[top : top + height, left : left + width]

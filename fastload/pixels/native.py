@@ -1,0 +1,355 @@
+"""The C++ core (native/*.cpp) behind one thin binding: decode boxes, transcode, check, checksum.
+
+The core is a plain C library beside this file, loaded on first use. It is absent where there was no
+C++ compiler, and ignored where FASTLOAD_NATIVE=0 is set; `decode.py` then takes libjpeg-turbo.
+FASTLOAD_SIMD=portable makes it do without AVX2, with the same results.
+
+Every function releases the GIL while it works, runs on the calling thread alone, and may be called
+from many threads at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastload.errors import BackendUnavailableError, CorruptImageError, UnsupportedImageError
+from fastload.installation import reinstall_command
+from fastload.pixels.jpeg import Encoded
+from fastload.stages import Stages
+
+LIBRARY = Path(__file__).with_name("_core.so")
+MAX_SIZE = 8192
+"""Side of the largest output, in pixels; keeps every product of sizes within its integer."""
+
+_PORTABLE = 0
+
+_Pointer = ctypes.c_void_p
+_Size = ctypes.c_size_t
+_SIGNATURES = {
+    "fl_reason": ([ctypes.c_int], ctypes.c_char_p),
+    "fl_is_corrupt": ([ctypes.c_int], ctypes.c_int),
+    "fl_set_simd": ([ctypes.c_int], ctypes.c_int),
+    "fl_simd": ([], ctypes.c_int),
+    "fl_decode_boxes": (
+        [*[_Pointer] * 3, ctypes.c_int64, *[_Pointer] * 2, ctypes.c_int32, *[_Pointer] * 3],
+        None,
+    ),
+    "fl_picture_size": ([_Pointer, _Size, _Pointer, _Pointer], ctypes.c_int),
+    "fl_decode_full": (
+        [_Pointer, _Size, ctypes.c_int32, ctypes.c_int32, _Pointer],
+        ctypes.c_int,
+    ),
+    "fl_crc32_many": ([*[_Pointer] * 3, ctypes.c_int64, _Pointer], None),
+    "fl_check": ([_Pointer, _Size, _Pointer], ctypes.c_int),
+    "fl_transcode": ([_Pointer, _Size, *[ctypes.c_int] * 3, _Pointer], ctypes.c_int),
+    "fl_free": ([_Pointer], None),
+}
+
+
+class _Facts(ctypes.Structure):
+    """`Facts` of native/check.hpp."""
+
+    _fields_ = (
+        ("status", ctypes.c_int32),
+        ("height", ctypes.c_int32),
+        ("width", ctypes.c_int32),
+        ("num_components", ctypes.c_int32),
+        ("sampling", ctypes.c_int32 * 8),
+        ("progressive", ctypes.c_int32),
+        ("orientation", ctypes.c_int32),
+        ("restart_interval", ctypes.c_int32),
+        ("turned", ctypes.c_int32),
+        ("size", ctypes.c_uint64),
+        ("bytes", _Pointer),
+        ("reason", ctypes.c_char * 128),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class JpegFacts:
+    """What a complete, sane JPEG says of itself.
+
+    Attributes:
+        height: Pixels, before any EXIF orientation.
+        width: Likewise.
+        sampling: (horizontal, vertical) factors of each component.
+        progressive: Whether it is a progressive file.
+        orientation: EXIF orientation in [1, 8]; 1 if none is stated.
+        restart_interval: MCUs between restart markers; 0 if there are none.
+    """
+
+    height: int
+    width: int
+    sampling: tuple[tuple[int, int], ...]
+    progressive: bool
+    orientation: int
+    restart_interval: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transcoded:
+    """A JPEG written anew from the same coefficients.
+
+    Attributes:
+        jpeg: Baseline, with restart markers and Huffman tables of its own, without metadata.
+        height: Pixels as stored, upright if asked.
+        width: Likewise.
+        restart_interval: MCUs between restart markers.
+        orientation: EXIF orientation that the source stated, in [1, 8].
+        turned: Whether that orientation was applied.
+    """
+
+    jpeg: bytes
+    height: int
+    width: int
+    restart_interval: int
+    orientation: int
+    turned: bool
+
+
+def is_available() -> bool:
+    """Whether the core can be used here."""
+    return _load()[0] is not None
+
+
+def why_unavailable() -> str:
+    """Why the core cannot be used; empty if it can."""
+    return _load()[1]
+
+
+def how_to_mend() -> str:
+    """What to do for the core where it cannot be used, with the command."""
+    if os.environ.get("FASTLOAD_NATIVE") == "0":
+        return "unset FASTLOAD_NATIVE"
+    return f"install a C++ compiler (apt install g++), then {reinstall_command()}"
+
+
+@cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    if os.environ.get("FASTLOAD_NATIVE") == "0":
+        return None, "FASTLOAD_NATIVE=0 is set"
+    if not LIBRARY.exists():
+        return None, f"{LIBRARY.name} was not built"
+    try:
+        library = ctypes.CDLL(str(LIBRARY))
+        for name, (arguments, result) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = arguments, result
+    except (OSError, AttributeError) as error:
+        return None, f"{LIBRARY.name} does not load: {error}"
+    if os.environ.get("FASTLOAD_SIMD") == "portable":
+        library.fl_set_simd(_PORTABLE)
+    return library, ""
+
+
+def _core() -> ctypes.CDLL:
+    library, reason = _load()
+    if library is None:
+        raise BackendUnavailableError(f"the native core cannot run ({reason}); {how_to_mend()}")
+    return library
+
+
+def set_simd(*, portable: bool) -> bool:
+    """Do without AVX2, or use it again where the processor has it; results are the same.
+
+    Returns:
+        Whether AVX2 is used from now on, by all threads.
+    """
+    best = -1
+    return bool(_core().fl_set_simd(_PORTABLE if portable else best) != _PORTABLE)
+
+
+def reason(status: int) -> str:
+    """The sentence that a status of `decode_boxes` stands for."""
+    text: bytes = _core().fl_reason(status)
+    return text.decode()
+
+
+def decode_boxes(
+    encoded: Encoded,
+    boxes: NDArray[np.int32],
+    flips: NDArray[np.bool_],
+    out: NDArray[np.uint8],
+    spent: Stages | None = None,
+) -> NDArray[np.int32]:
+    """Decode a box of each JPEG and resize it, antialiased, to a square; see `decode.Renderer`.
+
+    Args:
+        encoded: N images.
+        boxes: int32 [N, 4]: top, left, height, width in pixels; EXIF orientation is not applied.
+        flips: bool [N]: mirror left and right.
+        out: uint8 [N, S, S, 3], C-contiguous, written in place; RGB.
+        spent: Its `decode` and `resize` are added to.
+
+    Returns:
+        int32 [N]: 0 where the image was decoded, else a status for `reason`: the image is
+        damaged, of a kind that the core does not take, or its box reaches beyond it. The image's
+        part of `out` then is unspecified.
+
+    Raises:
+        ValueError: If shapes or types do not fit, or a box is empty or begins before the image.
+    """
+    count = len(encoded)
+    if out.ndim != 4 or out.shape != (count, out.shape[1], out.shape[1], 3):
+        raise ValueError(f"out must be [{count}, S, S, 3], got {list(out.shape)}")
+    if out.dtype != np.uint8 or not out.flags.c_contiguous or not out.flags.writeable:
+        raise ValueError("out must be uint8, C-contiguous and writeable")
+    if not 1 <= out.shape[1] <= MAX_SIZE:
+        raise ValueError(f"out's size must be in [1, {MAX_SIZE}], got {out.shape[1]}")
+    if boxes.shape != (count, 4) or flips.shape != (count,):
+        raise ValueError(
+            f"boxes must be [{count}, 4] and flips [{count}], "
+            f"got {list(boxes.shape)} and {list(flips.shape)}"
+        )
+    if count and (boxes[:, :2].min() < 0 or boxes[:, 2:].min() < 1):
+        raise ValueError("boxes must begin at 0 or later and hold at least one pixel")
+    buffer, starts, sizes = _checked(encoded)
+    boxes = np.ascontiguousarray(boxes, np.int32)
+    mirrored = np.ascontiguousarray(flips, np.uint8)
+    statuses, nanoseconds = np.empty(count, np.int32), np.zeros(2, np.int64)
+    _core().fl_decode_boxes(
+        *(buffer.ctypes.data, starts.ctypes.data, sizes.ctypes.data, count),
+        *(boxes.ctypes.data, mirrored.ctypes.data, out.shape[1]),
+        *(out.ctypes.data, statuses.ctypes.data, nanoseconds.ctypes.data),
+    )
+    if spent is not None:
+        spent.decode += nanoseconds[0].item() / 1e9
+        spent.resize += nanoseconds[1].item() / 1e9
+    return statuses
+
+
+def _checked(
+    encoded: Encoded,
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """The three arrays, contiguous, every image within the buffer."""
+    buffer = np.ascontiguousarray(encoded.buffer, np.uint8)
+    starts = np.ascontiguousarray(encoded.starts, np.int64)
+    sizes = np.ascontiguousarray(encoded.sizes, np.int64)
+    if buffer.ndim != 1 or starts.ndim != 1 or starts.shape != sizes.shape:
+        raise ValueError("encoded must hold one-dimensional arrays, and as many starts as sizes")
+    if len(starts) and (
+        starts.min() < 0 or sizes.min() < 0 or (starts > len(buffer) - sizes).any()
+    ):
+        raise ValueError("encoded images must lie inside their buffer")
+    return buffer, starts, sizes
+
+
+def decode_full(jpeg: bytes | memoryview) -> NDArray[np.uint8]:
+    """Decode a whole sequential JPEG: the pixels of libjpeg-turbo's defaults, bit for bit.
+
+    Returns:
+        uint8 [H, W, 3], RGB, C-contiguous, owned by the caller; grey is repeated.
+
+    Raises:
+        CorruptImageError: If the bytes are damaged or incomplete.
+        UnsupportedImageError: If it is of a kind that the core does not take.
+    """
+    core = _core()
+    data = _bytes_of(jpeg)
+    height, width = ctypes.c_int32(), ctypes.c_int32()
+    _raise_for(
+        core.fl_picture_size(data.ctypes.data, len(data), ctypes.byref(height), ctypes.byref(width))
+    )
+    pixels = np.empty((height.value, width.value, 3), np.uint8)
+    _raise_for(core.fl_decode_full(data.ctypes.data, len(data), height, width, pixels.ctypes.data))
+    return pixels
+
+
+def _bytes_of(jpeg: bytes | memoryview) -> NDArray[np.uint8]:
+    return np.frombuffer(jpeg, np.uint8) if len(jpeg) else np.empty(0, np.uint8)
+
+
+def _raise_for(status: int, sentence: str = "") -> None:
+    if status == 0:
+        return
+    kind = CorruptImageError if _core().fl_is_corrupt(status) else UnsupportedImageError
+    raise kind(sentence or reason(status))
+
+
+def crc32s(encoded: Encoded) -> NDArray[np.uint32]:
+    """CRC-32 of each image, as `zlib.crc32`.
+
+    Returns:
+        uint32 [N].
+    """
+    buffer, starts, sizes = _checked(encoded)
+    sums = np.empty(len(encoded), np.uint32)
+    _core().fl_crc32_many(
+        *(buffer.ctypes.data, starts.ctypes.data, sizes.ctypes.data, len(encoded)),
+        sums.ctypes.data,
+    )
+    return sums
+
+
+def check_jpeg(jpeg: bytes | memoryview) -> JpegFacts:
+    """Read a JPEG to its last coefficient.
+
+    Raises:
+        CorruptImageError: If the bytes are damaged or incomplete.
+        UnsupportedImageError: If it is of a kind that the core does not read.
+    """
+    data = _bytes_of(jpeg)
+    facts = _Facts()
+    status = _core().fl_check(data.ctypes.data, len(data), ctypes.byref(facts))
+    _raise_for(status, facts.reason.decode())
+    factors = facts.sampling[: 2 * facts.num_components]
+    return JpegFacts(
+        height=facts.height,
+        width=facts.width,
+        sampling=tuple(zip(factors[::2], factors[1::2], strict=True)),
+        progressive=bool(facts.progressive),
+        orientation=facts.orientation,
+        restart_interval=facts.restart_interval,
+    )
+
+
+def transcode_jpeg(
+    jpeg: bytes | memoryview,
+    *,
+    interval_pixels: int | None = None,
+    smallest: bool = False,
+    orient: bool = True,
+) -> Transcoded:
+    """Rewrite a JPEG losslessly, as baseline with restart markers: the same coefficients.
+
+    Args:
+        jpeg: A baseline, extended sequential or progressive file.
+        interval_pixels: Usual width of a restart interval; that of `jpeg.restart_interval_for` when
+            None; 0 writes no restart markers.
+        smallest: Write the smallest file; else Huffman tables with which this core decodes some
+            5 % faster, and files are 0.3 % larger.
+        orient: Apply the EXIF orientation.
+
+    Raises:
+        CorruptImageError: If the bytes are damaged or incomplete.
+        UnsupportedImageError: If it cannot be stored so without loss.
+    """
+    if interval_pixels is not None and interval_pixels < 0:
+        raise ValueError(f"interval_pixels must be at least 0, got {interval_pixels}")
+    core = _core()
+    data = _bytes_of(jpeg)
+    facts = _Facts()
+    pixels = -1 if interval_pixels is None else interval_pixels
+    status = core.fl_transcode(
+        data.ctypes.data, len(data), pixels, smallest, orient, ctypes.byref(facts)
+    )
+    try:
+        _raise_for(status, facts.reason.decode())
+        rewritten = ctypes.string_at(facts.bytes, facts.size)
+    finally:
+        core.fl_free(facts.bytes)
+    return Transcoded(
+        jpeg=rewritten,
+        height=facts.height,
+        width=facts.width,
+        restart_interval=facts.restart_interval,
+        orientation=facts.orientation,
+        turned=bool(facts.turned),
+    )

@@ -1,0 +1,1 @@
+"""A folder of images to shards: clean, transcode, write."""

@@ -1,0 +1,401 @@
+"""One image file -> the JPEG that is stored, or the reason why it is set aside.
+
+    bytes ─▶ what is it? ─▶ JPEG ─▶ native core: the same coefficients     lossless
+                         │       └▶ Pillow: the same quantisation tables   near-lossless
+                         └▶ PNG, WebP, BMP, … ─▶ Pillow: a new JPEG        re-encoded
+
+What is stored is upright, three-channel, decodes to its last row and carries no metadata. The bytes
+may come from anywhere: formats are an allow-list, sizes are checked before pixels exist, and
+whatever a decoder raises becomes a reason. A decoder that crashes is the caller's to survive
+(workers.py).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageFile, JpegImagePlugin
+
+from fastload.errors import CorruptImageError, ImageError, UnsupportedImageError
+from fastload.pixels import native
+from fastload.pixels.jpeg import read_header, restart_interval_for
+from fastload.prepare.reasons import Reason, Rules, SetAsideError
+
+MAX_PIXELS = 178_956_970  # where Pillow calls an image a decompression bomb; 537 MB of RGB
+MAX_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
+MAX_FILE_BYTES = 256 << 20  # a 178-megapixel photograph is 100 MB as JPEG
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An image as it is stored.
+
+    Attributes:
+        jpeg: A complete JPEG file of three components, upright.
+        how: "lossless", "near-lossless", "re-encoded" or "original".
+        height: In pixels.
+        width: In pixels.
+        change: What was done to it that its owner may want to know, such as "turned upright";
+            "" for a plain photograph.
+    """
+
+    jpeg: bytes
+    how: str
+    height: int
+    width: int
+    change: str = ""
+
+
+_MAGIC = (
+    (b"\xff\xd8", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
+    (b"8BPS", "PSD"),
+    (b"\0\0\1\0", "ICO"),
+    (b"qoif", "QOI"),
+    (b"P1", "PNM"),
+    (b"P2", "PNM"),
+    (b"P3", "PNM"),
+    (b"P4", "PNM"),
+    (b"P5", "PNM"),
+    (b"P6", "PNM"),
+    (b"%PDF", "PDF"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
+)
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}
+_TAKEN = frozenset({"JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000"})
+_EXTENSIONS = {
+    **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif", "mpo"), "JPEG"),
+    **dict.fromkeys(("png", "apng"), "PNG"),
+    **dict.fromkeys(("bmp", "dib"), "BMP"),
+    **dict.fromkeys(("tif", "tiff"), "TIFF"),
+    **dict.fromkeys(("jp2", "j2k", "jpx", "jpf"), "JPEG2000"),
+    "webp": "WEBP",
+    "gif": "GIF",
+    "avif": "AVIF",
+}
+# What libjpeg-turbo warns about when it fills the picture with guesses, or has data left when the
+# picture is full (a few bytes are padding). Its other warnings, such as of odd metadata, leave the
+# pixels as they should be.
+_DAMAGE = re.compile(
+    r"premature end of data segment|bad Huffman code|instead of RST|progress"
+    r"|\d{2,} extraneous bytes before marker 0xd"
+)
+
+
+def sniff_format(data: bytes) -> str:
+    """The format that the first bytes tell; "" where they tell none."""
+    for magic, kind in _MAGIC:
+        if data.startswith(magic):
+            return kind
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp":
+        return _BRANDS.get(data[8:12], "")
+    return ""
+
+
+def store_image(data: bytes, *, extension: str, rules: Rules) -> Stored:
+    """Decide about one image and make the JPEG that is stored.
+
+    Args:
+        data: The whole file.
+        extension: Of its name, such as ".jpg", in any case; "" where it has none.
+        rules: What is taken and how it is stored.
+
+    Raises:
+        SetAsideError: If it must not be trained on, with the reason.
+    """
+    kind = sniff_format(data)
+    _check_kind(data, kind)
+    mislabelled = kind != _EXTENSIONS.get(extension.lower().removeprefix("."))
+    if mislabelled and not rules.convert:
+        named = f"is named {extension}" if extension else "has no extension"
+        raise SetAsideError(Reason.MISLABELLED, f"is {_article(kind)} file, but {named}")
+    stored = _store_jpeg(data, rules) if kind == "JPEG" else _store_other(data, kind, rules)
+    if not mislabelled:
+        return stored
+    change = f"{kind} named {extension or 'without extension'}"
+    change += f", {stored.change}" if stored.change else ""
+    return Stored(stored.jpeg, stored.how, stored.height, stored.width, change)
+
+
+def _check_kind(data: bytes, kind: str) -> None:
+    if not data:
+        raise SetAsideError(Reason.EMPTY)
+    if kind == "GIF":
+        raise SetAsideError(Reason.GIF)
+    if not kind:
+        raise SetAsideError(Reason.NOT_IMAGE, f"holds no known image; it begins with {data[:8]!r}")
+    if kind not in _TAKEN:
+        raise SetAsideError(Reason.UNSUPPORTED, f"is {_article(kind)} file, which is not taken")
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "AI" else f"a {kind}"
+
+
+def _check_size(height: int, width: int, rules: Rules) -> None:
+    if height * width > MAX_PIXELS:
+        raise SetAsideError(
+            Reason.BOMB, f"has {height} x {width} pixels, more than {MAX_PIXELS:,} in all"
+        )
+    if max(height, width) > MAX_SIDE:
+        raise SetAsideError(Reason.LARGE, f"has {height} x {width} pixels, JPEG ends at {MAX_SIDE}")
+    if min(height, width) < rules.min_side:
+        raise SetAsideError(
+            Reason.SMALL, f"has {height} x {width} pixels, --min-side is {rules.min_side}"
+        )
+
+
+def _store_jpeg(data: bytes, rules: Rules) -> Stored:
+    try:
+        header = read_header(data)
+    except ImageError:  # Pillow gives the reason, or reads it all the same
+        return _store_with_pillow(data, "JPEG", rules)
+    _check_size(header.height, header.width, rules)
+    if header.precision != 8:
+        raise SetAsideError(Reason.UNSUPPORTED, f"has {header.precision} bits a sample, not 8")
+    if len(header.sampling) == 1 and not rules.convert:
+        raise SetAsideError(Reason.GREY)
+    fits = rules.max_side is None or max(header.height, header.width) <= rules.max_side
+    if native.is_available() and fits and len(header.sampling) == 3:
+        stored = _store_natively(data, rules)
+        if stored is not None:
+            return stored
+    return _store_with_pillow(data, "JPEG", rules)
+
+
+def _store_natively(data: bytes, rules: Rules) -> Stored | None:
+    """The core's verdict; None where it leaves the file to Pillow."""
+    try:
+        if rules.store == "original":
+            facts = native.check_jpeg(data)
+            if facts.orientation == 1:
+                return Stored(data, "original", facts.height, facts.width)
+        done = native.transcode_jpeg(data)
+    except UnsupportedImageError:
+        return None
+    except CorruptImageError as error:
+        raise SetAsideError(_damage_kind(error.reason), error.reason) from error
+    change = "turned upright" if done.turned else ""
+    return Stored(done.jpeg, "lossless", done.height, done.width, change)
+
+
+def _damage_kind(reason: str) -> Reason:
+    return Reason.TRUNCATED if "ends before" in reason or "truncated" in reason else Reason.CORRUPT
+
+
+def _store_other(data: bytes, kind: str, rules: Rules) -> Stored:
+    stored = _store_with_pillow(data, kind, rules)
+    change = f"{kind} made a JPEG" + (f", {stored.change}" if stored.change else "")
+    return Stored(stored.jpeg, stored.how, stored.height, stored.width, change)
+
+
+@contextmanager
+def _hardened() -> Iterator[None]:
+    """Pillow as it must be for files from anywhere; as it was, afterwards."""
+    limit, lenient = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata: it is dropped
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = limit, lenient
+
+
+def _store_with_pillow(data: bytes, kind: str, rules: Rules) -> Stored:
+    try:
+        with _hardened():
+            return _store_pixels(data, kind, rules)
+    except SetAsideError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise SetAsideError(Reason.BOMB, str(error)) from error
+    except Exception as error:  # a decoder of hostile bytes may raise anything
+        words = f"Pillow cannot decode it: {error or type(error).__name__}"
+        raise SetAsideError(_damage_kind(words), words) from error
+
+
+def _store_pixels(data: bytes, kind: str, rules: Rules) -> Stored:
+    image = _open(data, kind)
+    _check_size(image.height, image.width, rules)
+    if kind != "JPEG" and getattr(image, "is_animated", False):
+        raise SetAsideError(Reason.ANIMATED)
+    _check_mode(image, rules)
+    image.load()
+    if kind == "JPEG":
+        _check_damage(data, image)
+    turn = _TURNS.get(_orientation_of(image))
+    upright = image if turn is None else image.transpose(turn)
+    changes = ["turned upright"] if turn is not None else []
+    if image.mode != "RGB":
+        changes.append(f"{image.mode} made RGB")
+        upright = _to_rgb(upright)
+    if kind == "JPEG" and not changes and rules.store == "original":
+        return Stored(data, "original", image.height, image.width)
+    size = _size_within(upright.size, rules.max_side)
+    how, options = "re-encoded", _new_options(rules)
+    if size != upright.size:
+        upright = upright.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    elif kind == "JPEG" and image.mode == "RGB":
+        how, options = _kept_options(image, turn, rules)
+    jpeg = _encode(upright, options)
+    return Stored(jpeg, how, upright.height, upright.width, ", ".join(changes))
+
+
+def _open(data: bytes, kind: str) -> Image.Image:
+    if kind == "JPEG":  # not Image.open: it takes a picture with a depth map for an animation
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    return Image.open(io.BytesIO(data), formats=(kind,))
+
+
+_MODES = {
+    **dict.fromkeys(("L", "1"), Reason.GREY),
+    **dict.fromkeys(("LA", "La", "RGBA", "RGBa", "PA"), Reason.ALPHA),
+    **dict.fromkeys(("I;16", "I;16B", "I;16L", "I;16N", "I", "F"), Reason.DEEP),
+    "P": Reason.PALETTE,
+    "CMYK": Reason.CMYK,
+}
+
+
+def _check_mode(image: Image.Image, rules: Rules) -> None:
+    if image.mode in {"RGB", "RGBX", "YCbCr"}:
+        return
+    reason = _MODES.get(image.mode)
+    if reason is None:
+        raise SetAsideError(Reason.COLOUR_SPACE, f"has the colour space {image.mode}")
+    if image.mode == "F":
+        raise SetAsideError(Reason.DEEP, "has floating-point pixels of unknown range")
+    if not rules.convert:
+        raise SetAsideError(reason)
+
+
+def _check_damage(data: bytes, image: Image.Image) -> None:
+    """Pillow ignores what libjpeg-turbo warns about: a scan with gaps filled by guesses."""
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY" if image.mode == "L" else "RGB", strict=True)
+    except ValueError as error:
+        if _DAMAGE.search(str(error)):
+            raise SetAsideError(Reason.CORRUPT, str(error)) from error
+
+
+_T = Image.Transpose
+_TURNS = {  # EXIF orientation -> what makes it upright (TIFF 6.0, section 8)
+    2: _T.FLIP_LEFT_RIGHT,
+    3: _T.ROTATE_180,
+    4: _T.FLIP_TOP_BOTTOM,
+    5: _T.TRANSPOSE,
+    6: _T.ROTATE_270,
+    7: _T.TRANSVERSE,
+    8: _T.ROTATE_90,
+}
+_SWAPS_SIDES = frozenset({_T.TRANSPOSE, _T.ROTATE_270, _T.TRANSVERSE, _T.ROTATE_90})
+
+
+def _orientation_of(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # noqa: BLE001  metadata that cannot be read says nothing
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Transparency becomes white; of deep grey, the upper eight bits remain."""
+    if image.mode.startswith("I"):
+        pixels = np.clip(np.asarray(image), 0, 0xFFFF).astype(np.uint16) >> (_bits_of(image) - 8)
+        return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+    if image.mode in {"LA", "La", "RGBA", "RGBa", "PA"} or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _bits_of(image: Image.Image) -> int:
+    """Bits of a deep grey pixel: 16, or what a TIFF says (tag 258, BitsPerSample)."""
+    bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]
+    return bits if bits in {10, 12, 14} else 16
+
+
+def _size_within(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
+    width, height = size
+    longest = max(width, height)
+    if max_side is None or longest <= max_side:
+        return size
+    return (
+        max(1, round(width * max_side / longest)),
+        max(1, round(height * max_side / longest)),
+    )
+
+
+def _new_options(rules: Rules) -> dict[str, Any]:
+    return {"quality": rules.quality, "subsampling": 0}
+
+
+def _kept_options(
+    image: Image.Image, turn: Image.Transpose | None, rules: Rules
+) -> tuple[str, dict[str, Any]]:
+    """How to encode a decoded JPEG so that it loses as little as possible: with its own tables."""
+    tables: dict[int, list[int]] = getattr(image, "quantization", {})
+    sampling = JpegImagePlugin.get_sampling(image)
+    if not tables or max(max(table) for table in tables.values()) > 255:
+        return "re-encoded", _new_options(rules)  # a lossless process, or wider than baseline
+    if turn in _SWAPS_SIDES:
+        tables = {key: _transposed(table) for key, table in tables.items()}
+        sampling = sampling if sampling != 1 else -1  # 4:2:2 turned is 4:4:0, which Pillow lacks
+    mcu_width, mcu_height = (max(sizes) * 8 for sizes in _sampling_factors(image))
+    moved = turn is not None and bool(image.width % mcu_width or image.height % mcu_height)
+    is_ycc = image.info.get("adobe_transform", 1) != 0 and _component_ids(image) != b"RGB"
+    subsampling = max(0, sampling)
+    if sampling < 0 or moved or not is_ycc:  # other blocks: its own tables would lose as much again
+        return "re-encoded", {"quality": rules.quality, "subsampling": subsampling}
+    return "near-lossless", {"qtables": tables, "subsampling": subsampling}
+
+
+def _sampling_factors(image: Image.Image) -> tuple[list[int], list[int]]:
+    layers = getattr(image, "layer", ())
+    return [layer[1] for layer in layers], [layer[2] for layer in layers]
+
+
+def _component_ids(image: Image.Image) -> bytes:
+    return bytes(layer[0] for layer in getattr(image, "layer", ()))
+
+
+def _transposed(table: list[int]) -> list[int]:
+    return [int(step) for step in np.asarray(table).reshape(8, 8).T.ravel()]
+
+
+def _encode(image: Image.Image, options: dict[str, Any]) -> bytes:
+    mcu_width = 16 if options["subsampling"] else 8
+    image.info.clear()  # else Pillow writes the source's comment and resolution
+    buffer = io.BytesIO()
+    image.save(
+        buffer,
+        "JPEG",
+        optimize=True,
+        restart_marker_blocks=restart_interval_for(image.width, mcu_width),
+        **options,
+    )
+    return buffer.getvalue()

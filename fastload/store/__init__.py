@@ -1,0 +1,1 @@
+"""What is on disk: manifest and index, tars, the bytes of samples."""

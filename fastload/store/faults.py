@@ -1,0 +1,117 @@
+"""What is wrong with a shard directory: sizes, hashes, and whether index and tars agree."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastload.errors import ImageError, ShardError
+from fastload.files import READ_BYTES, explain_os_error
+from fastload.pixels.jpeg import read_header
+from fastload.store.index import TAR_BLOCK, Manifest, Shard, read_index
+from fastload.store.tar import label_bytes, label_offset, next_offset, tar_header
+
+
+def find_faults(directory: Path, manifest: Manifest) -> Iterator[tuple[int, str]]:
+    """Check every file that the manifest lists, and look for others.
+
+    Yields:
+        (bytes checked since the last one, fault); the fault is "" where there is none, else one
+        sentence that names the file.
+    """
+    listed = {shard.name for split in manifest.splits.values() for shard in split.shards}
+    for path in sorted(directory.glob("*.tar")):
+        if path.name not in listed:
+            yield 0, f"{path.name}: is not in the manifest; remove it"
+    for split in manifest.splits:
+        try:
+            samples = read_index(directory, split)
+        except ShardError as error:
+            yield 0, str(error)
+            samples = None
+        for number, shard in enumerate(manifest.splits[split].shards):
+            mine = None if samples is None else samples[samples["shard"] == number]
+            fault = shard_fault(directory / shard.name, shard, mine, len(manifest.classes))
+            yield shard.bytes, f"{shard.name}: {fault}" if fault else ""
+
+
+def shard_fault(
+    path: Path, shard: Shard, samples: NDArray[np.void] | None, num_classes: int
+) -> str:
+    """What is wrong with one shard, the first thing found; "" if nothing is.
+
+    Args:
+        path: The tar.
+        shard: What the manifest says of it.
+        samples: What the index says of it, SAMPLE [N]; None where there is no index.
+        num_classes: Classes of the manifest.
+    """
+    try:
+        size = path.stat().st_size
+        if size != shard.bytes:
+            return f"has {size:,} bytes, the manifest says {shard.bytes:,}"
+        with path.open("rb") as file:
+            fault = "" if samples is None else _samples_fault(file, shard, samples, num_classes)
+            file.seek(0)
+            digest = hashlib.sha256()
+            while block := file.read(READ_BYTES):
+                digest.update(block)
+    except OSError as error:
+        return explain_os_error(error)
+    if not fault and digest.hexdigest() != shard.sha256:
+        return "has another SHA-256 than the manifest says"
+    return fault
+
+
+def _samples_fault(
+    file: BinaryIO, shard: Shard, samples: NDArray[np.void], num_classes: int
+) -> str:
+    if len(samples) != shard.samples:
+        return f"index lists {len(samples):,} samples, the manifest says {shard.samples:,}"
+    expected = TAR_BLOCK
+    for sample in samples:
+        offset, size = int(sample["offset"]), int(sample["size"])
+        if offset != expected:
+            return f"index says a sample begins at {offset}, the tar's next lies at {expected}"
+        file.seek(offset - TAR_BLOCK)
+        block = file.read(next_offset(offset, size) - offset)
+        fault = _sample_fault(block, sample, num_classes)
+        if fault:
+            key = block[: block.find(b".")].decode("ascii", "replace")
+            return f"sample {key}, offset {offset}: {fault}"
+        expected = next_offset(offset, size)
+    file.seek(expected - TAR_BLOCK)
+    rest = file.read()
+    if len(rest) < 2 * TAR_BLOCK or rest.strip(b"\0"):
+        return "holds more than its index lists, or does not end as a tar does"
+    return ""
+
+
+def _sample_fault(block: bytes, sample: NDArray[np.void], num_classes: int) -> str:
+    """`block` runs from the header of KEY.jpg to the end of KEY.cls."""
+    size = int(sample["size"])
+    key = block[: block.find(b".")].decode("ascii", "replace")
+    label = label_bytes(int(sample["label"]), num_classes)
+    if block[:TAR_BLOCK] != tar_header(f"{key}.jpg", size):
+        return f"no header of a JPEG of {size} bytes stands before it"
+    jpeg = block[TAR_BLOCK : TAR_BLOCK + size]
+    if zlib.crc32(jpeg) != int(sample["crc32"]):
+        return "has another CRC-32 than the index says"
+    behind = label_offset(TAR_BLOCK, size)
+    header = block[behind - TAR_BLOCK : behind]
+    found = block[behind : behind + len(label)]
+    if header != tar_header(f"{key}.cls", len(label)) or found != label:
+        return f"its label in the tar is not {int(sample['label'])}, as the index says"
+    try:
+        facts = read_header(jpeg)
+    except ImageError as error:
+        return error.reason
+    if (facts.height, facts.width) != (int(sample["height"]), int(sample["width"])):
+        return f"is {facts.height} x {facts.width} pixels, the index says otherwise"
+    return ""

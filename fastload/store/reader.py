@@ -1,0 +1,331 @@
+"""Shards to the bytes of samples: positioned reads, checked, with read-ahead in the known order.
+
+Files are read with `preadv` and never mapped: a shard that is truncated or replaced under a running
+job is an error that names it, not a SIGBUS. Safe for any number of threads; each brings its own
+`Scratch`, into which the bytes go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastload.errors import ShardError
+from fastload.files import explain_os_error
+from fastload.pixels import native
+from fastload.pixels.jpeg import Encoded
+from fastload.store.index import Manifest, read_index, read_key, read_manifest
+
+OPEN_SHARDS = 128  # well under the usual limit of 1,024 descriptors of a process
+_ALIGNMENT = 64  # bytes: no two images share a cache line
+# Linux cuts a request to the device's read-ahead window, 128 KiB unless it was changed: what lies
+# beyond is not read, and no error says so (force_page_cache_ra in mm/readahead.c).
+_AHEAD_BYTES = 128 * 1024
+_MERGE_GAP = 64 * 1024  # bytes between two samples that are read ahead in one request all the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collection:
+    """The samples of one split, of one shard directory or of several put end to end.
+
+    Attributes:
+        index: SAMPLE [N]; `shard` counts through `shards`.
+        shards: Paths of the tars.
+        shard_bytes: What the manifest says of their sizes.
+        sources: int64 [N], from which of the directories each sample is.
+        classes: Names of the class folders; a label is a position in it.
+        class_names: Readable names of the same.
+        fingerprint: Hexadecimal; of the data of all directories.
+    """
+
+    index: NDArray[np.void]
+    shards: tuple[Path, ...]
+    shard_bytes: tuple[int, ...]
+    sources: NDArray[np.int64]
+    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
+    fingerprint: str
+
+
+def open_collection(directories: Sequence[str | os.PathLike[str]], split: str) -> Collection:
+    """Read manifests and indexes.
+
+    Raises:
+        ShardError: If a directory, its split or its index is missing or damaged, or the classes of
+            two directories differ.
+    """
+    if not directories:
+        raise ValueError("path must name at least one shard directory")
+    manifests = [read_manifest(directory) for directory in directories]
+    _check_classes(directories, manifests)
+    indexes, sources = [], []
+    shards: list[Path] = []
+    sizes: list[int] = []
+    for number, (directory, manifest) in enumerate(zip(directories, manifests, strict=True)):
+        index = read_index(directory, split)
+        index["shard"] += len(shards)
+        indexes.append(index)
+        sources.append(np.full(len(index), number, np.int64))
+        shards += [Path(directory) / shard.name for shard in manifest.splits[split].shards]
+        sizes += [shard.bytes for shard in manifest.splits[split].shards]
+    prints = [manifest.fingerprint for manifest in manifests]
+    joined = hashlib.sha256("\n".join(prints).encode()).hexdigest()[:32]
+    return Collection(
+        index=np.concatenate(indexes),
+        shards=tuple(shards),
+        shard_bytes=tuple(sizes),
+        sources=np.concatenate(sources),
+        classes=manifests[0].classes,
+        class_names=manifests[0].class_names,
+        fingerprint=prints[0] if len(prints) == 1 else joined,
+    )
+
+
+def _check_classes(
+    directories: Sequence[str | os.PathLike[str]], manifests: Sequence[Manifest]
+) -> None:
+    for directory, manifest in zip(directories, manifests, strict=True):
+        if manifest.classes != manifests[0].classes:
+            raise ShardError(
+                f"has other classes ({len(manifest.classes)}) than {directories[0]}"
+                f" ({len(manifests[0].classes)}); shard both with the same class folders",
+                shard=os.fspath(directory),
+            )
+
+
+class Scratch:
+    """Memory of one thread for the bytes of a chunk; grows to the largest chunk, then stays."""
+
+    def __init__(self) -> None:
+        self._buffer = np.empty(0, np.uint8)
+
+    def take(self, count: int) -> NDArray[np.uint8]:
+        """uint8 [at least count]; what was taken before is overwritten."""
+        if len(self._buffer) < count:
+            self._buffer = np.empty(count + count // 4, np.uint8)
+        return self._buffer
+
+
+class _OpenShard:
+    """A descriptor, closed when the last thread that reads from it lets go."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class Reader:
+    """Reads samples of a collection by row.
+
+    Args:
+        collection: Where they lie.
+        max_open: Shards kept open at a time.
+
+    Raises:
+        ShardError: If a shard is missing, or its size is not what the manifest says.
+    """
+
+    def __init__(self, collection: Collection, *, max_open: int = OPEN_SHARDS) -> None:
+        self._index = collection.index
+        self._shards = collection.shards
+        self._max_open = max(1, max_open)
+        self._open_shards: dict[int, _OpenShard] = {}
+        self._lock = threading.Lock()
+        self._stamps = [
+            _checked_stamp(path, size)
+            for path, size in zip(collection.shards, collection.shard_bytes, strict=True)
+        ]
+
+    def read(self, rows: NDArray[np.int64], scratch: Scratch) -> tuple[Encoded, dict[int, str]]:
+        """The bytes of some samples.
+
+        Args:
+            rows: int64 [N], rows of the index.
+            scratch: The calling thread's own; it owns the bytes until its next use.
+
+        Returns:
+            The images, and for each whose bytes are not those that were stored its place in `rows`
+            and the reason.
+
+        Raises:
+            ShardError: If a shard was deleted, truncated or replaced, or cannot be opened.
+        """
+        records = self._index[rows]
+        sizes = records["size"].astype(np.int64)
+        spaces = (sizes + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
+        starts = np.cumsum(spaces) - spaces
+        buffer = scratch.take(int(spaces.sum()))
+        memory = buffer.data
+        bad: dict[int, str] = {}
+        places = zip(
+            *(records["shard"].tolist(), records["offset"].tolist(), sizes.tolist()),
+            starts.tolist(),
+            strict=True,
+        )
+        for i, (shard, offset, size, start) in enumerate(places):
+            file = self._open_shards.get(shard) or self._open(shard)
+            try:
+                count = _read_into(file.descriptor, memory[start : start + size], offset)
+                if count < size:
+                    self._read_rest(file, shard, memory[start : start + size], offset, count)
+            except OSError as error:
+                bad[i] = f"cannot be read: {error.strerror}"
+        encoded = Encoded(buffer, starts, sizes)
+        self._check(encoded, records, bad)
+        return encoded, bad
+
+    def read_ahead(self, rows: NDArray[np.int64]) -> None:
+        """Ask the kernel to bring samples into the page cache; returns before it has.
+
+        Samples that lie next to each other are asked for in one request. A shard that cannot be
+        opened is passed over: `read` is the one to say so.
+        """
+        if not hasattr(os, "posix_fadvise"):
+            return
+        records = self._index[rows]
+        offsets = records["offset"].astype(np.int64)
+        for shard, begin, end in runs_of(records["shard"], offsets, offsets + records["size"]):
+            try:
+                file = self._open_shards.get(shard) or self._open(shard)
+            except ShardError:
+                continue
+            for start in range(begin, end, _AHEAD_BYTES):
+                length = min(_AHEAD_BYTES, end - start)
+                os.posix_fadvise(file.descriptor, start, length, os.POSIX_FADV_WILLNEED)
+
+    def locate(self, row: int) -> tuple[str, str, int]:
+        """File name of the shard, key and byte offset of a sample, for messages."""
+        shard, offset = int(self._index["shard"][row]), int(self._index["offset"][row])
+        return self._shards[shard].name, read_key(self._shards[shard], offset), offset
+
+    def shard_of(self, row: int) -> str:
+        """File name of a sample's shard."""
+        return self._shards[int(self._index["shard"][row])].name
+
+    def close(self) -> None:
+        """Let go of all descriptors; a thread that still reads keeps its own until it is done."""
+        self._open_shards = {}
+
+    def renew(self) -> None:
+        """After a fork, in the child: a thread of the parent may have held the lock for ever."""
+        self._lock = threading.Lock()
+
+    def _open(self, shard: int) -> _OpenShard:
+        with self._lock:
+            if shard in self._open_shards:
+                return self._open_shards[shard]
+            path = self._shards[shard]
+            try:
+                file = _OpenShard(path)
+            except OSError as error:
+                raise ShardError(
+                    f"cannot be opened: {explain_os_error(error)}", shard=path.name
+                ) from error
+            self._check_unchanged(file, shard)
+            while len(self._open_shards) >= self._max_open:
+                # The oldest first: where access is random no other choice is better.
+                del self._open_shards[next(iter(self._open_shards))]
+            self._open_shards[shard] = file
+            return file
+
+    def _check_unchanged(self, file: _OpenShard, shard: int) -> None:
+        found, expected = _stamp(os.fstat(file.descriptor)), self._stamps[shard]
+        if found == expected:
+            return
+        what = "was truncated" if found[1] < expected[1] else "was replaced or changed"
+        raise ShardError(
+            f"{what} while it was in use: it has {found[1]} bytes, at the start it had"
+            f" {expected[1]}; start again with the new data",
+            shard=self._shards[shard].name,
+        )
+
+    def _read_rest(
+        self, file: _OpenShard, shard: int, memory: memoryview, offset: int, count: int
+    ) -> None:
+        while count < len(memory):
+            more = _read_into(file.descriptor, memory[count:], offset + count)
+            if more == 0:
+                self._check_unchanged(file, shard)
+                raise ShardError(
+                    f"ends before byte {offset + len(memory)}", shard=self._shards[shard].name
+                )
+            count += more
+
+    def _check(self, encoded: Encoded, records: NDArray[np.void], bad: dict[int, str]) -> None:
+        found = crc32s(encoded)
+        for i in np.flatnonzero(found != records["crc32"]).tolist():
+            shard = int(records["shard"][i])
+            file = self._open_shards.get(shard) or self._open(shard)
+            self._check_unchanged(file, shard)
+            expected = int(records["crc32"][i])
+            bad.setdefault(i, f"its CRC-32 is {found[i]:08x}, the index says {expected:08x}")
+
+
+def runs_of(
+    shards: NDArray[np.integer], begins: NDArray[np.int64], ends: NDArray[np.int64]
+) -> list[tuple[int, int, int]]:
+    """Byte ranges as few runs: neighbours with at most 64 KiB between them become one.
+
+    Args:
+        shards: [N], shard of each range.
+        begins: int64 [N].
+        ends: int64 [N].
+
+    Returns:
+        (shard, begin, end) of each run, in the order of the ranges.
+    """
+    if not len(shards):
+        return []
+    apart = (shards[1:] != shards[:-1]) | (begins[1:] < begins[:-1])
+    apart |= begins[1:] > ends[:-1] + _MERGE_GAP
+    first, last = np.concatenate([[True], apart]), np.concatenate([apart, [True]])
+    columns = (shards[first].tolist(), begins[first].tolist(), ends[last].tolist())
+    return list(zip(*columns, strict=True))
+
+
+def _read_into(descriptor: int, memory: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [memory], offset)
+    read = os.pread(descriptor, len(memory), offset)  # macOS before 11
+    memory[: len(read)] = read
+    return len(read)
+
+
+def _checked_stamp(path: Path, size: int) -> tuple[int, int, int]:
+    try:
+        stamp = _stamp(path.stat())
+    except OSError as error:
+        raise ShardError(f"is missing: {explain_os_error(error)}", shard=path.name) from error
+    if stamp[1] != size:
+        raise ShardError(
+            f"has {stamp[1]} bytes, the manifest says {size}; "
+            "rebuild it with `python -m fastload.shard`",
+            shard=path.name,
+        )
+    return stamp
+
+
+def crc32s(encoded: Encoded) -> NDArray[np.uint32]:
+    """CRC-32 of each image, zlib's: uint32 [N]. Releases the GIL while it computes."""
+    if native.is_available() and hasattr(native, "crc32s"):
+        checked: NDArray[np.uint32] = native.crc32s(encoded)
+        return checked
+    values = (zlib.crc32(encoded[i]) for i in range(len(encoded)))
+    return np.fromiter(values, np.uint32, len(encoded))

@@ -1,0 +1,119 @@
+"""Tars of samples, the same for ever: ustar, no times, no owners, whatever the day.
+
+    header KEY.jpg │ JPEG, padded │ header KEY.cls │ label, padded │ …
+
+Each part fills whole blocks of 512 bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from fastload.store.index import TAR_BLOCK
+
+RECORD = 20 * TAR_BLOCK  # tar pads an archive to records of twenty blocks
+KEY_DIGITS = 8
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """Header block of a regular file (POSIX.1-1988 ustar), the same for ever."""
+    fields = (
+        name.encode("ascii").ljust(100, b"\0"),
+        b"0000644\0" + b"0000000\0" * 2,  # mode, owner, group
+        b"%011o\0" % size,
+        b"%011o\0" % 0,  # time
+        b" " * 8,  # the checksum counts as spaces
+        b"0".ljust(101, b"\0"),  # a regular file, no link
+        b"ustar\x0000",
+    )
+    block = b"".join(fields).ljust(TAR_BLOCK, b"\0")
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+def key_of(position: int) -> str:
+    """Key of the sample at a position of its split's permutation."""
+    return f"{position:0{KEY_DIGITS}d}"
+
+
+def label_bytes(label: int, num_classes: int) -> bytes:
+    """Content of KEY.cls: decimal digits, as many for each label, so that all have one size."""
+    return b"%0*d" % (len(str(num_classes - 1)), label)
+
+
+def padded(size: int) -> int:
+    """Bytes that a member's content takes, up to the next block."""
+    return size + -size % TAR_BLOCK
+
+
+def label_offset(offset: int, size: int) -> int:
+    """Where the content of KEY.cls lies, if KEY.jpg's lies at `offset`."""
+    return offset + padded(size) + TAR_BLOCK
+
+
+def next_offset(offset: int, size: int) -> int:
+    """Where the JPEG of the next sample lies."""
+    return label_offset(offset, size) + TAR_BLOCK + TAR_BLOCK
+
+
+def _padding(size: int) -> bytes:
+    return b"\0" * (-size % TAR_BLOCK)
+
+
+class TarWriter:
+    """Writes a tar front to back, under a temporary name, and hashes what it writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file: BinaryIO = path.open("wb", buffering=1 << 20)
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+
+    def add_sample(self, key: str, jpeg: bytes | memoryview, label: bytes) -> int:
+        """Append KEY.jpg and KEY.cls; returns where the JPEG's bytes begin."""
+        offset = self.bytes + TAR_BLOCK
+        size = len(jpeg)
+        self._write(tar_header(f"{key}.jpg", size))
+        self._write(jpeg)
+        behind = _padding(size) + tar_header(f"{key}.cls", len(label)) + label
+        self._write(behind + _padding(len(label)))
+        return offset
+
+    def finish(self) -> str:
+        """Append the end of the archive; returns the SHA-256, hexadecimal."""
+        end = 2 * TAR_BLOCK
+        self._write(b"\0" * (end + -(self.bytes + end) % RECORD))
+        try:
+            self.file.flush()
+        except OSError as error:
+            raise self._named(error) from None
+        return self.sha256.hexdigest()
+
+    def sync(self) -> None:
+        """Make it durable and close it."""
+        try:
+            os.fsync(self.file.fileno())
+            self.file.close()
+        except OSError as error:
+            raise self._named(error) from None
+
+    def discard(self) -> None:
+        """Close and remove an unfinished tar."""
+        with suppress(OSError):
+            self.file.close()
+        self.path.unlink(missing_ok=True)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        try:
+            self.file.write(data)
+        except OSError as error:
+            raise self._named(error) from None
+        self.sha256.update(data)
+        self.bytes += len(data)
+
+    def _named(self, error: OSError) -> OSError:
+        error.filename = str(self.path)
+        return error

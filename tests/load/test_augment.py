@@ -1,0 +1,370 @@
+"""Choices have torchvision's distributions, and applying them gives torchvision's pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import ColorJitter, RandomErasing, v2
+from torchvision.transforms.v2 import functional as oracle
+
+from fastload.load.apply import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    apply,
+    jitter,
+    rotate,
+)
+from fastload.load.augment import (
+    Augment,
+    CenterCrop,
+    Choices,
+    ColourJitter,
+    Erasing,
+    Mix,
+    RandomCrop,
+    RandomResizedCrop,
+    symmetric_beta,
+)
+from tests.distributions import same_distribution
+
+FULL = Augment(
+    size=32,
+    rotation=20.0,
+    jitter=ColourJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
+    erasing=Erasing(probability=0.5),
+    mix=Mix(mixup=0.2, cutmix=1.0),
+)
+
+
+def pictures(count: int = 6) -> torch.Tensor:
+    """uint8 [count, 3, 32, 32], channels-last: noise, greys and pure colours."""
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (6, 32, 32, 3), generator=generator, dtype=torch.uint8)
+    images[1] = images[1, :, :, :1]
+    images[2, :16] = torch.tensor([255, 0, 0], dtype=torch.uint8)
+    images[3] //= 8
+    return images[:count].permute(0, 3, 1, 2)
+
+
+def floats(count: int = 6) -> torch.Tensor:
+    return pictures(count).float() / 255
+
+
+def drawn(
+    augment: Augment, count: int, *, seed: int = 0, epoch: int = 0, first: int = 0
+) -> Choices:
+    sizes = np.tile(np.array([[300, 400]], np.int64), (count, 1))
+    return augment.draw(seed, epoch, np.arange(first, first + count, dtype=np.int64), sizes)
+
+
+def arrays(choices: Choices) -> dict[str, np.ndarray]:
+    return {name: getattr(choices, name) for name in Choices.__slots__}
+
+
+def test_choices_depend_on_the_position_and_not_on_the_batch():
+    whole = arrays(drawn(FULL, 64))
+    parts = [arrays(drawn(FULL, 16, first=first)) for first in range(0, 64, 16)]
+    for name, values in whole.items():
+        joined = np.concatenate([part[name] for part in parts])
+        if name == "partners":
+            joined += np.repeat(np.arange(0, 64, 16), 16)
+        assert np.array_equal(values, joined), name
+
+
+def test_another_seed_or_epoch_draws_otherwise():
+    base = arrays(drawn(FULL, 32))
+    for other in (drawn(FULL, 32, seed=1), drawn(FULL, 32, epoch=1)):
+        for name, values in arrays(other).items():
+            if name != "partners":
+                assert not np.array_equal(values, base[name]), name
+
+
+def test_switching_one_thing_on_leaves_the_draws_of_others_as_they_were():
+    alone = drawn(Augment(size=32), 32)
+    with_all = drawn(FULL, 32)
+    assert np.array_equal(alone.boxes, with_all.boxes)
+    assert np.array_equal(alone.flips, with_all.flips)
+
+
+def test_golden_choices_guard_upgrades():
+    choices = drawn(FULL, 3, seed=5, epoch=2, first=1000)
+    assert choices.boxes.tolist() == [[49, 103, 214, 213], [15, 116, 202, 254], [38, 33, 231, 217]]
+    assert choices.flips.tolist() == [False, False, True]
+    assert choices.erased is not None
+    assert choices.erased.tolist() == [[27, 22, 0, 0], [1, 8, 16, 7], [8, 19, 0, 0]]
+    assert choices.orders is not None
+    assert choices.orders.tolist() == [[1, 3, 2, 0], [0, 3, 1, 2], [1, 2, 0, 3]]
+
+
+def test_half_of_the_images_are_flipped():
+    assert abs(drawn(Augment(), 10_000).flips.mean() - 0.5) < 0.02
+    assert not drawn(Augment(flip=0.0), 1000).flips.any()
+    assert drawn(Augment(flip=1.0), 1000).flips.all()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (adjust_brightness, oracle.adjust_brightness),
+        (adjust_contrast, oracle.adjust_contrast),
+        (adjust_saturation, oracle.adjust_saturation),
+        (adjust_hue, oracle.adjust_hue),
+    ],
+)
+@pytest.mark.parametrize("factor", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_colour_operations_are_torchvisions(ours, theirs, factor, sign):
+    value = sign * factor if ours is adjust_hue else 1 + sign * factor
+    images = floats()
+    result = ours(images, torch.full((len(images),), value))
+    torch.testing.assert_close(result, theirs(images, value), rtol=0, atol=1e-5)
+
+
+def test_each_image_has_a_factor_of_its_own():
+    images, values = floats(3), torch.tensor([0.5, 1.0, 1.5])
+    for ours, theirs in (
+        (adjust_brightness, oracle.adjust_brightness),
+        (adjust_contrast, oracle.adjust_contrast),
+    ):
+        expected = torch.stack(
+            [theirs(image, float(value)) for image, value in zip(images, values, strict=True)]
+        )
+        torch.testing.assert_close(ours(images, values), expected, rtol=0, atol=1e-5)
+
+
+def test_jitter_applies_the_four_in_the_order_of_each_image():
+    theirs = (
+        oracle.adjust_brightness,
+        oracle.adjust_contrast,
+        oracle.adjust_saturation,
+        oracle.adjust_hue,
+    )
+    choices = drawn(FULL, 24)
+    assert choices.factors is not None
+    assert choices.orders is not None
+    images = floats(6).repeat(4, 1, 1, 1)
+    expected = []
+    for image, factors, order in zip(images, choices.factors, choices.orders, strict=True):
+        for kind in order:
+            image = theirs[kind](image, float(factors[kind]))
+        expected.append(image)
+    result = jitter(images.clone(), choices.factors, choices.orders)
+    torch.testing.assert_close(result, torch.stack(expected), rtol=0, atol=1e-4)
+
+
+def test_factors_and_orders_of_jitter_have_torchvisions_distributions():
+    options = {"brightness": 0.4, "contrast": 1.5, "saturation": 0.2, "hue": 0.1}
+    choices = drawn(Augment(jitter=ColourJitter(**options)), 4000)
+    assert choices.factors is not None
+    assert choices.orders is not None
+    torch.manual_seed(0)
+    theirs = ColorJitter(**options)
+    params = [
+        ColorJitter.get_params(theirs.brightness, theirs.contrast, theirs.saturation, theirs.hue)
+        for _ in range(2000)
+    ]
+    for kind in range(4):
+        values = np.array([param[1 + kind] for param in params])
+        assert same_distribution(choices.factors[:, kind], values)
+    counts = np.unique(choices.orders, axis=0, return_counts=True)[1]
+    assert len(counts) == 24
+    assert np.abs(counts / 4000 - 1 / 24).max() < 0.015
+
+
+@pytest.mark.parametrize("degrees", [0.0, 17.0, -45.0, 90.0, 180.0])
+@pytest.mark.parametrize("shape", [(32, 32), (24, 40)])
+def test_rotation_is_torchvisions(degrees, shape):
+    images = floats()[..., : shape[0], :].repeat(1, 1, 1, 2)[..., : shape[1]]
+    result = rotate(images, torch.full((len(images),), degrees))
+    expected = oracle.rotate(images, degrees, interpolation=v2.InterpolationMode.BILINEAR)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
+
+
+def test_angles_are_uniform_in_their_interval():
+    angles = drawn(Augment(rotation=30.0), 5000).angles
+    assert angles is not None
+    uniform = np.random.default_rng(0).uniform(-30, 30, 5000)
+    assert same_distribution(angles, uniform)
+
+
+@pytest.mark.parametrize("area", [(0.02, 0.33), (0.6, 1.0)])
+def test_erased_boxes_have_torchvisions_distribution(area):
+    erased = drawn(Augment(size=64, erasing=Erasing(probability=1.0, area=area)), 4000).erased
+    assert erased is not None
+    torch.manual_seed(0)
+    image = torch.empty(3, 64, 64)
+    theirs = np.array(
+        [RandomErasing.get_params(image, area, (0.3, 3.3), [0.0])[:4] for _ in range(2000)]
+    )
+    # Where no attempt fits, torchvision returns the whole image and paints nothing.
+    none = (theirs[:, 2:] == 64).all(axis=1)
+    assert abs(none.mean() - (erased[:, 2] == 0).mean()) < 0.05
+    theirs, erased = theirs[~none], erased[erased[:, 2] > 0]
+    for column in range(4):
+        assert same_distribution(erased[:, column], theirs[:, column])
+    assert same_distribution(erased[:, 2] / erased[:, 3], theirs[:, 2] / theirs[:, 3])
+
+
+def test_erasing_happens_with_its_probability_and_paints_the_mean():
+    augment = Augment(size=32, erasing=Erasing(probability=0.25))
+    choices = drawn(augment, 4000)
+    assert choices.erased is not None
+    assert abs((choices.erased[:, 2] > 0).mean() - 0.25) < 0.02
+    few = drawn(replace(augment, erasing=Erasing(probability=1.0)), 6)
+    assert few.erased is not None
+    images, labels = pictures(), torch.zeros(6, dtype=torch.int64)
+    plain, _ = apply(Augment(size=32), images, labels, few, dtype=torch.float32)
+    result, _ = apply(augment, images, labels, few, dtype=torch.float32)
+    for image, expected, box in zip(result, plain, few.erased.tolist(), strict=True):
+        erased = oracle.erase(expected, *box, torch.zeros(3, 1, 1))
+        torch.testing.assert_close(image, erased, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.2, 0.5, 1.0, 2.0, 8.0])
+def test_shares_of_mixing_follow_the_beta_distribution(alpha):
+    random = np.random.default_rng(0)
+    ours = symmetric_beta(alpha, random.random(20_000))
+    assert same_distribution(ours, random.beta(alpha, alpha, 20_000))
+    assert ours.mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_mixup_mixes_neighbours_and_their_labels():
+    augment = Augment(size=32, mix=Mix(mixup=0.4))
+    choices = drawn(augment, 6)
+    assert choices.shares is not None
+    images, labels = pictures(), torch.tensor([0, 1, 2, 3, 4, 0])
+    mixed, soft = apply(augment, images, labels, choices, dtype=torch.float32, num_classes=5)
+    plain, _ = apply(Augment(size=32), images, labels, choices, dtype=torch.float32)
+    hard = torch.nn.functional.one_hot(labels, 5).float()
+    for i, partner in enumerate([1, 0, 3, 2, 5, 4]):
+        share = float(choices.shares[i])
+        expected = plain[i] * share + plain[partner] * (1 - share)
+        torch.testing.assert_close(mixed[i], expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(soft[i], hard[i] * share + hard[partner] * (1 - share))
+    torch.testing.assert_close(soft.sum(1), torch.ones(6))
+
+
+def test_cutmix_pastes_a_box_of_the_neighbour_and_weighs_labels_by_area():
+    augment = Augment(size=32, mix=Mix(mixup=0.0, cutmix=1.0))
+    choices = drawn(augment, 6)
+    assert choices.pasted is not None
+    images, labels = pictures(), torch.tensor([0, 1, 2, 3, 4, 0])
+    mixed, soft = apply(augment, images, labels, choices, num_classes=5)
+    assert mixed.dtype == torch.uint8
+    for i, partner in enumerate([1, 0, 3, 2, 5, 4]):
+        top, left, height, width = choices.pasted[i].tolist()
+        expected = images[i].clone()
+        box = (slice(None), slice(top, top + height), slice(left, left + width))
+        expected[box] = images[partner][box]
+        assert torch.equal(mixed[i], expected)
+        own = soft[i, labels[i]].item()
+        assert own == pytest.approx(1 - height * width / 32**2, abs=1e-6)
+
+
+def test_a_pair_shares_its_kind_of_mixing_and_both_kinds_occur():
+    choices = drawn(Augment(size=32, mix=Mix(mixup=0.2, cutmix=1.0)), 4000)
+    assert choices.pasted is not None
+    cut = choices.pasted[:, 2] > 0
+    assert abs(cut.mean() - 0.5) < 0.05
+    pairs = cut.reshape(-1, 2)
+    # A box may be empty by chance, so that one of a pair looks unmixed.
+    assert (pairs[:, 0] == pairs[:, 1]).mean() > 0.95
+
+
+def test_mixing_happens_with_its_probability():
+    choices = drawn(Augment(mix=Mix(mixup=1.0, probability=0.3)), 4000)
+    assert choices.shares is not None
+    assert abs((choices.shares < 1).mean() - 0.3) < 0.03
+
+
+def test_the_odd_one_out_is_not_mixed():
+    augment = Augment(size=32, mix=Mix(mixup=1.0))
+    first, last = drawn(augment, 3, first=1), drawn(augment, 3, first=0)
+    assert first.partners is not None
+    assert last.partners is not None
+    assert first.partners.tolist() == [0, 2, 1]
+    assert last.partners.tolist() == [1, 0, 2]
+    images, labels = pictures(3), torch.tensor([0, 1, 2])
+    mixed, soft = apply(augment, images, labels, last, num_classes=3)
+    assert torch.equal(mixed[2], images[2])
+    assert soft[2].tolist() == [0, 0, 1]
+
+
+def test_applying_changes_neither_images_nor_choices():
+    choices, images = drawn(FULL, 6), pictures()
+    before = images.clone(), {name: values.copy() for name, values in arrays(choices).items()}
+    first, _ = apply(FULL, images, torch.arange(6), choices, dtype=torch.float32, num_classes=6)
+    second, _ = apply(FULL, images, torch.arange(6), choices, dtype=torch.float32, num_classes=6)
+    assert torch.equal(first, second)
+    assert torch.equal(images, before[0])
+    assert all(np.array_equal(arrays(choices)[name], values) for name, values in before[1].items())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32])
+def test_everything_together_keeps_type_and_layout(dtype):
+    images, soft = apply(
+        FULL, pictures(), torch.arange(6), drawn(FULL, 6), dtype=dtype, num_classes=6
+    )
+    assert images.dtype == dtype
+    assert images.shape == (6, 3, 32, 32)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert images.isfinite().all()
+    assert soft.shape == (6, 6)
+
+
+def test_uint8_and_float_batches_show_the_same():
+    choices = drawn(FULL, 6)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in FULL.normalise)
+    plain, _ = apply(FULL, pictures(), torch.arange(6), choices, num_classes=6)
+    normalised, _ = apply(
+        FULL, pictures(), torch.arange(6), choices, dtype=torch.float32, num_classes=6
+    )
+    torch.testing.assert_close((normalised * std + mean) * 255, plain.float(), rtol=0, atol=0.502)
+
+
+def test_without_anything_to_do_the_images_are_handed_on_uncopied():
+    images = pictures()
+    result, _ = apply(Augment.train(32), images, torch.arange(6), drawn(Augment.train(32), 6))
+    assert result.data_ptr() == images.data_ptr()
+
+
+def test_presets_are_the_published_recipes():
+    assert Augment.train(176) == Augment(size=176, crop=RandomResizedCrop(), flip=0.5)
+    assert Augment.eval(224) == Augment(size=224, crop=CenterCrop(), flip=0.0)
+    assert Augment.plantnet() == Augment(size=224, crop=RandomCrop(fraction=0.875), flip=0.0)
+    box = drawn(Augment.plantnet(), 1).boxes[0]
+    assert box[2:].tolist() == [262, 262]  # 7/8 of 300
+
+
+def test_only_the_middle_crop_alone_is_not_random():
+    assert not Augment.eval().is_random
+    assert Augment.train().is_random
+    assert Augment.plantnet().is_random
+    assert replace(Augment.eval(), erasing=Erasing()).is_random
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Augment(size=0), r"size must be in \[1, 8192\]"),
+        (lambda: Augment(flip=1.5), "flip must be an interval"),
+        (lambda: Augment(rotation=-1), "rotation must be"),
+        (lambda: Augment(normalise=((0, 0, 0), (1, 0, 1))), "std of normalise must be above 0"),
+        (lambda: RandomResizedCrop(area=(0.5, 0.1)), "area must be an interval"),
+        (lambda: RandomResizedCrop(ratio=(0, 1)), "ratio must be an interval"),
+        (lambda: RandomCrop(fraction=0), "fraction must be"),
+        (lambda: ColourJitter(hue=0.6), "hue must be"),
+        (lambda: ColourJitter(contrast=-1), "contrast must be"),
+        (lambda: Erasing(probability=2), "probability must be"),
+        (lambda: Mix(mixup=0, cutmix=0), "must not both be 0"),
+        (lambda: drawn(FULL, 4).keep(np.ones(4, bool)), "a batch that is mixed"),
+    ],
+)
+def test_impossible_settings_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

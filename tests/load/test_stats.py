@@ -1,0 +1,103 @@
+"""Seconds are counted where they were spent, and the bottleneck is the part that takes them."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from fastload.load.stats import Meter, Stats
+from fastload.stages import Stages
+
+
+def snapshot(meter: Meter, **stages: float) -> Stats:
+    return meter.snapshot(Stages(**stages), num_threads=2, backend="native")
+
+
+def test_nothing_counted_gives_zero_not_an_error():
+    stats = Stats()
+    assert stats.images_per_second == 0
+    assert stats.waiting_fraction == 0
+    assert stats.queue_occupancy == 0
+    assert stats.bottleneck == "nothing was loaded yet"
+    assert "0 images/s" in str(stats)
+
+
+def test_rates_are_of_the_time_of_the_iteration():
+    stats = Stats(
+        images=300, batches=3, seconds=1.5, waiting_seconds=0.3, ready_batches=1, most_ready=4
+    )
+    assert stats.images_per_second == 200
+    assert stats.waiting_fraction == pytest.approx(0.2)
+    assert stats.queue_occupancy == 0.25
+
+
+def test_a_meter_adds_up_and_leaves_out_the_time_between_iterations():
+    meter = Meter()
+    meter.begin(most_ready=3)
+    meter.delivered(images=8, waited=0.3, ready=0, bad=1)
+    meter.delivered(images=8, waited=0.1, ready=0, bad=0)
+    time.sleep(0.5)
+    meter.begin(most_ready=3)
+    meter.delivered(images=4, waited=0.5, ready=3, bad=0)
+    stats = snapshot(meter, decode=2.0)
+    assert (stats.images, stats.batches, stats.bad_samples) == (20, 3, 1)
+    assert (stats.ready_batches, stats.most_ready) == (1, 3)
+    assert (stats.stalls, stats.longest_wait) == (2, 0.3)
+    assert stats.seconds < 0.5
+    assert stats.waiting_seconds == pytest.approx(0.9)
+    assert (stats.stages, stats.num_threads, stats.backend) == (Stages(decode=2), 2, "native")
+
+
+def test_stages_add_up_and_subtract():
+    total = Stages.total([Stages(plan=1, read=2), Stages(read=3, wait=4)])
+    assert total == Stages(plan=1, read=5, wait=4)
+    assert total - Stages(read=5) == Stages(plan=1, wait=4)
+
+
+def stats_with(waiting: float, **stages: float) -> Stats:
+    return Stats(
+        images=1000,
+        batches=10,
+        seconds=1.0,
+        num_threads=1,
+        backend="native",
+        waiting_seconds=waiting,
+        stages=Stages(**stages),
+    )
+
+
+@pytest.mark.parametrize(
+    ("waiting", "stages", "named"),
+    [
+        (0.01, {"decode": 0.4, "idle": 0.5}, "the caller: 1% of the time goes to waiting"),
+        (0.6, {"read": 0.7, "decode": 0.2, "wait": 0.6}, "read: a faster disk"),
+        (0.6, {"plan": 0.7, "decode": 0.2, "wait": 0.6}, "plan: larger batches"),
+        (0.6, {"resize": 0.7, "decode": 0.2, "wait": 0.6}, "resize: more cores"),
+        (0.6, {"read": 0.1, "decode": 0.8, "wait": 0.6}, "decode: more"),
+        (0.6, {"decode": 0.3, "idle": 0.6, "wait": 0.1, "finish": 0.5}, "finish: colours"),
+        (0.6, {"decode": 0.3, "idle": 0.6, "wait": 0.6, "copy": 0.7}, "copy: batches"),
+        (0.6, {"decode": 0.3, "idle": 0.6, "wait": 0.6}, "idle: the threads had nothing to do"),
+    ],
+)
+def test_the_bottleneck_is_the_part_that_takes_the_time(waiting, stages, named):
+    stats = stats_with(waiting, **stages)
+    assert stats.bottleneck.startswith(named)
+    assert stats.bottleneck in str(stats)
+
+
+def test_without_the_core_the_core_is_what_helps():
+    stats = Stats(
+        images=1, seconds=1.0, waiting_seconds=1.0, backend="libjpeg", stages=Stages(decode=1)
+    )
+    assert "install a C++ compiler" in stats.bottleneck
+
+
+def test_the_table_has_shares_of_the_threads_and_of_the_caller():
+    stats = stats_with(0.5, plan=0.02, read=0.08, decode=0.6, resize=0.2, idle=0.1, wait=0.5)
+    rows = [line.split() for line in str(stats).splitlines()[1:9]]
+    assert [row[0] for row in rows] == [
+        *("plan", "read", "decode", "resize", "idle", "wait", "copy", "finish")
+    ]
+    assert [row[4] for row in rows] == ["2%", "8%", "60%", "20%", "10%", "50%", "0%", "0%"]
+    assert [row[3] for row in rows] == ["20", "80", "600", "200", "100", "500", "0", "0"]

@@ -1,0 +1,483 @@
+"""The native core against libjpeg-turbo, Pillow, torchvision and zlib."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.transforms.v2 import functional
+
+from fastload.errors import BackendUnavailableError, CorruptImageError, UnsupportedImageError
+from fastload.pixels import native
+from fastload.pixels.jpeg import Encoded
+
+needs_core = pytest.mark.skipif(
+    not native.is_available(), reason=f"no native core: {native.why_unavailable()}"
+)
+
+SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
+
+
+@pytest.fixture
+def portable() -> Iterator[None]:
+    native.set_simd(portable=True)
+    yield
+    native.set_simd(portable=False)
+
+
+def picture(height: int, width: int, seed: int = 0, *, grey: bool = False) -> Image.Image:
+    """Strong colours and edges at many scales, so that clamping and every frequency occur."""
+    random = np.random.default_rng((seed, height, width))
+    coarse = random.normal(128, 70, (height // 5 + 2, width // 5 + 2, 3)).clip(0, 255)
+    smooth = Image.fromarray(coarse.astype(np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    noisy = np.asarray(smooth) + random.normal(0, 6, (height, width, 3))
+    image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+    return image.convert("L") if grey else image
+
+
+def jpeg_of(
+    image: Image.Image, *, sampling: str = "4:2:0", restart: int = 0, quality: int = 85
+) -> bytes:
+    file = io.BytesIO()
+    options: dict[str, object] = {"restart_marker_blocks": restart} if restart else {}
+    if image.mode != "L":
+        options["subsampling"] = sampling
+    image.save(file, "JPEG", quality=quality, optimize=bool(restart), **options)
+    return file.getvalue()
+
+
+def libjpeg(jpeg: bytes) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, "RGB")
+    return pixels
+
+
+def torchvision(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+    resized = functional.resize(planes, [size, size], antialias=True)
+    square: NDArray[np.uint8] = resized.permute(1, 2, 0).numpy()
+    return square
+
+
+def crop(
+    jpeg: bytes, box: tuple[int, int, int, int], size: int, *, flip: bool = False
+) -> NDArray[np.uint8]:
+    out = np.full((1, size, size, 3), 77, np.uint8)
+    status = native.decode_boxes(
+        Encoded.join([jpeg]), np.array([box], np.int32), np.array([flip]), out
+    )
+    assert status[0] == 0, native.reason(int(status[0]))
+    pixels: NDArray[np.uint8] = out[0]
+    return pixels
+
+
+def decibels(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    error = np.square(a.astype(np.float64) - b).mean()
+    return float(10 * np.log10(255**2 / error)) if error else math.inf
+
+
+def random_box(random: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
+    top, left = int(random.integers(height)), int(random.integers(width))
+    return (
+        top,
+        left,
+        int(random.integers(1, height - top + 1)),
+        int(random.integers(1, width - left + 1)),
+    )
+
+
+@needs_core
+@pytest.mark.parametrize("restart", [0, 1, 3])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_whole_pictures_equal_libjpeg_at_every_size(sampling: str, restart: int) -> None:
+    for height in range(1, 41):
+        for width in range(1 + height % 3, 41, 3):
+            jpeg = jpeg_of(picture(height, width), sampling=sampling, restart=restart)
+            assert np.array_equal(native.decode_full(jpeg), libjpeg(jpeg)), (height, width)
+
+
+@needs_core
+def test_whole_grey_pictures_equal_libjpeg() -> None:
+    for size in range(1, 41):
+        jpeg = jpeg_of(picture(size, 41 - size, grey=True), restart=size % 3)
+        assert np.array_equal(native.decode_full(jpeg), libjpeg(jpeg)), size
+
+
+@needs_core
+def test_chroma_halved_in_height_alone_equals_libjpeg() -> None:
+    for size in range(1, 41):
+        pixels = np.asarray(picture(size, 41 - size))
+        jpeg = simplejpeg.encode_jpeg(pixels, colorsubsampling="440")
+        assert np.array_equal(native.decode_full(jpeg), libjpeg(jpeg)), size
+
+
+@needs_core
+@pytest.mark.parametrize("quality", [1, 30, 75, 95, 100])
+def test_every_quality_decodes_exactly(quality: int) -> None:
+    for sampling in SAMPLINGS:
+        jpeg = jpeg_of(picture(123, 157), sampling=sampling, restart=4, quality=quality)
+        assert np.array_equal(native.decode_full(jpeg), libjpeg(jpeg))
+
+
+@needs_core
+def test_photographs_decode_exactly(flowers_dir: Path) -> None:
+    for path in sorted(flowers_dir.rglob("*.jpg"))[::140]:
+        jpeg = path.read_bytes()
+        assert np.array_equal(native.decode_full(jpeg), libjpeg(jpeg)), path
+
+
+@needs_core
+def test_crops_of_photographs_match_torchvision(flowers_dir: Path) -> None:
+    random = np.random.default_rng(3)
+    differences = []
+    for path in sorted(flowers_dir.rglob("*.jpg"))[::70]:
+        jpeg = path.read_bytes()
+        pixels = libjpeg(jpeg)
+        height, width = pixels.shape[:2]
+        side = int(random.integers(100, min(height, width)))
+        top, left = int(random.integers(height - side + 1)), int(random.integers(width - side + 1))
+        ours = crop(jpeg, (top, left, side, side), 224)
+        theirs = torchvision(pixels[top : top + side, left : left + side], 224)
+        assert decibels(ours, theirs) >= 54, path
+        differences.append(ours.astype(np.int64) - theirs)
+    signed = np.stack(differences)
+    assert np.abs(signed).max() <= 1
+    assert np.abs(signed).mean() <= 0.2
+    assert abs(signed.mean()) <= 0.01
+
+
+@needs_core
+@pytest.mark.parametrize("sampling", [*SAMPLINGS, "grey"])
+def test_any_box_of_any_size_matches_torchvision(sampling: str) -> None:
+    random = np.random.default_rng(4)
+    image = picture(90, 130, grey=sampling == "grey")
+    jpeg = jpeg_of(image, sampling=sampling, restart=3)
+    pixels = libjpeg(jpeg)
+    edges = [(0, 0, 1, 1), (89, 129, 1, 1), (0, 0, 90, 130), (0, 129, 90, 1), (89, 0, 1, 130)]
+    for box in [*edges, *(random_box(random, 90, 130) for _ in range(150))]:
+        top, left, height, width = box
+        size = int(random.choice([1, 2, 7, 8, 15, 16, 17, 31, 33, 64]))
+        if min(height, width) / size >= 5:
+            continue  # shrunk within the inverse DCT: see the test of large reductions
+        ours = crop(jpeg, box, size)
+        theirs = torchvision(pixels[top : top + height, left : left + width], size)
+        assert np.abs(ours.astype(int) - theirs).max() <= 1, (box, size)
+
+
+@needs_core
+@pytest.mark.parametrize(("reduction", "size"), [(5, 96), (12, 40), (40, 12)])
+def test_large_reductions_stay_close_to_torchvision(
+    flowers_dir: Path, reduction: int, size: int
+) -> None:
+    """At the least reduction for which blocks shrink to 4, 2 and 1 samples a side."""
+    for path in sorted(flowers_dir.rglob("*.jpg"))[::280]:
+        jpeg = path.read_bytes()
+        pixels = libjpeg(jpeg)
+        side = reduction * size
+        ours = crop(jpeg, (3, 6, side, side), size)
+        theirs = torchvision(pixels[3 : 3 + side, 6 : 6 + side], size)
+        assert decibels(ours, theirs) >= 45, path
+        assert abs((ours.astype(int) - theirs).mean()) <= 0.3
+
+
+@needs_core
+def test_flipping_mirrors_exactly() -> None:
+    jpeg = jpeg_of(picture(100, 150), restart=4)
+    for size in (1, 5, 8, 16, 30, 33):
+        upright = crop(jpeg, (11, 23, 71, 99), size)
+        assert np.array_equal(crop(jpeg, (11, 23, 71, 99), size, flip=True), upright[:, ::-1])
+
+
+@needs_core
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_restart_markers_change_nothing(sampling: str) -> None:
+    random = np.random.default_rng(5)
+    image = picture(77, 119)
+    files = [jpeg_of(image, sampling=sampling, restart=r) for r in (0, 1, 2, 5, 15, 40)]
+    boxes = np.array([random_box(random, 77, 119) for _ in range(40)], np.int32)
+    results = []
+    for jpeg in files:
+        out = np.empty((40, 32, 32, 3), np.uint8)
+        assert not native.decode_boxes(
+            Encoded.join([jpeg] * 40), boxes, boxes[:, 0] > 20, out
+        ).any()
+        results.append(out)
+    for out in results[1:]:
+        assert np.array_equal(out, results[0])
+
+
+def _both_ways(jpegs: list[bytes], boxes: NDArray[np.int32], size: int) -> NDArray[np.int32]:
+    """Decode with AVX2 and without, compare all that succeeded; the statuses."""
+    encoded, flips = Encoded.join(jpegs), np.arange(len(jpegs)) % 2 == 1
+    fast, plain = (np.zeros((len(jpegs), size, size, 3), np.uint8) for _ in range(2))
+    native.set_simd(portable=True)
+    plain_statuses = native.decode_boxes(encoded, boxes, flips, plain)
+    native.set_simd(portable=False)
+    statuses = native.decode_boxes(encoded, boxes, flips, fast)
+    assert np.array_equal(statuses, plain_statuses)
+    assert np.array_equal(fast[statuses == 0], plain[statuses == 0])
+    return statuses
+
+
+@needs_core
+def test_the_portable_path_gives_the_same_bytes(flowers_dir: Path) -> None:
+    random = np.random.default_rng(6)
+    jpegs = [path.read_bytes() for path in sorted(flowers_dir.rglob("*.jpg"))[::300]]
+    for sampling in SAMPLINGS:
+        jpegs += [jpeg_of(picture(70, 90), sampling=sampling, restart=r) for r in (0, 2)]
+    jpegs.append(jpeg_of(picture(70, 90, grey=True)))
+    sizes = [libjpeg(jpeg).shape[:2] for jpeg in jpegs]
+    boxes = np.array([random_box(random, *size) for size in sizes], np.int32)
+    for size in (1, 9, 48, 224):
+        assert not _both_ways(jpegs, boxes, size).any()
+
+
+@needs_core
+def test_whole_pictures_equal_libjpeg_without_simd(portable: None) -> None:
+    for sampling in SAMPLINGS:
+        jpeg = jpeg_of(picture(61, 83), sampling=sampling, restart=2)
+        assert np.array_equal(native.decode_full(jpeg), libjpeg(jpeg))
+
+
+@needs_core
+@pytest.mark.parametrize(("sampling", "restart"), [("4:2:0", 2), ("4:4:4", 0)])
+def test_every_truncation_gives_a_picture_or_a_reason(sampling: str, restart: int) -> None:
+    jpeg = jpeg_of(picture(33, 45), sampling=sampling, restart=restart, quality=60)
+    cuts = [jpeg[:size] for size in range(len(jpeg))]
+    boxes = np.tile(np.array([0, 0, 33, 45], np.int32), (len(cuts), 1))
+    statuses = _both_ways(cuts, boxes, 24)
+    first_whole = int(np.flatnonzero(statuses == 0)[0])
+    assert len(jpeg) - first_whole <= 4  # the end marker, and at most padding
+    assert (statuses[:first_whole] != 0).all()
+    assert (statuses[first_whole:] == 0).all()
+    with pytest.raises(CorruptImageError, match="ends"):
+        native.decode_full(jpeg[:-40])
+
+
+@needs_core
+@pytest.mark.parametrize(
+    ("sampling", "restart", "grey"),
+    [("4:2:0", 2, False), ("4:4:4", 1, False), ("4:2:2", 0, False), ("", 3, True)],
+)
+def test_every_damaged_byte_gives_a_picture_or_a_reason(
+    sampling: str, restart: int, grey: bool
+) -> None:
+    random = np.random.default_rng(7)
+    jpeg = jpeg_of(picture(33, 45, grey=grey), sampling=sampling, restart=restart, quality=60)
+    damaged = [
+        jpeg[:index] + bytes([value]) + jpeg[index + 1 :]
+        for index, byte in enumerate(jpeg)
+        for value in (0, 255, byte ^ (1 << int(random.integers(8))), int(random.integers(256)))
+    ]
+    boxes = np.array([random_box(random, 33, 45) for _ in damaged], np.int32)
+    statuses = _both_ways(damaged, boxes, 20)
+    assert all(native.reason(int(status)) != "unknown status" for status in np.unique(statuses))
+    assert len(np.unique(statuses)) > 10
+
+
+@needs_core
+def test_damage_within_an_interval_is_noticed() -> None:
+    """A scan whose intervals are swapped, shortened or renumbered must not pass as a picture."""
+    jpeg = jpeg_of(picture(64, 64), restart=2)
+    marker = jpeg.index(b"\xff\xd0")
+    renumbered = jpeg[:marker] + b"\xff\xd3" + jpeg[marker + 2 :]
+    shortened = jpeg[: marker - 3] + jpeg[marker:]
+    lengthened = jpeg[:marker] + b"\x12\x34" + jpeg[marker:]
+    without = jpeg[:marker] + jpeg[marker + 2 :]
+    for bad in (renumbered, shortened, lengthened, without):
+        with pytest.raises(CorruptImageError):
+            native.decode_full(bad)
+    assert native.decode_full(jpeg).shape == (64, 64, 3)
+
+
+@needs_core
+def test_a_header_may_not_claim_more_than_its_bytes_hold() -> None:
+    jpeg = bytearray(jpeg_of(picture(16, 16)))
+    position = jpeg.index(b"\xff\xc0")
+    jpeg[position + 5 : position + 9] = b"\xff\xff\xff\xff"
+    with pytest.raises(CorruptImageError, match="claims more pixels than its bytes can hold"):
+        native.decode_full(bytes(jpeg))
+
+
+@needs_core
+def test_awkward_images_never_crash(awkward_dir: Path) -> None:
+    files = [path.read_bytes() for path in sorted(awkward_dir.iterdir()) if path.is_file()]
+    boxes = np.tile(np.array([0, 0, 9, 9], np.int32), (len(files), 1))
+    assert 0 in _both_ways(files, boxes, 16)
+
+
+@needs_core
+def test_awkward_images_that_decode_equal_libjpeg(awkward_dir: Path) -> None:
+    compared = 0
+    for path in sorted(awkward_dir.iterdir()):
+        jpeg = path.read_bytes()
+        try:
+            ours, theirs = native.decode_full(jpeg), libjpeg(jpeg)
+        except (ValueError, CorruptImageError, UnsupportedImageError):
+            continue
+        assert np.array_equal(ours, theirs), path.name
+        compared += 1
+    assert compared > 20
+
+
+@needs_core
+@pytest.mark.parametrize(
+    ("change", "kind", "sentence"),
+    [
+        (lambda _: b"", CorruptImageError, "does not begin with a JPEG start marker"),
+        (lambda j: b"GIF89a" + j, CorruptImageError, "does not begin with a JPEG start marker"),
+        (lambda j: j[:30], CorruptImageError, "ends within its header"),
+        (lambda j: j.replace(b"\xff\xc0", b"\xff\xc9"), UnsupportedImageError, "arithmetic"),
+        (lambda j: j.replace(b"\xff\xc0", b"\xff\xc3"), UnsupportedImageError, "lossless"),
+    ],
+)
+def test_refusals_say_why(change, kind, sentence) -> None:
+    with pytest.raises(kind, match=sentence):
+        native.decode_full(change(jpeg_of(picture(16, 16))))
+
+
+@needs_core
+def test_kinds_that_are_not_taken_are_unsupported() -> None:
+    progressive, cmyk = io.BytesIO(), io.BytesIO()
+    picture(32, 32).save(progressive, "JPEG", progressive=True)
+    picture(32, 32).convert("CMYK").save(cmyk, "JPEG")
+    with pytest.raises(UnsupportedImageError, match="progressive JPEG"):
+        native.decode_full(progressive.getvalue())
+    with pytest.raises(UnsupportedImageError, match="neither 1 nor 3 components"):
+        native.decode_full(cmyk.getvalue())
+    rgb = simplejpeg.encode_jpeg(np.asarray(picture(32, 32)), colorsubsampling="444")
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+    without_jfif = rgb[:2] + adobe + rgb[2 + 2 + int.from_bytes(rgb[4:6], "big") :]
+    with pytest.raises(UnsupportedImageError, match="stored as RGB"):
+        native.decode_full(without_jfif)
+
+
+@needs_core
+def test_a_failure_leaves_its_neighbours_alone() -> None:
+    good = jpeg_of(picture(40, 40))
+    out = np.zeros((3, 16, 16, 3), np.uint8)
+    boxes = np.tile(np.array([0, 0, 40, 40], np.int32), (3, 1))
+    statuses = native.decode_boxes(
+        Encoded.join([good, b"junk", good]), boxes, np.zeros(3, bool), out
+    )
+    assert (statuses != 0).tolist() == [False, True, False]
+    assert np.array_equal(out[0], out[2])
+    assert out[0].any()
+
+
+@needs_core
+def test_a_box_beyond_its_image_gets_a_status() -> None:
+    jpeg = jpeg_of(picture(40, 40))
+    boxes = np.array(
+        [[0, 0, 41, 40], [1, 0, 40, 40], [0, 30, 5, 11], [0, 0, 2**31 - 1, 1]], np.int32
+    )
+    out = np.zeros((4, 8, 8, 3), np.uint8)
+    statuses = native.decode_boxes(Encoded.join([jpeg] * 4), boxes, np.zeros(4, bool), out)
+    assert {native.reason(int(s)) for s in statuses} == {"box does not lie inside the image"}
+
+
+@needs_core
+@pytest.mark.parametrize("box", [(-1, 0, 5, 5), (0, -1, 5, 5), (0, 0, 0, 5), (0, 0, 5, 0)])
+def test_an_impossible_box_is_a_value_error(box: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match="boxes must begin at 0 or later"):
+        crop(jpeg_of(picture(16, 16)), box, 8)
+
+
+@needs_core
+@pytest.mark.parametrize(
+    ("out", "sentence"),
+    [
+        (np.zeros((2, 8, 8, 3), np.uint8), r"out must be \[1, S, S, 3\], got \[2, 8, 8, 3\]"),
+        (np.zeros((1, 8, 9, 3), np.uint8), "out must be"),
+        (np.zeros((1, 8, 8, 3), np.float32), "must be uint8, C-contiguous"),
+        (np.zeros((1, 8, 8, 6), np.uint8)[..., ::2], "must be uint8, C-contiguous"),
+        (np.zeros((1, 0, 0, 3), np.uint8), "size must be in"),
+    ],
+)
+def test_an_unfit_output_is_a_value_error(out: NDArray[np.uint8], sentence: str) -> None:
+    encoded = Encoded.join([jpeg_of(picture(16, 16))])
+    with pytest.raises(ValueError, match=sentence):
+        native.decode_boxes(encoded, np.array([[0, 0, 8, 8]], np.int32), np.zeros(1, bool), out)
+
+
+@needs_core
+def test_images_must_lie_inside_their_buffer() -> None:
+    buffer = np.zeros(10, np.uint8)
+    for start, size in ((-1, 5), (6, 5), (0, -1), (2**62, 2**62)):
+        encoded = Encoded(buffer, np.array([start]), np.array([size]))
+        with pytest.raises(ValueError, match="must lie inside their buffer"):
+            native.crc32s(encoded)
+
+
+@needs_core
+def test_sums_equal_zlib_at_every_length(portable_or_not: None) -> None:
+    data = np.random.default_rng(8).integers(0, 256, 700, np.uint8).tobytes()
+    pieces = [data[i % 7 : i % 7 + i] for i in range(690)]
+    assert native.crc32s(Encoded.join(pieces)).tolist() == [zlib.crc32(p) for p in pieces]
+
+
+@pytest.fixture(params=[False, True], ids=["fast", "portable"])
+def portable_or_not(request: pytest.FixtureRequest) -> Iterator[None]:
+    native.set_simd(portable=request.param)
+    yield
+    native.set_simd(portable=False)
+
+
+@needs_core
+def test_many_threads_give_what_one_gives() -> None:
+    import threading
+
+    random = np.random.default_rng(9)
+    jpegs = [jpeg_of(picture(80 + i, 120, i), restart=i % 4) for i in range(16)]
+    encoded, flips = Encoded.join(jpegs), np.arange(16) % 2 == 0
+    boxes = np.array([random_box(random, 80, 120) for _ in jpegs], np.int32)
+    alone = np.empty((16, 64, 64, 3), np.uint8)
+    native.decode_boxes(encoded, boxes, flips, alone)
+    results = [np.empty_like(alone) for _ in range(8)]
+    threads = [
+        threading.Thread(target=native.decode_boxes, args=(encoded, boxes, flips, out))
+        for out in results
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(out, alone) for out in results)
+
+
+def test_the_core_can_be_switched_off() -> None:
+    code = (
+        "from fastload.pixels import native\n"
+        "print(native.is_available(), native.why_unavailable())\n"
+        "native.decode_full(b'')"
+    )
+    environment = os.environ | {"FASTLOAD_NATIVE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "False FASTLOAD_NATIVE=0 is set\n"
+    assert BackendUnavailableError.__name__ in done.stderr
+    assert done.stderr.endswith("(FASTLOAD_NATIVE=0 is set); unset FASTLOAD_NATIVE\n")
+
+
+@needs_core
+def test_avx2_can_be_switched_off() -> None:
+    code = "from fastload.pixels import native; print(native._core().fl_simd())"
+    environment = os.environ | {"FASTLOAD_SIMD": "portable"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "0\n"

@@ -1,0 +1,252 @@
+"""Reads are checked: what comes back is what was stored, or an error that names the shard."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastload.errors import ShardError
+from fastload.store.index import SAMPLE
+from fastload.store.reader import Collection, Reader, Scratch, crc32s, open_collection, runs_of
+from tests.shards import (
+    flat_picture,
+    flip_bit,
+    noisy_picture,
+    numbered,
+    write_shards,
+    write_tar,
+)
+
+
+@pytest.fixture
+def shards(tmp_path) -> Path:
+    return numbered(tmp_path / "shards", {"train": 30})
+
+
+def collection_of(path: Path, **places) -> Collection:
+    """A collection of one file and one sample, made by hand."""
+    sample = {"shard": 0, "offset": 0, "size": 1, "label": 0, "height": 1, "width": 1, "crc32": 0}
+    record = tuple({**sample, **places}.values())
+    return Collection(
+        index=np.array([record], SAMPLE),
+        shards=(path,),
+        shard_bytes=(path.stat().st_size,),
+        sources=np.zeros(1, np.int64),
+        classes=("a",),
+        class_names=("a",),
+        fingerprint="",
+    )
+
+
+def open_descriptors() -> int:
+    """How many files this process has open; 0 where the system does not say."""
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.exists() else 0
+
+
+def read(reader: Reader, rows: list[int]) -> tuple[list[bytes], dict[int, str]]:
+    encoded, bad = reader.read(np.array(rows, np.int64), Scratch())
+    return [bytes(encoded[i]) for i in range(len(encoded))], bad
+
+
+def test_the_bytes_are_those_that_were_stored(shards):
+    reader = Reader(open_collection([shards], "train"))
+    images, bad = read(reader, [29, 0, 13, 13])
+    assert images == [flat_picture(number, 0).jpeg for number in (29, 0, 13, 13)]
+    assert bad == {}
+    reader.close()
+
+
+def test_no_samples_are_no_error(shards):
+    assert read(Reader(open_collection([shards], "train")), []) == ([], {})
+
+
+def test_more_shards_than_may_be_open_are_read_all_the_same(shards):
+    reader = Reader(open_collection([shards], "train"), max_open=1)
+    before = open_descriptors()
+    for row in list(range(30)) * 2:
+        assert read(reader, [row])[0] == [flat_picture(row, 0).jpeg]
+    assert open_descriptors() <= before + 1
+    reader.close()
+    assert open_descriptors() == before
+
+
+def test_many_threads_share_a_reader_that_may_open_one_shard(shards):
+    reader = Reader(open_collection([shards], "train"), max_open=1)
+    wrong = []
+
+    def work(seed: int) -> None:
+        random, scratch = np.random.default_rng(seed), Scratch()
+        for _ in range(100):
+            rows = random.integers(0, 30, 4)
+            encoded, bad = reader.read(rows, scratch)
+            images = [bytes(encoded[i]) for i in range(4)]
+            if bad or images != [flat_picture(row, 0).jpeg for row in rows.tolist()]:
+                wrong.append(rows)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert wrong == []
+
+
+def test_a_flipped_bit_is_found_and_only_there(shards):
+    collection = open_collection([shards], "train")
+    flip_bit(collection.shards[1], int(collection.index["offset"][14]) + 300)
+    images, bad = read(Reader(collection), [13, 14, 15])
+    assert list(bad) == [1]
+    assert "its CRC-32 is" in bad[1]
+    assert images[0] == flat_picture(13, 0).jpeg
+
+
+def test_a_missing_shard_is_named_at_once(shards):
+    (shards / "train-000001.tar").unlink()
+    with pytest.raises(ShardError, match=r"train-000001\.tar: is missing"):
+        Reader(open_collection([shards], "train"))
+
+
+def test_a_shard_of_another_size_is_named_at_once(shards):
+    with (shards / "train-000002.tar").open("ab") as file:
+        file.write(bytes(512))
+    with pytest.raises(ShardError, match=r"train-000002\.tar: has \d+ bytes, the manifest says"):
+        Reader(open_collection([shards], "train"))
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_shard_truncated_while_in_use_is_named(shards, opened):
+    reader = Reader(open_collection([shards], "train"))
+    if opened:
+        read(reader, [0])
+    os.truncate(shards / "train-000000.tar", 700)
+    with pytest.raises(ShardError, match=r"train-000000\.tar: was truncated while it was in use"):
+        read(reader, [9])
+
+
+def test_a_shard_deleted_while_in_use_is_named(shards):
+    reader = Reader(open_collection([shards], "train"))
+    (shards / "train-000000.tar").unlink()
+    with pytest.raises(ShardError, match=r"train-000000\.tar: cannot be opened.*no such file"):
+        read(reader, [0])
+
+
+def test_a_shard_that_is_open_when_it_is_deleted_is_read_on(shards):
+    reader = Reader(open_collection([shards], "train"))
+    read(reader, [0])
+    (shards / "train-000000.tar").unlink()
+    assert read(reader, [5])[0] == [flat_picture(5, 0).jpeg]
+
+
+def test_a_shard_replaced_by_another_of_the_same_size_is_named(shards):
+    reader = Reader(open_collection([shards], "train"))
+    other = shards / "other.tar"
+    other.write_bytes((shards / "train-000000.tar").read_bytes())
+    other.replace(shards / "train-000000.tar")
+    with pytest.raises(ShardError, match=r"train-000000\.tar: was replaced or changed"):
+        read(reader, [0])
+
+
+def test_a_shard_overwritten_in_place_is_named(shards):
+    reader = Reader(open_collection([shards], "train"))
+    read(reader, [0])
+    write_tar(shards / "train-000000.tar", [(n, flat_picture(n + 100, 0)) for n in range(10)])
+    with pytest.raises(ShardError, match=r"was replaced or changed|was truncated"):
+        read(reader, list(range(10)))
+
+
+def test_a_shard_that_is_a_directory_is_named(tmp_path):
+    path = tmp_path / "folder.tar"
+    path.mkdir()
+    _, bad = read(Reader(collection_of(path)), [0])
+    assert bad == {0: "cannot be read: Is a directory"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc/self/mem")
+def test_a_read_that_the_device_refuses_is_a_bad_sample_with_its_reason(tmp_path):
+    path = tmp_path / "mem.tar"
+    path.symlink_to("/proc/self/mem")  # reading its first page is EIO, as from a bad sector
+    _, bad = read(Reader(collection_of(path, offset=512)), [0])
+    assert bad == {0: "cannot be read: Input/output error"}
+
+
+def test_the_key_and_place_of_a_sample_are_told(shards):
+    collection = open_collection([shards], "train")
+    shard, key, offset = Reader(collection).locate(23)
+    assert (shard, key) == ("train-000002.tar", "000023")
+    assert offset == collection.index["offset"][23]
+
+
+def test_reading_ahead_takes_any_rows_and_any_state_of_the_shards(shards):
+    reader = Reader(open_collection([shards], "train"))
+    reader.read_ahead(np.zeros(0, np.int64))
+    reader.read_ahead(np.arange(30))
+    reader.read_ahead(np.array([3, 3, 29, 0]))
+    reader.close()
+    (shards / "train-000001.tar").unlink()
+    reader.read_ahead(np.arange(30))
+
+
+def test_neighbours_are_read_ahead_in_one_run():
+    shards = np.array([0, 0, 0, 1, 1, 0, 0])
+    begins = np.array([0, 100, 90_000, 90_100, 95_000, 500, 100])
+    ends = begins + 50
+    assert runs_of(shards, begins, ends) == [
+        (0, 0, 150),
+        (0, 90_000, 90_050),
+        (1, 90_100, 95_050),
+        (0, 500, 550),
+        (0, 100, 150),
+    ]
+    assert runs_of(shards[:0], begins[:0], ends[:0]) == []
+
+
+@pytest.mark.skipif(shutil.which("fincore") is None, reason="needs fincore, of util-linux")
+def test_what_is_read_ahead_is_in_the_page_cache(tmp_path):
+    pictures = [noisy_picture(number, 0, height=600, width=900, quality=98) for number in range(4)]
+    directory = write_shards(tmp_path / "s", {"train": pictures}, classes=["a"])
+    path = directory / "train-000000.tar"
+
+    def resident() -> int:
+        command = ["fincore", "--bytes", "--noheadings", "--output", "RES", str(path)]
+        return int(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if resident() > 0:
+        pytest.skip("needs a file system that forgets pages when it is asked to")
+    reader = Reader(open_collection([directory], "train"))
+    reader.read_ahead(np.arange(4))
+    deadline = time.monotonic() + 120
+    while resident() < 0.98 * path.stat().st_size:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    reader.close()
+
+
+def test_crcs_are_zlibs(shards):
+    collection = open_collection([shards], "train")
+    encoded, _ = Reader(collection).read(np.arange(30), Scratch())
+    assert crc32s(encoded).tolist() == collection.index["crc32"].tolist()
+
+
+def test_several_directories_are_put_end_to_end(tmp_path):
+    one = numbered(tmp_path / "one", {"train": 12})
+    pictures = [flat_picture(number + 50, number % 3) for number in range(7)]
+    two = write_shards(
+        tmp_path / "two", {"train": pictures}, classes=["class 0", "class 1", "class 2"]
+    )
+    collection = open_collection([one, two], "train")
+    assert collection.sources.tolist() == [0] * 12 + [1] * 7
+    images, bad = read(Reader(collection), [11, 12, 18])
+    assert bad == {}
+    assert images == [flat_picture(number, 0).jpeg for number in (11, 50, 56)]
+    assert collection.fingerprint != open_collection([two, one], "train").fingerprint
