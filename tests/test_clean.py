@@ -12,12 +12,13 @@ import pytest
 from fastload import clean
 from fastload.console.terminal import printable
 from fastload.errors import LayoutError
-from fastload.prepare import examine, folder
+from fastload.prepare import folder
 from fastload.prepare.examine import (
     CHUNK_BYTES,
     CHUNK_FILES,
     Dropped,
     Kept,
+    chunks_of,
     examine_file,
     find_duplicates,
 )
@@ -135,9 +136,9 @@ def test_an_unreadable_file_is_set_aside(tmp_path: Path):
 
 def test_chunks_are_bounded_in_files_and_bytes():
     files = [file(str(n), size=1000) for n in range(40)]
-    assert [len(chunk) for chunk in examine._chunks(files)] == [CHUNK_FILES, CHUNK_FILES, 8]
+    assert [len(chunk) for chunk in chunks_of(files)] == [CHUNK_FILES, CHUNK_FILES, 8]
     large = [file(str(n), size=CHUNK_BYTES // 2 + 1) for n in range(3)]
-    assert [len(chunk) for chunk in examine._chunks(large)] == [1, 1, 1]
+    assert [len(chunk) for chunk in chunks_of(large)] == [1, 1, 1]
 
 
 def test_the_report_keeps_any_name(tmp_path: Path):

@@ -7,9 +7,10 @@ import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from fastload.console.terminal import printable
@@ -18,6 +19,7 @@ from fastload.prepare.reasons import Reason, Rules, SetAsideError
 from fastload.prepare.source import File
 from fastload.prepare.transcode import MAX_FILE_BYTES, store_image
 from fastload.prepare.workers import Lost, run_chunks
+from fastload.runs import runs
 
 CHUNK_FILES = 16
 CHUNK_BYTES = 4 << 20  # so that 12-megapixel photographs do not fill the memory
@@ -107,11 +109,11 @@ def _extension_of(path: str) -> str:
 
 
 def examine(
-    files: Iterable[File], *, root: Path, rules: Rules, workers: int, with_jpeg: bool
+    files: Sequence[File], *, root: Path, rules: Rules, workers: int, with_jpeg: bool
 ) -> Iterator[tuple[File, Kept | Dropped]]:
     """Examine files in processes; yields them in the order given."""
     function = partial(examine_file, root=root, rules=rules, with_jpeg=with_jpeg)
-    for file, result in run_chunks(function, _chunks(files), workers=workers):
+    for file, result in run_chunks(function, chunks_of(files), workers=workers):
         if isinstance(result, Lost):
             reason = Reason.SLOW if result.slow else Reason.CRASH
             yield file, Dropped(reason, result.reason)
@@ -119,17 +121,10 @@ def examine(
             yield file, result
 
 
-def _chunks(files: Iterable[File]) -> Iterator[list[File]]:
-    chunk: list[File] = []
-    total = 0
-    for file in files:
-        if chunk and (len(chunk) == CHUNK_FILES or total + file.bytes > CHUNK_BYTES):
-            yield chunk
-            chunk, total = [], 0
-        chunk.append(file)
-        total += file.bytes
-    if chunk:
-        yield chunk
+def chunks_of(files: Sequence[File]) -> list[Sequence[File]]:
+    """The files in their order, cut into what one worker takes at a time."""
+    bounds = runs((file.bytes for file in files), count=CHUNK_FILES, total=CHUNK_BYTES)
+    return [files[first:end] for first, end in pairwise(bounds)]
 
 
 def find_duplicates(images: Iterable[tuple[File, bytes]]) -> dict[str, Dropped]:

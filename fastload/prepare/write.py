@@ -97,7 +97,7 @@ def write_partial_shards(
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(total, "images", done=total - todo))
         writer = stack.enter_context(ShardWriter(state, missing, len(source.classes)))
-        files = (file for shard in missing for file in shard.files)
+        files = [file for shard in missing for file in shard.files]
         results = examine(files, root=source.root, rules=rules, workers=workers, with_jpeg=True)
         stack.callback(results.close)  # type: ignore[attr-defined]  # examine is a generator
         for _, result in results:
