@@ -1,11 +1,16 @@
-"""Files: written whole or not at all, made durable, hashed; words for what the system refuses."""
+"""Files: written whole or not at all, made durable, hashed; words for errors of the system."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+READ_BYTES = 4 << 20  # of a file that is hashed, at a time
 
 _SYSTEM_REASONS = {
     errno.ENOSPC: "no space is left on the device; free some, or choose another place",
@@ -19,29 +24,47 @@ _SYSTEM_REASONS = {
 
 
 def explain_os_error(error: OSError) -> str:
-    """One sentence for an operating-system error: the path, what was found, what to do."""
+    """An error of the operating system as one sentence: the path, what was found, what to do."""
     reason = _SYSTEM_REASONS.get(error.errno or 0, error.strerror or str(error))
     return f"{error.filename}: {reason}" if error.filename else reason
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file under a temporary name, make it durable, then give it its name.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which replaces `path` at the end of the `with` block, and is durable then.
+
+    After any exception `path` is as it was, and no temporary file is left.
+
+    Yields:
+        The file, open for writing under a temporary name in the same folder.
 
     Raises:
-        OSError: If it cannot be written; `path` is then as it was, and nothing is left over.
+        OSError: If the file cannot be written; the error names a file.
     """
-    temporary = path.with_name(path.name + ".partial")
+    temporary = path.with_name(f"{path.name}.partial")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)
         raise
     sync_directory(path.parent)
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Write a whole file with `replacing`.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    with replacing(path) as file:
+        file.write(data)
 
 
 def sync_directory(directory: Path) -> None:
@@ -51,9 +74,6 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-READ_BYTES = 4 << 20
 
 
 def sha256_of(path: Path) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from fastload.errors import ShardError
-from fastload.files import write_atomically
 from fastload.store.index import (
     SAMPLE,
     Manifest,
@@ -172,12 +171,3 @@ def test_a_key_is_read_from_the_tar(tmp_path: Path):
     assert [read_key(tmp_path / "a.tar", offset) for offset in offsets] == ["00000003", "00000007"]
     assert read_key(tmp_path / "a.tar", 3) == "?"
     assert read_key(tmp_path / "missing.tar", 512) == "?"
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    (tmp_path / "file.partial").mkdir()  # so that the temporary file cannot be opened
-    with pytest.raises(OSError, match="partial"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"

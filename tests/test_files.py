@@ -1,0 +1,64 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from fastload.files import READ_BYTES, replacing, sha256_of, write_atomically
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    (tmp_path / "file.partial").mkdir()  # so that the temporary file cannot be opened
+    with pytest.raises(OSError, match="partial"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_the_new_content_has_its_name_only_when_it_is_complete(tmp_path: Path):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with replacing(path) as file:
+        file.write(b"ne")
+        assert path.read_bytes() == b"old"
+        file.write(b"w")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError])
+def test_any_exception_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, error: type[BaseException]
+):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def write_half() -> None:
+        with replacing(path) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_without_a_name_gets_that_of_the_file(tmp_path: Path):
+    def fail() -> None:
+        with replacing(tmp_path / "file"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space") as caught:
+        fail()
+    assert caught.value.filename == str(tmp_path / "file")
+
+
+def test_the_hash_is_that_of_the_whole_file(tmp_path: Path):
+    data = b"x" * (READ_BYTES + 1)
+    (tmp_path / "file").write_bytes(data)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(data).hexdigest()
