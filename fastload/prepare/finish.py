@@ -30,7 +30,6 @@ from fastload.prepare.report import (
 from fastload.prepare.source import SPLITS, File, Source
 from fastload.store.index import (
     SAMPLE,
-    TAR_BLOCK,
     Manifest,
     Shard,
     Split,
@@ -38,7 +37,7 @@ from fastload.store.index import (
     write_index,
     write_manifest,
 )
-from fastload.store.tar import TarWriter, key_of, label_bytes, next_offset
+from fastload.store.tar import TAR_BLOCK, TarWriter, key_of, label_bytes, next_offset
 
 HOW = ("lossless", "near-lossless", "re-encoded", "original")
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from fastload.errors import ImageError, ShardError
 from fastload.files import READ_BYTES, explain_os_error
 from fastload.pixels.jpeg import read_header
-from fastload.store.index import TAR_BLOCK, Manifest, Shard, read_index
-from fastload.store.tar import label_bytes, label_offset, next_offset, tar_header
+from fastload.store.index import Manifest, Shard, read_index
+from fastload.store.tar import TAR_BLOCK, label_bytes, label_offset, next_offset, tar_header
 
 
 def find_faults(directory: Path, manifest: Manifest) -> Iterator[tuple[int, str]]:

@@ -4,8 +4,9 @@
     {split}.index.npy       one SAMPLE for each image, in the order of the tars
     {split}-{000000}.tar    KEY.jpg + KEY.cls, see docs/format.md
 
-The manifest is written last, so a directory that has one is complete. What is read is checked
-before it is used: no offset, shard or label of an index points outside what the manifest lists.
+The manifest is written last, so a directory that has a manifest is complete. Manifest and index are
+checked before they are used: no offset, shard or label of an index points outside what the manifest
+lists.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from numpy.typing import NDArray
 
 from fastload.errors import ShardError
 from fastload.files import explain_os_error, write_atomically
+from fastload.store.tar import TAR_BLOCK
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-TAR_BLOCK = 512  # POSIX.1-1988 ustar: headers and data are padded to blocks of 512 bytes
 
 SAMPLE = np.dtype(
     [
@@ -51,7 +52,7 @@ class Shard:
     Attributes:
         name: File name, in the directory of the manifest.
         bytes: Size of the file.
-        sha256: Of the file, hexadecimal.
+        sha256: SHA-256 of the file, hexadecimal.
         samples: Images in it.
     """
 
@@ -83,16 +84,17 @@ class Manifest:
     Attributes:
         classes: Names of the class folders, sorted as torchvision's ImageFolder sorts them; the
             position in this tuple is the label.
-        class_names: Readable names of the same classes, such as species; `classes` where the
-            source gave none.
-        splits: By name, in the order train, val, test.
-        options: Of the command that wrote the directory, as it was used.
-        stored: How many images were stored lossless, near-lossless, re-encoded, as the original.
-        cleaning: How many files were set aside, by reason.
-        fingerprint: Of the classes and of all bytes of all shards: equal fingerprints, equal data.
-        recipe: Of the source's file list and the options; says whether a second run has anything
-            to do.
-        format_version: Of the layout described in docs/format.md.
+        class_names: Readable names of the same classes, such as species; equal to `classes` where
+            the source gave none.
+        splits: Name -> split, in the order train, val, test.
+        options: Options of the command that wrote the directory, as they were used.
+        stored: Number of images stored lossless, near-lossless, re-encoded, as the original.
+        cleaning: Reason -> number of files that were set aside.
+        fingerprint: Digest of the classes and of all bytes of all shards: equal fingerprints, equal
+            data.
+        recipe: Digest of the source's file list and of the options: a second run with the same
+            digest has nothing to do.
+        format_version: Version of the layout that docs/format.md describes.
     """
 
     classes: tuple[str, ...]
@@ -121,7 +123,7 @@ def digest_of(value: object) -> str:
 
 
 def _to_json(value: object, *, indent: int | None) -> bytes:
-    """JSON in UTF-8; bytes of file names that are no UTF-8 become escapes that JSON reads back."""
+    """JSON in UTF-8. File names that are not UTF-8 become escapes, which JSON reads back."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     return text.encode("utf-8", "backslashreplace")
 
@@ -297,17 +299,3 @@ def _fault_of(samples: NDArray[np.void], split: Split, num_classes: int) -> str:
     if min(samples["height"].min(), samples["width"].min()) < 1:
         return "has an image of no height or width"
     return ""
-
-
-def read_key(shard: Path, offset: int) -> str:
-    """Key of the image whose bytes begin at `offset` of a tar: its member name without ".jpg".
-
-    Meant for messages: costs one read, and answers "?" where the tar cannot tell.
-    """
-    try:
-        with shard.open("rb") as file:
-            file.seek(offset - TAR_BLOCK)
-            name = file.read(100).split(b"\0", 1)[0]
-    except (OSError, ValueError):
-        return "?"
-    return name.decode("ascii", "replace").removesuffix(".jpg") or "?"

@@ -22,7 +22,8 @@ from fastload.errors import ShardError
 from fastload.files import explain_os_error
 from fastload.pixels import native
 from fastload.pixels.jpeg import Encoded
-from fastload.store.index import Manifest, read_index, read_key, read_manifest
+from fastload.store.index import Manifest, read_index, read_manifest
+from fastload.store.tar import read_key
 
 OPEN_SHARDS = 128  # well under the usual limit of 1,024 descriptors of a process
 _ALIGNMENT = 64  # bytes: no two images share a cache line

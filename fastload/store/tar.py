@@ -1,4 +1,4 @@
-"""Tars of samples, the same for ever: ustar, no times, no owners, whatever the day.
+"""Tars of samples: the same samples give the same bytes, on any day (ustar, no times, no owners).
 
     header KEY.jpg │ JPEG, padded │ header KEY.cls │ label, padded │ …
 
@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from fastload.store.index import TAR_BLOCK
-
+TAR_BLOCK = 512  # POSIX.1-1988 ustar: headers and data are padded to blocks of 512 bytes
 RECORD = 20 * TAR_BLOCK  # tar pads an archive to records of twenty blocks
 KEY_DIGITS = 8
 
 
 def tar_header(name: str, size: int) -> bytes:
-    """Header block of a regular file (POSIX.1-1988 ustar), the same for ever."""
+    """Header block of a regular file (POSIX.1-1988 ustar), without time and owner."""
     fields = (
         name.encode("ascii").ljust(100, b"\0"),
         b"0000644\0" + b"0000000\0" * 2,  # mode, owner, group
@@ -40,7 +40,7 @@ def key_of(position: int) -> str:
 
 
 def label_bytes(label: int, num_classes: int) -> bytes:
-    """Content of KEY.cls: decimal digits, as many for each label, so that all have one size."""
+    """Content of KEY.cls: the label in decimal digits; each label has as many as the largest."""
     return b"%0*d" % (len(str(num_classes - 1)), label)
 
 
@@ -50,13 +50,36 @@ def padded(size: int) -> int:
 
 
 def label_offset(offset: int, size: int) -> int:
-    """Where the content of KEY.cls lies, if KEY.jpg's lies at `offset`."""
+    """Where the content of KEY.cls begins, if that of KEY.jpg begins at `offset`."""
     return offset + padded(size) + TAR_BLOCK
 
 
 def next_offset(offset: int, size: int) -> int:
-    """Where the JPEG of the next sample lies."""
+    """Where the JPEG of the next sample begins."""
     return label_offset(offset, size) + TAR_BLOCK + TAR_BLOCK
+
+
+def offsets_of(sizes: Iterable[int]) -> list[int]:
+    """Where each JPEG begins in a tar whose JPEGs have these sizes, in this order."""
+    offsets, offset = [], TAR_BLOCK
+    for size in sizes:
+        offsets.append(offset)
+        offset = next_offset(offset, size)
+    return offsets
+
+
+def read_key(shard: Path, offset: int) -> str:
+    """Key of the image that begins at `offset` of a tar: its member name without ".jpg".
+
+    Meant for messages: it costs one read, and the key is "?" where the tar does not tell it.
+    """
+    try:
+        with shard.open("rb") as file:
+            file.seek(offset - TAR_BLOCK)
+            name = file.read(100).split(b"\0", 1)[0]
+    except (OSError, ValueError):
+        return "?"
+    return name.decode("ascii", "replace").removesuffix(".jpg") or "?"
 
 
 def _padding(size: int) -> bytes:
@@ -64,7 +87,7 @@ def _padding(size: int) -> bytes:
 
 
 class TarWriter:
-    """Writes a tar front to back, under a temporary name, and hashes what it writes."""
+    """Writes a tar from front to back and hashes what it writes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -93,7 +116,7 @@ class TarWriter:
         return self.sha256.hexdigest()
 
     def sync(self) -> None:
-        """Make it durable and close it."""
+        """Make the tar durable and close it."""
         try:
             os.fsync(self.file.fileno())
             self.file.close()

@@ -18,12 +18,10 @@ from fastload.store.index import (
     Split,
     fingerprint,
     read_index,
-    read_key,
     read_manifest,
     write_index,
     write_manifest,
 )
-from fastload.store.tar import TarWriter
 
 CLASSES = ("a b", "rose 中文", "bytes \udcff")
 
@@ -161,13 +159,3 @@ def test_the_fingerprint_depends_on_classes_and_bytes(tmp_path: Path):
     shards = (dataclasses.replace(split.shards[0], sha256="1" * 64), split.shards[1])
     other = {"train": dataclasses.replace(split, shards=shards)}
     assert fingerprint(manifest.classes, other) != same
-
-
-def test_a_key_is_read_from_the_tar(tmp_path: Path):
-    writer = TarWriter(tmp_path / "a.tar")
-    offsets = [writer.add_sample(key, b"jpeg", b"1") for key in ("00000003", "00000007")]
-    writer.finish()
-    writer.sync()
-    assert [read_key(tmp_path / "a.tar", offset) for offset in offsets] == ["00000003", "00000007"]
-    assert read_key(tmp_path / "a.tar", 3) == "?"
-    assert read_key(tmp_path / "missing.tar", 512) == "?"

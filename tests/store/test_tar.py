@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastload.files import sha256_of
-from fastload.store.index import TAR_BLOCK
-from fastload.store.tar import TarWriter, key_of, label_bytes, next_offset, tar_header
+from fastload.store.tar import TarWriter, key_of, label_bytes, offsets_of, read_key, tar_header
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 123_456_789])
@@ -44,10 +43,9 @@ def test_a_whole_tar_is_the_one_tarfile_writes(tmp_path: Path):
 
 def test_offsets_follow_from_sizes(tmp_path: Path):
     writer = TarWriter(tmp_path / "a.tar")
-    expected = TAR_BLOCK
-    for size in (1, 511, 512, 513, 4000):
-        assert writer.add_sample(key_of(size), b"x" * size, b"7") == expected
-        expected = next_offset(expected, size)
+    sizes = (1, 511, 512, 513, 4000)
+    added = [writer.add_sample(key_of(size), b"x" * size, b"7") for size in sizes]
+    assert added == offsets_of(sizes)
     writer.discard()
     assert not (tmp_path / "a.tar").exists()
 
@@ -58,3 +56,13 @@ def test_labels_have_one_width_and_read_as_integers():
     assert label_bytes(7, 11) == b"07"
     assert {len(label_bytes(label, 1081)) for label in range(1081)} == {4}
     assert int(label_bytes(80, 1081)) == 80
+
+
+def test_a_key_is_read_from_the_tar(tmp_path: Path):
+    writer = TarWriter(tmp_path / "a.tar")
+    offsets = [writer.add_sample(key, b"jpeg", b"1") for key in ("00000003", "00000007")]
+    writer.finish()
+    writer.sync()
+    assert [read_key(tmp_path / "a.tar", offset) for offset in offsets] == ["00000003", "00000007"]
+    assert read_key(tmp_path / "a.tar", 3) == "?"
+    assert read_key(tmp_path / "missing.tar", 512) == "?"
