@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.errors import ImageError, ShardError
-from fastload.files import READ_BYTES, explain_os_error
+from fastload.files import explain_os_error, sha256_of
 from fastload.pixels.jpeg import read_header
 from fastload.store.index import Manifest, Shard, read_index
 from fastload.store.tar import TAR_BLOCK, label_bytes, label_offset, next_offset, tar_header
 
 
 def find_faults(directory: Path, manifest: Manifest) -> Iterator[tuple[int, str]]:
-    """Check every file that the manifest lists, and look for others.
+    """Check every shard and index that the manifest lists, and look for other tars.
 
     Yields:
-        (bytes checked since the last one, fault); the fault is "" where there is none, else one
+        (bytes checked since the last pair, fault); the fault is "" where nothing is wrong, else one
         sentence that names the file.
     """
     listed = {shard.name for split in manifest.splits.values() for shard in split.shards}
@@ -44,57 +44,58 @@ def find_faults(directory: Path, manifest: Manifest) -> Iterator[tuple[int, str]
 def shard_fault(
     path: Path, shard: Shard, samples: NDArray[np.void] | None, num_classes: int
 ) -> str:
-    """What is wrong with one shard, the first thing found; "" if nothing is.
+    """The first thing that is wrong with one shard; "" if nothing is. Each byte is read once.
 
     Args:
         path: The tar.
-        shard: What the manifest says of it.
-        samples: What the index says of it, SAMPLE [N]; None where there is no index.
-        num_classes: Classes of the manifest.
+        shard: What the manifest says of the tar.
+        samples: What the index says of the tar, SAMPLE [N]; None where there is no index.
+        num_classes: Number of classes in the manifest.
     """
     try:
         size = path.stat().st_size
         if size != shard.bytes:
             return f"has {size:,} bytes, the manifest says {shard.bytes:,}"
-        with path.open("rb") as file:
-            fault = "" if samples is None else _samples_fault(file, shard, samples, num_classes)
-            file.seek(0)
-            digest = hashlib.sha256()
-            while block := file.read(READ_BYTES):
-                digest.update(block)
+        if samples is None:
+            sha256 = sha256_of(path)
+        else:
+            with path.open("rb") as file:
+                fault, sha256 = _read_samples(file, shard, samples, num_classes)
+            if fault:
+                return fault
     except OSError as error:
         return explain_os_error(error)
-    if not fault and digest.hexdigest() != shard.sha256:
-        return "has another SHA-256 than the manifest says"
-    return fault
+    return "" if sha256 == shard.sha256 else "has another SHA-256 than the manifest says"
 
 
-def _samples_fault(
+def _read_samples(
     file: BinaryIO, shard: Shard, samples: NDArray[np.void], num_classes: int
-) -> str:
+) -> tuple[str, str]:
+    """Compare a tar with its index; returns the first fault, or "" and the SHA-256 of the tar."""
     if len(samples) != shard.samples:
-        return f"index lists {len(samples):,} samples, the manifest says {shard.samples:,}"
+        return f"index lists {len(samples):,} samples, the manifest says {shard.samples:,}", ""
+    digest = hashlib.sha256()
     expected = TAR_BLOCK
     for sample in samples:
         offset, size = int(sample["offset"]), int(sample["size"])
         if offset != expected:
-            return f"index says a sample begins at {offset}, the tar's next lies at {expected}"
-        file.seek(offset - TAR_BLOCK)
+            return f"index says a sample begins at {offset}, the tar's next lies at {expected}", ""
         block = file.read(next_offset(offset, size) - offset)
+        digest.update(block)
         fault = _sample_fault(block, sample, num_classes)
         if fault:
             key = block[: block.find(b".")].decode("ascii", "replace")
-            return f"sample {key}, offset {offset}: {fault}"
+            return f"sample {key}, offset {offset}: {fault}", ""
         expected = next_offset(offset, size)
-    file.seek(expected - TAR_BLOCK)
     rest = file.read()
+    digest.update(rest)
     if len(rest) < 2 * TAR_BLOCK or rest.strip(b"\0"):
-        return "holds more than its index lists, or does not end as a tar does"
-    return ""
+        return "holds more than its index lists, or does not end as a tar does", ""
+    return "", digest.hexdigest()
 
 
 def _sample_fault(block: bytes, sample: NDArray[np.void], num_classes: int) -> str:
-    """`block` runs from the header of KEY.jpg to the end of KEY.cls."""
+    """What is wrong with one sample; `block` runs from the header of KEY.jpg to KEY.cls's end."""
     size = int(sample["size"])
     key = block[: block.find(b".")].decode("ascii", "replace")
     label = label_bytes(int(sample["label"]), num_classes)
