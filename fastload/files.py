@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -67,6 +69,19 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         file.write(data)
 
 
+def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table as CSV in UTF-8 with `replacing`; names that are not UTF-8 keep their bytes.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
 def sync_directory(directory: Path) -> None:
     """Make the names in a directory durable."""
     descriptor = os.open(directory, os.O_RDONLY)
@@ -83,3 +98,8 @@ def sha256_of(path: Path) -> str:
         while block := file.read(READ_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def lies_within(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or lies in it, once links are followed."""
+    return path.resolve().is_relative_to(folder.resolve())

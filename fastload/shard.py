@@ -2,44 +2,31 @@
 
     read_source ─▶ plan: permute, cut into shards                       (a function of the options)
     examine ─▶ write NAME.tar.partial, then its journal                 phase 1, once for each shard
-    journals ─▶ find_duplicates ─▶ NAME.tar ─▶ indexes ─▶ manifest      phase 2, once
+    journals ─▶ without_duplicates ─▶ NAME.tar ─▶ indexes ─▶ manifest   phase 2, once
 
-A shard with a journal is finished: a run that was killed goes on behind it. What is written does
-not depend on the number of workers nor on where a run was stopped. Nothing gets its final name
-before it is complete, and the manifest comes last. The state lies in `OUT/.fastload` until then.
+A shard with a journal is finished: after a kill, the next run goes on with the shard behind it.
+What is written depends neither on the number of workers nor on where a run was stopped. No file
+gets its final name before it is complete, and the manifest comes last. The state of an unfinished
+run lies in `OUT/.fastload`.
 """
 
 from __future__ import annotations
 
 import argparse
-import errno
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from fastload.clean import add_cleaning_options, parse_rules
 from fastload.console.command import run_command
-from fastload.console.terminal import printable_lines
-from fastload.errors import OutputError
-from fastload.files import explain_os_error
+from fastload.console.terminal import byte_size, printable_lines
 from fastload.pixels import native
-from fastload.prepare.folder import Outcome, check_complete, shard_folder
-from fastload.prepare.journal import STATE_NAME
-from fastload.prepare.plan import DEFAULT_SHARD_BYTES, recipe_of
+from fastload.prepare.folder import Outcome, is_complete, refuse_nested, shard_folder
+from fastload.prepare.plan import DEFAULT_SHARD_BYTES, ShardOptions, make_plan
 from fastload.prepare.reasons import NEW_QUALITY, Rules
-from fastload.prepare.report import (
-    REPORT_NAME,
-    quarantine,
-    reason_table,
-    write_report,
-)
+from fastload.prepare.report import REPORT_NAME, quarantine, reason_table, write_report
 from fastload.prepare.source import read_source
-from fastload.store.index import (
-    MANIFEST_NAME,
-)
 
 SMALLEST_SHARD = 10_000  # one small photograph
 
@@ -64,15 +51,6 @@ def parse_bytes(text: str) -> int:
     return size
 
 
-def human_bytes(size: float) -> str:
-    """A size for people: 1.2 GB."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
 def closing_lines(outcome: Outcome, out: Path) -> list[str]:
     """What a run did and what to type next."""
     manifest = outcome.manifest
@@ -85,7 +63,7 @@ def closing_lines(outcome: Outcome, out: Path) -> list[str]:
     return [
         f"stored      {stored:,} images of {len(manifest.classes):,} classes ({how})",
         f"splits      {splits}",
-        f"size        {human_bytes(outcome.source_bytes)} -> {human_bytes(size)}, {count:,} shards",
+        f"size        {byte_size(outcome.source_bytes)} -> {byte_size(size)}, {count:,} shards",
         f"speed       {outcome.images_per_second:,.0f} images/s",
         f"set aside   {aside:,} files",
         *reason_table(manifest.cleaning),
@@ -97,30 +75,22 @@ def closing_lines(outcome: Outcome, out: Path) -> list[str]:
 def _run(arguments: argparse.Namespace, rules: Rules) -> int:
     out: Path = arguments.out
     source = read_source(arguments.folder, seed=arguments.seed)
-    _refuse_nested(source.root, out)
-    options = asdict(rules) | {"seed": arguments.seed, "shard_bytes": arguments.shard_size}
-    if (out / MANIFEST_NAME).exists():
-        check_complete(out, recipe_of(source, options))
-        shutil.rmtree(out / STATE_NAME, ignore_errors=True)
+    refuse_nested(source.root, out)
+    options = ShardOptions(
+        rules=rules,
+        seed=arguments.seed,
+        shard_bytes=arguments.shard_size,
+        allow_missing_classes=arguments.allow_missing_classes,
+    )
+    plan = make_plan(source, options)
+    if is_complete(plan, out):
         print(f"{out} already holds these shards, complete")  # noqa: T201  a command's own words
         return 0
     say(f"{len(source.files):,} files of {len(source.classes):,} classes, {source.layout}")
     if not native.is_available():
         say(f"without the native core ({native.why_unavailable()}): slower, near-lossless")
     try:
-        outcome = shard_folder(
-            source,
-            out,
-            rules=rules,
-            options=options,
-            workers=arguments.workers,
-            allow_missing_classes=arguments.allow_missing_classes,
-        )
-    except OSError as error:
-        words = explain_os_error(error)
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            words += "; finished shards are kept, and the same command goes on from there"
-        raise OutputError(words) from error
+        outcome = shard_folder(plan, out, workers=arguments.workers)
     except KeyboardInterrupt:
         say("finished shards are kept: the same command goes on from there")
         raise
@@ -134,13 +104,6 @@ def _run(arguments: argparse.Namespace, rules: Rules) -> int:
 def say(line: str) -> None:
     """Tell the user on standard error, where progress is shown too."""
     print(printable_lines([line]), file=sys.stderr)  # noqa: T201  a command's own words
-
-
-def _refuse_nested(root: Path, out: Path) -> None:
-    """Shards among the images would be taken for a class by the next run."""
-    inside = out.resolve()
-    if inside == root.resolve() or root.resolve() in inside.parents:
-        raise OutputError(f"{out} lies within {root}; choose --out outside it")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,7 +29,7 @@ from fastload.cores import usable_cores
 from fastload.prepare import examine, finish
 from fastload.prepare.plan import plan_shards
 from fastload.prepare.source import File, read_source
-from fastload.shard import human_bytes, parse_bytes
+from fastload.shard import parse_bytes
 from fastload.store.index import read_index, read_manifest
 from tests.killer import abort_at_007
 from tests.pictures import encoded, flower_tree, jpeg, picture, pixels_of, write_tree
@@ -593,15 +593,6 @@ def test_sizes_that_are_none_are_refused(
         make(tmp_path, tmp_path / "out", f"--shard-size={text}")
     assert caught.value.code == 2
     assert "--shard-size" in capsys.readouterr().err
-
-
-def test_sizes_are_written():
-    assert [human_bytes(size) for size in (999, 118_300_000, 31.7e9, 2e15)] == [
-        "999 bytes",
-        "118.3 MB",
-        "31.7 GB",
-        "2000.0 TB",
-    ]
 
 
 def test_real_photographs_are_stored_without_loss(flowers_dir: Path, tmp_path: Path):

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastload.errors import LayoutError, OutputError
-from fastload.files import sha256_of, sync_directory, write_atomically
-from fastload.prepare.examine import Dropped, find_duplicates
+from fastload.errors import OutputError
+from fastload.files import sha256_of, sync_directory, write_atomically, write_csv
+from fastload.prepare.duplicates import without_duplicates
 from fastload.prepare.foreign import dali_index, timm_info
-from fastload.prepare.journal import Entry, Journal, State
-from fastload.prepare.plan import PlannedShard
-from fastload.prepare.reasons import Reason
-from fastload.prepare.report import (
-    REPORT_NAME,
-    Row,
-    count_reasons,
-    report_rows,
-    write_report,
-)
-from fastload.prepare.source import SPLITS, File, Source
+from fastload.prepare.journal import Journal, StateFolder
+from fastload.prepare.plan import Plan, PlannedShard, refuse_missing_classes
+from fastload.prepare.report import REPORT_NAME, Row, count_reasons, report_rows, write_report
+from fastload.prepare.source import SPLITS, File
+from fastload.prepare.transcode import HOW
+from fastload.prepare.verdict import Kept, kept_among
 from fastload.store.index import (
     SAMPLE,
     Manifest,
@@ -37,20 +30,18 @@ from fastload.store.index import (
     write_index,
     write_manifest,
 )
-from fastload.store.tar import TAR_BLOCK, TarWriter, key_of, label_bytes, next_offset
-
-HOW = ("lossless", "near-lossless", "re-encoded", "original")
+from fastload.store.tar import TarWriter, key_of, label_bytes, offsets_of
 
 
-@dataclass(slots=True)
-class Finished:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedShard:
     """A shard under its final name.
 
     Attributes:
-        shard: As in the manifest; None where all its files were set aside.
-        samples: SAMPLE [N], `shard` not filled in.
-        keys: [N]
-        sources: [N], paths in the source.
+        shard: The shard as the manifest lists it; None where all its files were set aside.
+        samples: SAMPLE [N]; the field `shard` is not filled in.
+        keys: [N], keys of the samples.
+        sources: [N], paths of the samples in the source.
     """
 
     shard: Shard | None
@@ -59,49 +50,128 @@ class Finished:
     sources: list[str]
 
 
-def finish_shard(
-    state: State, planned: PlannedShard, journal: Journal, dropped: set[str], num_classes: int
-) -> Finished:
+def finish_shards(
+    plan: Plan, state: StateFolder, journals: Sequence[Journal]
+) -> tuple[Manifest, list[Row]]:
+    """Phase 2: from partial shards and their journals to a complete shard directory.
+
+    Args:
+        plan: What is written.
+        state: The state folder of the shard directory.
+        journals: One for each shard of the plan, in its order.
+
+    Returns:
+        The manifest and the rows of the report, which are written too.
+
+    Raises:
+        OutputError: If no image can be trained on, or a partial shard has vanished.
+        LayoutError: If a class has no image in train that can be trained on.
+    """
+    files = [file for shard in plan.shards for file in shard.files]
+    verdicts = [verdict for journal in journals for verdict in journal.verdicts]
+    examined = without_duplicates(list(zip(files, verdicts, strict=True)))
+    _check_what_is_left(plan, [file for file, one in examined if isinstance(one, Kept)])
+    remaining = (verdict for _, verdict in examined)
+    finished = [
+        _finish_shard(plan, state, shard, journal, kept_among(islice(remaining, len(shard.files))))
+        for shard, journal in zip(plan.shards, journals, strict=True)
+    ]
+    splits = {}
+    for split in SPLITS:
+        mine = [
+            one for one, shard in zip(finished, plan.shards, strict=True) if shard.split == split
+        ]
+        if mine:
+            splits[split] = _write_split(state.out, split, mine, len(plan.source.classes))
+    rows = report_rows(plan.source, examined)
+    write_report(state.out / REPORT_NAME, rows)
+    write_atomically(state.out / "_info.json", timm_info(splits))
+    stored = Counter(one.how for _, one in examined if isinstance(one, Kept))
+    manifest = Manifest(
+        classes=plan.source.classes,
+        class_names=plan.source.class_names,
+        splits=splits,
+        options=plan.options.recorded(),
+        stored={how: stored[how] for how in HOW},
+        cleaning=count_reasons(rows),
+        fingerprint=fingerprint(plan.source.classes, splits),
+        recipe=plan.digest,
+    )
+    sync_directory(state.out)
+    write_manifest(state.out, manifest)
+    return manifest, rows
+
+
+def _check_what_is_left(plan: Plan, kept: Sequence[File]) -> None:
+    source = plan.source
+    if not any(file.split == "train" for file in kept):
+        raise OutputError(
+            f"none of the {len(source.files):,} files of {source.root} can be trained on; "
+            "`python -m fastload.clean` says why"
+        )
+    refuse_missing_classes(plan, kept, " that can be trained on")
+
+
+def _finish_shard(
+    plan: Plan,
+    state: StateFolder,
+    planned: PlannedShard,
+    journal: Journal,
+    kept: Mapping[int, Kept],
+) -> FinishedShard:
     """Give a shard its final name, without the samples that turned out to be duplicates.
 
-    Only a shard that loses one is written again, from itself.
+    Only a shard that loses a sample is written again, from itself.
+
+    Args:
+        plan: The plan of the shard.
+        state: The state folder.
+        planned: The shard.
+        journal: The journal of the partial shard.
+        kept: Position in the shard's files -> facts, of the samples that stay.
     """
-    indices = [index for index in journal.kept if planned.files[index].path not in dropped]
-    samples = np.zeros(len(indices), SAMPLE)
-    offset = TAR_BLOCK
-    for row, index in enumerate(indices):
-        entry = journal.kept[index]
-        label = planned.files[index].label
-        samples[row] = (0, offset, entry.size, label, entry.height, entry.width, entry.crc32)
-        offset = next_offset(offset, entry.size)
-    keys = [key_of(planned.first + index) for index in indices]
-    sources = [planned.files[index].path for index in indices]
     final, partial = state.out / planned.name, state.partial_path(planned.name)
-    if not indices:
-        partial.unlink(missing_ok=True)
-        return Finished(None, samples, keys, sources)
+    if not (partial.exists() or final.exists()):
+        raise OutputError(f"{partial} has vanished; run the same command again")
     sha256 = journal.sha256
-    if len(indices) < len(journal.kept):
-        labels = [label_bytes(planned.files[index].label, num_classes) for index in indices]
-        entries = [journal.kept[index] for index in indices]
-        sha256 = _rewrite(partial, final, list(zip(keys, entries, labels, strict=True)))
+    if not kept:
+        partial.unlink(missing_ok=True)
+    elif len(kept) < len(kept_among(journal.verdicts)):
+        sha256 = _rewrite(plan, state, planned, journal, kept)
     elif partial.exists():
         partial.replace(final)
-    size = final.stat().st_size
-    shard = Shard(name=planned.name, bytes=size, sha256=sha256, samples=len(indices))
-    return Finished(shard, samples, keys, sources)
+    shard = None
+    if kept:
+        size = final.stat().st_size
+        shard = Shard(name=planned.name, bytes=size, sha256=sha256, samples=len(kept))
+    return FinishedShard(
+        shard=shard,
+        samples=_sample_rows(planned, kept),
+        keys=[key_of(planned.first + index) for index in kept],
+        sources=[planned.files[index].path for index in kept],
+    )
 
 
-def _rewrite(partial: Path, final: Path, samples: Sequence[tuple[str, Entry, bytes]]) -> str:
-    """Copy the samples that stay, (key, entry, label) each; returns the SHA-256."""
-    if not partial.exists():  # a run that was stopped later has done it
+def _rewrite(
+    plan: Plan,
+    state: StateFolder,
+    planned: PlannedShard,
+    journal: Journal,
+    kept: Mapping[int, Kept],
+) -> str:
+    """Copy the samples that stay from the partial shard to the final one; returns its SHA-256."""
+    final, partial = state.out / planned.name, state.partial_path(planned.name)
+    if not partial.exists():  # an earlier run wrote the final shard, then was stopped
         return sha256_of(final)
+    stored = kept_among(journal.verdicts)
+    offsets = dict(zip(stored, offsets_of(one.size for one in stored.values()), strict=True))
     tar = TarWriter(final.with_name(f"{final.name}.rewritten.partial"))
     try:
         with partial.open("rb") as file:
-            for key, entry, label in samples:
-                file.seek(entry.offset)
-                tar.add_sample(key, file.read(entry.size), label)
+            for index, one in kept.items():
+                file.seek(offsets[index])
+                label = label_bytes(planned.files[index].label, len(plan.source.classes))
+                tar.add_sample(key_of(planned.first + index), file.read(one.size), label)
         sha256 = tar.finish()
         tar.sync()
     except BaseException:
@@ -112,107 +182,20 @@ def _rewrite(partial: Path, final: Path, samples: Sequence[tuple[str, Entry, byt
     return sha256
 
 
-def write_sources(path: Path, finished: Sequence[Finished]) -> None:
-    """Which file of the source each key was made from."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("key", "path"))
-    for shard in finished:
-        writer.writerows(zip(shard.keys, shard.sources, strict=True))
-    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
+def _sample_rows(planned: PlannedShard, kept: Mapping[int, Kept]) -> NDArray[np.void]:
+    """SAMPLE [N] of the samples that stay; the field `shard` is not filled in."""
+    samples = np.zeros(len(kept), SAMPLE)
+    offsets = offsets_of(one.size for one in kept.values())
+    for row, (index, one) in enumerate(kept.items()):
+        label = planned.files[index].label
+        samples[row] = (0, offsets[row], one.size, label, one.height, one.width, one.crc32)
+    return samples
 
 
-def refuse_missing(names: Sequence[str], why: str) -> None:
-    """Raise `LayoutError` where a class has no image in train."""
-    if names:
-        shown = ", ".join(repr(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
-        raise LayoutError(
-            f"{len(names)} of the classes have no image in train{why}: {shown}; add images, remove "
-            "the folders, or keep the classes with --allow-missing-classes"
-        )
-
-
-def finish_shards(
-    source: Source,
-    state: State,
-    shards: Sequence[PlannedShard],
-    options: dict[str, Any],
-    recipe: str,
-    allow_missing_classes: bool,
-) -> tuple[Manifest, list[Row]]:
-    """Phase 2: from the journals to a complete shard directory; returns what was written."""
-    reasons = {reason.slug: reason for reason in Reason}
-    journals = [_read_finished(state, shard) for shard in shards]
-    dropped: dict[str, Dropped] = {}
-    changed: dict[str, str] = {}
-    digests: list[tuple[File, bytes]] = []
-    for shard, journal in zip(shards, journals, strict=True):
-        for index, (slug, detail) in journal.dropped.items():
-            dropped[shard.files[index].path] = Dropped(reasons[slug], detail)
-        for index, entry in journal.kept.items():
-            digests.append((shard.files[index], bytes.fromhex(entry.digest)))
-            if entry.change:
-                changed[shard.files[index].path] = entry.change
-    dropped |= find_duplicates(digests)
-    kept = [file for file, _ in digests if file.path not in dropped]
-    _check_what_is_left(source, kept, allow_missing_classes)
-    gone = set(dropped)
-    num_classes = len(source.classes)
-    finished = [
-        finish_shard(state, shard, journal, gone, num_classes)
-        for shard, journal in zip(shards, journals, strict=True)
-    ]
-    rows = report_rows(source, dropped, {p: c for p, c in changed.items() if p not in gone})
-    splits = {}
-    for split in SPLITS:
-        mine = [f for f, shard in zip(finished, shards, strict=True) if shard.split == split]
-        if mine:
-            splits[split] = _write_split(state.out, split, mine, num_classes)
-    write_report(state.out / REPORT_NAME, rows)
-    write_atomically(state.out / "_info.json", timm_info(splits))
-    stored = Counter(
-        entry.how
-        for shard, journal in zip(shards, journals, strict=True)
-        for index, entry in journal.kept.items()
-        if shard.files[index].path not in gone
-    )
-    manifest = Manifest(
-        classes=source.classes,
-        class_names=source.class_names,
-        splits=splits,
-        options=options,
-        stored={how: stored[how] for how in HOW},
-        cleaning=count_reasons(rows),
-        fingerprint=fingerprint(source.classes, splits),
-        recipe=recipe,
-    )
-    sync_directory(state.out)
-    write_manifest(state.out, manifest)
-    return manifest, rows
-
-
-def _read_finished(state: State, shard: PlannedShard) -> Journal:
-    journal = state.read_journal(shard.name)
-    if journal is None:
-        raise OutputError(
-            f"{state.partial_path(shard.name)} has vanished; run the same command again"
-        )
-    return journal
-
-
-def _check_what_is_left(source: Source, kept: Sequence[File], allow_missing_classes: bool) -> None:
-    trained = {file.label for file in kept if file.split == "train"}
-    if not trained:
-        raise OutputError(
-            f"none of the {len(source.files):,} files of {source.root} can be trained on; "
-            "`python -m fastload.clean` says why"
-        )
-    if not allow_missing_classes:
-        missing = [name for label, name in enumerate(source.classes) if label not in trained]
-        refuse_missing(missing, " that can be trained on")
-
-
-def _write_split(out: Path, split: str, finished: Sequence[Finished], num_classes: int) -> Split:
+def _write_split(
+    out: Path, split: str, finished: Sequence[FinishedShard], num_classes: int
+) -> Split:
+    """Write the indexes and the list of sources of a split; returns the split for the manifest."""
     shards: list[Shard] = []
     arrays = []
     for one in finished:
@@ -225,6 +208,7 @@ def _write_split(out: Path, split: str, finished: Sequence[Finished], num_classe
         write_atomically(path, dali_index(one.samples, one.keys, num_classes))
     samples = np.concatenate(arrays) if arrays else np.zeros(0, SAMPLE)
     write_index(out, split, samples)
-    write_sources(out / f"{split}.sources.csv", finished)
+    sources = (pair for one in finished for pair in zip(one.keys, one.sources, strict=True))
+    write_csv(out / f"{split}.sources.csv", ("key", "path"), sources)
     counts = np.bincount(samples["label"], minlength=num_classes)
     return Split(samples=len(samples), class_counts=tuple(counts.tolist()), shards=tuple(shards))

@@ -2,49 +2,39 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fastload.console.progress import Progress
 from fastload.errors import OutputError
+from fastload.files import explain_os_error, lies_within
 from fastload.pixels import native
-from fastload.prepare.examine import Dropped, examine, find_duplicates
-from fastload.prepare.finish import finish_shards, refuse_missing
-from fastload.prepare.journal import State
-from fastload.prepare.plan import plan_shards, recipe_of
+from fastload.prepare.duplicates import without_duplicates
+from fastload.prepare.examine import examine
+from fastload.prepare.finish import finish_shards
+from fastload.prepare.journal import STATE_NAME, StateFolder
+from fastload.prepare.plan import Plan, refuse_missing_classes
 from fastload.prepare.reasons import Rules
-from fastload.prepare.report import (
-    Row,
-    report_rows,
-)
-from fastload.prepare.source import File, Source, classes_without_training
+from fastload.prepare.report import Row, report_rows
+from fastload.prepare.source import File, Source
+from fastload.prepare.verdict import Dropped, Verdict
 from fastload.prepare.write import write_partial_shards
-from fastload.store.index import (
-    Manifest,
-    read_manifest,
-)
+from fastload.store.index import MANIFEST_NAME, Manifest, read_manifest
 
 
 def clean_folder(source: Source, *, rules: Rules, workers: int) -> list[Row]:
     """Examine a whole folder without storing anything; returns the rows of the report."""
-    dropped: dict[str, Dropped] = {}
-    changed: dict[str, str] = {}
-    digests: list[tuple[File, bytes]] = []
+    examined: list[tuple[File, Verdict]] = []
+    aside = 0
+    results = examine(source.files, root=source.root, rules=rules, workers=workers, with_jpeg=False)
     with Progress(len(source.files), "images") as progress:
-        for file, result in examine(
-            source.files, root=source.root, rules=rules, workers=workers, with_jpeg=False
-        ):
-            if isinstance(result, Dropped):
-                dropped[file.path] = result
-            else:
-                digests.append((file, result.digest))
-                if result.change:
-                    changed[file.path] = result.change
-            progress.add(note=f"{len(dropped):,} set aside")
-    duplicates = find_duplicates(digests)
-    changed = {path: change for path, change in changed.items() if path not in duplicates}
-    return report_rows(source, dropped | duplicates, changed)
+        for file, verdict, _ in results:
+            examined.append((file, verdict))
+            aside += isinstance(verdict, Dropped)
+            progress.add(note=f"{aside:,} set aside")
+    return report_rows(source, without_duplicates(examined))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,57 +47,60 @@ class Outcome:
     source_bytes: int
 
 
-def shard_folder(
-    source: Source,
-    out: Path,
-    *,
-    rules: Rules,
-    options: dict[str, Any],
-    workers: int,
-    allow_missing_classes: bool = False,
-) -> Outcome:
-    """Write the shard directory of a source.
+def shard_folder(plan: Plan, out: Path, *, workers: int) -> Outcome:
+    """Write the shard directory of a plan.
 
     Args:
-        source: What `read_source` found.
-        out: The shard directory; made where it is not there.
-        rules: What is taken and how it is stored.
-        options: All that decides what is written, and goes into the manifest; "seed" and
-            "shard_bytes" are read from it.
-        workers: Processes; they do not decide what is written.
-        allow_missing_classes: Keep a class that has no image in train.
+        plan: What `make_plan` made of the source.
+        out: The shard directory; it is made where there is none.
+        workers: Number of processes; what is written does not depend on it.
 
     Raises:
         LayoutError: If a class has no image in train.
-        OutputError: If `out` belongs to something else, or no image could be stored.
-        OSError: If it cannot be written.
+        OutputError: If `out` belongs to something else, no image could be stored, or a file cannot
+            be written.
     """
-    if not allow_missing_classes:
-        refuse_missing(classes_without_training(source), "")
-    state = State(out)
+    refuse_missing_classes(plan, plan.source.files)
+    state = StateFolder(out)
     core = "native" if native.is_available() else "pillow"
-    recipe = recipe_of(source, options)
-    out.mkdir(parents=True, exist_ok=True)
-    with state.locked():
-        state.claim({"options": options | {"core": core}, "recipe": recipe})
-        shards = plan_shards(source, seed=options["seed"], shard_bytes=options["shard_bytes"])
-        rate = write_partial_shards(source, state, shards, rules=rules, workers=workers)
-        manifest, rows = finish_shards(
-            source, state, shards, options, recipe, allow_missing_classes
-        )
-        state.remove()
-    total = sum(file.bytes for file in source.files)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with state.locked():
+            state.claim(
+                {"options": plan.options.recorded() | {"core": core}, "recipe": plan.digest}
+            )
+            journals, rate = write_partial_shards(plan, state, workers=workers)
+            manifest, rows = finish_shards(plan, state, journals)
+            state.remove()
+    except OSError as error:
+        words = explain_os_error(error)
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            words += "; finished shards are kept, and the same command goes on from there"
+        raise OutputError(words) from error
+    total = sum(file.bytes for file in plan.source.files)
     return Outcome(manifest=manifest, rows=rows, images_per_second=rate, source_bytes=total)
 
 
-def check_complete(out: Path, recipe: str) -> None:
-    """See that a directory with a manifest holds these shards.
+def refuse_nested(root: Path, out: Path) -> None:
+    """See that the shard directory lies outside the source: a later run would read it as a class.
 
     Raises:
-        OutputError: If it holds others, or has lost one.
+        OutputError: If `out` lies within `root`.
     """
+    if lies_within(out, root):
+        raise OutputError(f"{out} lies within {root}; choose --out outside it")
+
+
+def is_complete(plan: Plan, out: Path) -> bool:
+    """Whether a shard directory holds all shards of a plan; what is left of its run is removed.
+
+    Raises:
+        OutputError: If the directory holds other shards, or has lost one.
+    """
+    if not (out / MANIFEST_NAME).exists():
+        return False
     manifest = read_manifest(out)
-    if manifest.recipe != recipe:
+    if manifest.recipe != plan.digest:
         raise OutputError(
             f"{out} holds shards made from other files or with other options; "
             "choose another --out, or remove it"
@@ -116,3 +109,5 @@ def check_complete(out: Path, recipe: str) -> None:
         path = out / shard.name
         if not path.exists() or path.stat().st_size != shard.bytes:
             raise OutputError(f"{path} is missing or damaged; remove {out} and run again")
+    shutil.rmtree(out / STATE_NAME, ignore_errors=True)
+    return True

@@ -1,4 +1,4 @@
-"""What other readers want beside a tar: DALI's index and timm's information."""
+"""What other readers want beside a tar: the index of DALI and the information for timm."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fastload.store.index import (
-    Split,
-)
+from fastload.store.index import Split
 from fastload.store.tar import label_bytes, label_offset
 
 
@@ -19,8 +17,8 @@ def dali_index(samples: NDArray[np.void], keys: Sequence[str], num_classes: int)
 
     Args:
         samples: SAMPLE [N] of that tar.
-        keys: Keys of the samples.
-        num_classes: Classes of the whole directory: labels have as many digits as the largest.
+        keys: [N], keys of the samples.
+        num_classes: Number of classes in the whole shard directory.
     """
     digits = len(label_bytes(0, num_classes))
     lines = [f"v1.2 {len(keys)}"]

@@ -1,4 +1,4 @@
-"""The state of an unfinished shard directory: whose it is, and what became of each file so far.
+"""The state of an unfinished shard directory: who writes it, and what became of each file so far.
 
 OUT/.fastload/run.json           source and options: another run may go on, if they are the same
 OUT/.fastload/NAME.tar.json      the journal of a finished shard
@@ -13,80 +13,62 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastload.errors import OutputError
 from fastload.files import write_atomically
-from fastload.prepare.examine import Dropped, Kept
+from fastload.prepare.reasons import Reason
+from fastload.prepare.verdict import Dropped, Kept, Verdict
 
 STATE_NAME = ".fastload"
 
 
-class Entry(NamedTuple):
-    """A stored image in a journal: where it lies in the partial tar, and its facts as in `Kept`."""
-
-    offset: int
-    size: int
-    height: int
-    width: int
-    crc32: int
-    digest: str
-    how: str
-    change: str
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Journal:
     """What became of each file of a planned shard.
 
     Attributes:
-        sha256: Of the partial tar.
-        tar_bytes: Its size.
-        kept: Index of a file in the shard's plan -> its entry, in the order of the tar.
-        dropped: Index -> (reason slug, detail).
+        sha256: SHA-256 of the partial tar, hexadecimal.
+        tar_bytes: Size of the partial tar.
+        verdicts: One for each file of the shard's plan, in its order.
     """
 
-    sha256: str = ""
-    tar_bytes: int = 0
-    kept: dict[int, Entry] = field(default_factory=dict)
-    dropped: dict[int, tuple[str, str]] = field(default_factory=dict)
-
-    def add(self, index: int, result: Kept | Dropped, offset: int) -> None:
-        """Note what became of one file; `offset` is where its JPEG begins in the tar."""
-        if isinstance(result, Dropped):
-            self.dropped[index] = (result.reason.slug, result.detail)
-            return
-        self.kept[index] = Entry(
-            offset,
-            result.size,
-            result.height,
-            result.width,
-            result.crc32,
-            result.digest.hex(),
-            result.how,
-            result.change,
-        )
+    sha256: str
+    tar_bytes: int
+    verdicts: tuple[Verdict, ...]
 
     def to_json(self) -> bytes:
-        """For the state folder."""
-        facts = [self.sha256, self.tar_bytes, self.kept, self.dropped]
-        return json.dumps(facts).encode("ascii")
+        """The journal as it lies in the state folder."""
+        verdicts = [
+            list(one) if isinstance(one, Kept) else [one.reason.slug, one.detail]
+            for one in self.verdicts
+        ]
+        return json.dumps([self.sha256, self.tar_bytes, verdicts]).encode("ascii")
 
     @staticmethod
     def from_json(text: bytes) -> Journal:
-        """Undo `to_json`."""
-        sha256, tar_bytes, kept, dropped = json.loads(text)
+        """Undo `to_json`.
+
+        Raises:
+            ValueError: If the text has another form.
+            TypeError: If the text has another form.
+        """
+        sha256, tar_bytes, verdicts = json.loads(text)
         return Journal(
-            sha256,
-            tar_bytes,
-            {int(index): Entry(*entry) for index, entry in kept.items()},
-            {int(index): (slug, detail) for index, (slug, detail) in dropped.items()},
+            sha256=sha256, tar_bytes=tar_bytes, verdicts=tuple(map(_verdict_of, verdicts))
         )
 
 
-class State:
+def _verdict_of(facts: list[Any]) -> Verdict:
+    if len(facts) == len(Dropped._fields):
+        slug, detail = facts
+        return Dropped(Reason(slug), detail)
+    return Kept(*facts)
+
+
+class StateFolder:
     """The folder OUT/.fastload: whose shards these are, and the journals of finished ones."""
 
     def __init__(self, out: Path) -> None:
@@ -102,10 +84,11 @@ class State:
         return self.folder / f"{name}.json"
 
     def claim(self, facts: dict[str, Any]) -> None:
-        """Make the folder this run's, or find that it is already.
+        """Note which run the folder belongs to, or see that it belongs to the same run already.
 
         Raises:
-            OutputError: If it belongs to another source or to other options.
+            OutputError: If the folder belongs to another source or to other options, or holds
+                other files.
         """
         path = self.folder / "run.json"
         if path.exists():
@@ -122,10 +105,14 @@ class State:
         write_atomically(path, json.dumps(facts).encode("ascii"))
 
     def read_journal(self, name: str) -> Journal | None:
-        """The journal of a finished shard whose bytes are still there; else None."""
+        """The journal of a finished shard whose bytes are still there; else None.
+
+        A journal that another version of fastload wrote in another form counts as none: the shard
+        is written again.
+        """
         try:
             journal = Journal.from_json(self.journal_path(name).read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError, TypeError):
             return None
         final, partial = self.out / name, self.partial_path(name)
         if final.exists() or (partial.exists() and partial.stat().st_size == journal.tar_bytes):

@@ -1,26 +1,54 @@
-"""Which file goes into which shard: pure functions of the source and the options."""
+"""What a run writes, decided before it starts: pure functions of the source and the options."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from fastload import randomness
-from fastload.prepare.source import SPLITS, File, Source
-from fastload.store.index import (
-    digest_of,
-    shard_name,
-)
+from fastload.errors import LayoutError
+from fastload.prepare.reasons import Rules
+from fastload.prepare.source import SPLITS, File, Source, classes_without_training
+from fastload.store.index import digest_of, shard_name
 
 DEFAULT_SHARD_BYTES = 256 << 20  # some 2,500 photographs: 120 shards for 300,000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardOptions:
+    """What decides the shards of a source.
+
+    Attributes:
+        rules: What is taken and how it is stored.
+        seed: Seed of the order within the shards.
+        shard_bytes: Bytes of source files for one shard.
+        allow_missing_classes: Keep a class that has no image in train.
+    """
+
+    rules: Rules
+    seed: int = 0
+    shard_bytes: int = DEFAULT_SHARD_BYTES
+    allow_missing_classes: bool = False
+
+    def recorded(self) -> dict[str, Any]:
+        """The options that decide what is written, as the manifest records them."""
+        return asdict(self.rules) | {"seed": self.seed, "shard_bytes": self.shard_bytes}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedShard:
-    """One tar to write: `files[i]` gets the key `first + i`."""
+    """One tar to write.
+
+    Attributes:
+        split: "train", "val" or "test".
+        name: File name of the tar.
+        first: `files[i]` gets the key `first + i`.
+        files: Files in the order of the tar; those that are set aside are left out.
+    """
 
     split: str
     name: str
@@ -28,11 +56,35 @@ class PlannedShard:
     files: tuple[File, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that decides what a run writes.
+
+    Attributes:
+        source: The files.
+        options: The options.
+        shards: The shards, split by split.
+        digest: See `source_digest`.
+    """
+
+    source: Source
+    options: ShardOptions
+    shards: tuple[PlannedShard, ...]
+    digest: str
+
+
+def make_plan(source: Source, options: ShardOptions) -> Plan:
+    """Decide which file goes into which shard."""
+    shards = plan_shards(source, seed=options.seed, shard_bytes=options.shard_bytes)
+    digest = source_digest(source, options)
+    return Plan(source=source, options=options, shards=tuple(shards), digest=digest)
+
+
 def plan_shards(source: Source, *, seed: int, shard_bytes: int) -> list[PlannedShard]:
     """Permute each split, then cut it into shards of even count.
 
-    The number of shards follows from the bytes of the source files, so a shard is near
-    `shard_bytes` however many of its files are set aside.
+    The number of shards follows from the bytes of the source files. A shard is near `shard_bytes`
+    unless many of its files are set aside.
     """
     shards = []
     for number, split in enumerate(SPLITS):
@@ -44,12 +96,36 @@ def plan_shards(source: Source, *, seed: int, shard_bytes: int) -> list[PlannedS
         first = 0
         for index, part in enumerate(np.array_split(order, min(count, len(files)))):
             chosen = tuple(files[position] for position in part.tolist())
-            shards.append(PlannedShard(split, shard_name(split, index), first, chosen))
+            name = shard_name(split, index)
+            shards.append(PlannedShard(split=split, name=name, first=first, files=chosen))
             first += len(chosen)
     return shards
 
 
-def recipe_of(source: Source, options: dict[str, Any]) -> str:
-    """128 bits that change when a file of the source or an option does."""
+def source_digest(source: Source, options: ShardOptions) -> str:
+    """128 bits, hexadecimal, that change when a file of the source or an option does."""
     files = [[file.path, file.split, file.bytes, file.modified_ns] for file in source.files]
-    return digest_of([options, list(source.classes), list(source.class_names), files])
+    classes, class_names = list(source.classes), list(source.class_names)
+    return digest_of([options.recorded(), classes, class_names, files])
+
+
+def refuse_missing_classes(plan: Plan, files: Iterable[File], why: str = "") -> None:
+    """See that each class has one of the files in train, unless the options allow otherwise.
+
+    Args:
+        plan: The plan that the files belong to.
+        files: The files that count.
+        why: What the message says of the files that do not count.
+
+    Raises:
+        LayoutError: If a class has none.
+    """
+    if plan.options.allow_missing_classes:
+        return
+    names = classes_without_training(plan.source.classes, files)
+    if names:
+        shown = ", ".join(repr(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
+        raise LayoutError(
+            f"{len(names)} of the classes have no image in train{why}: {shown}; add images, remove "
+            "the folders, or keep the classes with --allow-missing-classes"
+        )

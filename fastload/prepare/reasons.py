@@ -11,7 +11,7 @@ NEW_QUALITY = 95  # where an image must be encoded anew: no loss that a network 
 
 
 class Reason(Enum):
-    """Why a file is set aside: a slug for tables and the words for people."""
+    """Why a file is set aside: a slug for tables, which is the value, and the words for people."""
 
     EMPTY = "empty", "has no bytes"
     NOT_IMAGE = "not-an-image", "holds no image of a known format"
@@ -38,16 +38,22 @@ class Reason(Enum):
     TWO_CLASSES = "two-classes", "is the same image as one of another class"
     TWO_SPLITS = "two-splits", "is the same image as one of another split"
 
-    def __init__(self, slug: str, words: str) -> None:
-        self.slug = slug
-        self.words = words
+    slug: str
+    words: str
+
+    def __new__(cls, slug: str, words: str = "") -> Reason:
+        """Make the slug the value, so that `Reason(slug)` finds the reason."""
+        reason = object.__new__(cls)
+        reason._value_ = reason.slug = slug
+        reason.words = words
+        return reason
 
 
 class SetAsideError(ImageError):
     """The image must not be trained on.
 
     Attributes:
-        kind: The reason's kind; `reason` holds the particulars.
+        kind: The kind of reason; `reason` holds the particulars.
     """
 
     def __init__(self, kind: Reason, detail: str = "") -> None:
@@ -63,7 +69,7 @@ class Rules:
         store: "seekable" (same picture, restart intervals) or "original" (the bytes as they are,
             where they are an upright three-channel JPEG).
         max_side: Images with a longer side are resized to it; None resizes none.
-        quality: Of JPEGs that must be encoded anew, in [1, 100].
+        quality: Quality of JPEGs that must be encoded anew, in [1, 100].
         convert: Turn grey, palette, alpha and CMYK images, and sound images with a wrong
             extension, into RGB JPEGs instead of setting them aside.
         min_side: Images with a shorter side are set aside; pixels, at least 1.

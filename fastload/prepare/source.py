@@ -13,8 +13,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -307,10 +306,10 @@ def split_files(files: Sequence[File], *, seed: int) -> list[File]:
     return result
 
 
-def classes_without_training(source: Source) -> list[str]:
-    """Names of the classes that have files, but none in train."""
-    trained = Counter(file.label for file in source.files if file.split == "train")
-    return [name for label, name in enumerate(source.classes) if not trained[label]]
+def classes_without_training(classes: Sequence[str], files: Iterable[File]) -> list[str]:
+    """Names of the classes that have none of the files in train."""
+    trained = {file.label for file in files if file.split == "train"}
+    return [name for label, name in enumerate(classes) if label not in trained]
 
 
 def _readable_names(root: Path, classes: Sequence[str]) -> tuple[str, ...]:

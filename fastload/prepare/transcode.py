@@ -32,6 +32,7 @@ from fastload.prepare.reasons import Reason, Rules, SetAsideError
 MAX_PIXELS = 178_956_970  # where Pillow calls an image a decompression bomb; 537 MB of RGB
 MAX_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 MAX_FILE_BYTES = 256 << 20  # a 178-megapixel photograph is 100 MB as JPEG
+HOW = ("lossless", "near-lossless", "re-encoded", "original")  # ways to store an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,11 @@ class Stored:
 
     Attributes:
         jpeg: A complete JPEG file of three components, upright.
-        how: "lossless", "near-lossless", "re-encoded" or "original".
-        height: In pixels.
-        width: In pixels.
-        change: What was done to it that its owner may want to know, such as "turned upright";
-            "" for a plain photograph.
+        how: One of `HOW`.
+        height: Pixels.
+        width: Pixels.
+        change: What was done to the image that its owner may want to know, such as "turned
+            upright"; "" for a plain photograph.
     """
 
     jpeg: bytes

@@ -149,7 +149,7 @@ def test_a_folder_without_splits_is_split_by_class(tmp_path: Path):
     }
     assert read_source(tmp_path, seed=5) == source
     assert read_source(tmp_path, seed=6) != source
-    assert not classes_without_training(source)
+    assert not classes_without_training(source.classes, source.files)
 
 
 def test_readable_names_of_plantnet_are_found(tmp_path: Path):
@@ -171,7 +171,7 @@ def test_a_damaged_table_of_names_is_refused(tmp_path: Path):
 
 def test_a_class_without_training_images_is_named(tmp_path: Path):
     source = read_source(tree(tmp_path, "train/a/1.jpg", "val/a/1.jpg", "val/b/1.jpg"))
-    assert classes_without_training(source) == ["b"]
+    assert classes_without_training(source.classes, source.files) == ["b"]
 
 
 @pytest.mark.parametrize(

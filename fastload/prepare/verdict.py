@@ -1,0 +1,50 @@
+"""What became of an image file: it is kept, or it is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, TypeAlias
+
+from fastload.prepare.reasons import Reason
+
+
+class Kept(NamedTuple):
+    """The facts of an image that is stored; all are values of JSON.
+
+    Attributes:
+        size: Bytes of the JPEG as stored.
+        height: Pixels of the upright image.
+        width: Pixels of the upright image.
+        crc32: CRC-32 of the JPEG as stored.
+        digest: 128 bits of the JPEG as stored, hexadecimal: equal digests, equal images.
+        how: One of `transcode.HOW`.
+        change: What the owner of the image may want to know, such as "turned upright"; or "".
+    """
+
+    size: int
+    height: int
+    width: int
+    crc32: int
+    digest: str
+    how: str
+    change: str
+
+
+class Dropped(NamedTuple):
+    """Why a file is set aside.
+
+    Attributes:
+        reason: The kind of reason.
+        detail: The particulars.
+    """
+
+    reason: Reason
+    detail: str
+
+
+Verdict: TypeAlias = Kept | Dropped
+
+
+def kept_among(verdicts: Iterable[Verdict]) -> dict[int, Kept]:
+    """Position -> facts, of those that are kept, in their order."""
+    return {place: one for place, one in enumerate(verdicts) if isinstance(one, Kept)}
