@@ -3,16 +3,20 @@
     chunks ──▶ worker ──▶ results, in the order of the items
            ──▶ worker
 
-A decoder fed with files from the internet may crash or hang; then only its process ends. The chunk
-it worked on is tried again item by item, and the item that ends a process a second time is yielded
-as `Lost`. An exception raised by the function is no such case: it ends the run, and the caller gets
-it; nor is a worker that cannot even start. At most `WINDOW` chunks for each worker are under way or
-waiting to be yielded, so memory is bounded. Whoever stops iterating, by `break`, Ctrl-C or an
-exception, leaves no process behind; a worker whose parent was killed reads the end of its pipe and
-leaves.
+A decoder fed with files from the internet may crash or hang; then only its process ends. A chunk of
+several items is tried again item by item in a new process. An item that ends its process alone is
+yielded as `Lost`.
 
-The workers are plain subprocesses, not multiprocessing's: those import the caller's main module
-again, which needs a guard in it and fails where there is none to import, as in a notebook.
+Success: results come in the order of the items; at most `WINDOW` chunks for each worker are under
+    way or waiting to be yielded, so memory is bounded.
+Failure: an exception that the function raises ends the run and is raised to the caller; so does a
+    worker that cannot start.
+Cancel: a caller that stops iterating, by `break`, Ctrl-C or an exception, leaves no process behind.
+    Where the caller's process is killed, each worker reads the end of its pipe and ends.
+
+The workers are plain subprocesses, not those of `multiprocessing`: those import the caller's main
+module again, which needs a guard in that module and fails where there is no such module, as in a
+notebook.
 """
 
 from __future__ import annotations
@@ -46,7 +50,7 @@ class Lost:
 
     Attributes:
         reason: "took longer than 60 seconds", or how the process ended.
-        slow: Whether it was the time limit.
+        slow: Whether the process was ended because of the time limit.
     """
 
     reason: str
@@ -78,14 +82,16 @@ def run_chunks(
     """Yield each item with the function's result, in the order of the chunks and items.
 
     Args:
-        function: Run in the workers, which import it and the items' classes by their names; none
-            may be of `__main__`: a command's module runs itself under its own name.
-        chunks: Items that travel together; a chunk's results are in memory at once.
-        workers: Processes, at least 1.
-        time_limit_seconds: For one item; a chunk that takes longer is tried again item by item.
+        function: Runs in the workers. They import the function and the classes of the items by
+            name, so none of these may be defined in `__main__`.
+        chunks: Items that travel together; all results of a chunk are in memory at once.
+        workers: Number of processes, at least 1.
+        time_limit_seconds: Time limit for one item; a chunk that takes longer is tried again item
+            by item. The start of a process and its imports do not count.
 
     Raises:
-        Exception: Whatever `function` raised.
+        Exception: What `function` raised, or a RuntimeError that names it where pickle cannot
+            carry it.
         FastloadError: If a worker cannot start.
     """
     if workers < 1:
@@ -161,7 +167,7 @@ class _Crew(Generic[Item, Result]):
         return worker
 
     def _collect(self) -> None:
-        """Wait until a worker answers, ends or is overdue; take what it brings."""
+        """Wait until a worker answers, ends or is overdue; take its results."""
         busy = {worker.pipe: worker for worker in self.workers if worker.chunk is not None}
         next_deadline = min(worker.deadline for worker in busy.values())
         ready = connection.wait(list(busy), timeout=max(0.0, next_deadline - time.monotonic()))
@@ -185,7 +191,7 @@ class _Crew(Generic[Item, Result]):
                     self._replace(worker, slow=True)
 
     def _replace(self, worker: _Worker, *, slow: bool) -> None:
-        """End a worker; try its items one by one in another, and find the one to blame."""
+        """End a worker; try its items one by one in another worker, to find the one to blame."""
         if slow:
             worker.process.kill()
         reason = self._end(worker)
@@ -207,7 +213,7 @@ class _Crew(Generic[Item, Result]):
             again.close()
 
     def _end(self, worker: _Worker) -> str:
-        """Let a worker that has closed its pipe end, or end it; returns how it ended."""
+        """Wait until a worker that has closed its pipe ends, or end it; returns how it ended."""
         self.workers.remove(worker)
         worker.pipe.close()
         try:
@@ -228,7 +234,7 @@ class _Crew(Generic[Item, Result]):
 
 
 def serve(descriptor: int) -> None:
-    """The life of a worker: take the function, say ready, apply it to chunks until the end."""
+    """The life of a worker: take the function, say ready, apply the function to chunks."""
     pipe = connection.Connection(descriptor)
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):
         function = pickle.loads(pipe.recv_bytes())  # noqa: S301  from our own parent
@@ -243,4 +249,13 @@ def _apply(
     try:
         return [function(item) for item in items], None
     except Exception as error:  # noqa: BLE001  the parent raises it
-        return None, error
+        return None, _portable(error)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one that says the same where pickle cannot carry it to the parent."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  our own bytes
+    except Exception:  # noqa: BLE001  an exception with odd arguments may raise anything here
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -18,6 +18,13 @@ from fastload.errors import FastloadError
 from fastload.prepare.workers import Lost, run_chunks
 
 
+class OddError(Exception):
+    """An exception that pickle writes but cannot read back."""
+
+    def __init__(self, name: str, *, place: int) -> None:
+        super().__init__(f"{name} at {place}")
+
+
 def act(item: str) -> str:
     """What a decoder might do with a file."""
     if item == "crash":
@@ -28,6 +35,8 @@ def act(item: str) -> str:
         time.sleep(600)
     if item == "raise":
         raise FileNotFoundError(2, "it is gone", "x.jpg")
+    if item == "raise oddly":
+        raise OddError("it", place=3)
     if item.startswith("slow"):
         time.sleep(0.05)
     return item.upper()
@@ -82,6 +91,23 @@ def test_an_exception_ends_the_run_and_reaches_the_caller():
     with pytest.raises(FileNotFoundError, match="it is gone"):
         list(run_chunks(act, chunked(["a", "raise", "b"], 1), workers=2))
     assert no_process_is_left()
+
+
+def test_an_exception_that_cannot_travel_is_named():
+    with pytest.raises(RuntimeError, match="OddError: it at 3"):
+        list(run_chunks(act, [["raise oddly"]], workers=1))
+    assert no_process_is_left()
+
+
+def test_the_time_limit_does_not_count_the_start_of_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "tardy.py").write_text("def act(item):\n    return item\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tardy = importlib.import_module("tardy")
+    with (tmp_path / "tardy.py").open("a") as file:
+        file.write("import time\ntime.sleep(5)\n")
+    assert list(run_chunks(tardy.act, [["a"]], workers=1, time_limit_seconds=4)) == [("a", "a")]
 
 
 def test_whoever_stops_early_leaves_no_process():
