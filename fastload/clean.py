@@ -1,11 +1,10 @@
 """Find what must not be trained on, and say why: `python -m fastload.clean data/`.
 
     files ─▶ examine: read once, in processes ─▶ Kept or Dropped
-                                                  └▶ find_duplicates: across splits and classes
+                                                  └▶ without_duplicates: across splits and classes
 
-Whether a file is a duplicate is known when all were read, and depends on nothing but the stored
-bytes, the splits and the classes: not on the order, nor on how many processes read. Sources are
-never changed, unless the user asks for `--quarantine`, which moves and never overwrites.
+Whether a file is a duplicate is known when all files were read. No file of the source is changed.
+`--quarantine` moves files out of the source and never overwrites.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: If the file cannot be written; the error names a file.
     """
-    temporary = path.with_name(f"{path.name}.partial")
+    temporary = path.with_name(f".{path.name}.partial")  # hidden, so no folder of images has it
     try:
         with temporary.open("wb") as file:
             yield file

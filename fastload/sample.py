@@ -1,22 +1,37 @@
 """Draw a small data set of flowers to try everything with: `python -m fastload.sample data/`.
 
-Ten species, long-tailed, in train, val and test. Each picture is computed, not photographed: petals
-in polar coordinates around a tilted centre, over blurred foliage, under varying light, with grain.
-Species differ in number, outline and markings of their petals and in their centre; colours
-overlap between species. Some twelve files are spoiled on purpose, one for each thing that the
-cleaner should notice. A picture depends on the seed, its species and its number alone.
+Ten species, long-tailed, in train, val and test. Some twelve files are spoiled on purpose, one for
+each thing that the cleaner should notice.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastload.console.command import run_command
 from fastload.cores import usable_cores
-from fastload.prepare.flowers import SMALLEST, write_sample
+from fastload.prepare.flowers import SPECIES
+from fastload.prepare.sample_folder import SMALLEST, class_counts, write_sample
+
+
+def _run(options: argparse.Namespace) -> int:
+    spoiled = write_sample(
+        options.folder, images=options.images, seed=options.seed, workers=options.workers
+    )
+    if spoiled is None:
+        print(f"{options.folder} already holds this sample")  # noqa: T201  a command's own words
+        return 0
+    counts = class_counts(options.images)
+    print(  # noqa: T201
+        f"{options.images:,} images of {len(SPECIES)} species ({counts[0]} of the commonest, "
+        f"{counts[-1]} of the rarest) and {spoiled} files spoiled on purpose are in "
+        f"{options.folder}\nnext: python -m fastload.shard {shlex.quote(str(options.folder))}"
+    )
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,13 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.workers < 1 or options.seed < 0:
         parser.error("--workers must be at least 1, --seed at least 0")
 
-    def body() -> int:
-        write_sample(
-            options.folder, images=options.images, seed=options.seed, workers=options.workers
-        )
-        return 0
-
-    return run_command("fastload.sample", body)
+    return run_command("fastload.sample", lambda: _run(options))
 
 
 if __name__ == "__main__":

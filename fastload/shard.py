@@ -35,7 +35,7 @@ def parse_bytes(text: str) -> int:
     """A size such as "256MB", "1GiB" or "300000000", in bytes.
 
     Raises:
-        argparse.ArgumentTypeError: If it is none.
+        argparse.ArgumentTypeError: If the text is no size, or too small for a shard.
     """
     units = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
     number = text.strip().lower().removesuffix("b")

@@ -13,7 +13,7 @@ from fastload.files import READ_BYTES, replacing, sha256_of, write_atomically
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "file"
     write_atomically(path, b"old")
-    (tmp_path / "file.partial").mkdir()  # so that the temporary file cannot be opened
+    (tmp_path / ".file.partial").mkdir()  # so that the temporary file cannot be opened
     with pytest.raises(OSError, match="partial"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

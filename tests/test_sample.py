@@ -11,18 +11,18 @@ import pytest
 from PIL import Image
 
 from fastload import sample
-from fastload.prepare import flowers
-from fastload.prepare.flowers import (
-    SPECIES,
+from fastload.prepare.flowers import SPECIES
+from fastload.prepare.folder import clean_folder
+from fastload.prepare.reasons import Rules
+from fastload.prepare.report import count_reasons
+from fastload.prepare.sample_folder import (
+    MARKER_NAME,
     Picture,
     class_counts,
     encode_picture,
     plan_pictures,
     spoiled_files,
 )
-from fastload.prepare.folder import clean_folder
-from fastload.prepare.reasons import Rules
-from fastload.prepare.report import count_reasons
 from fastload.prepare.source import read_source
 
 
@@ -108,8 +108,8 @@ def test_a_stopped_run_is_continued(small: Path, tmp_path: Path):
     root = tmp_path / "data"
     before = {path: path.read_bytes() for path in sorted(small.rglob("*")) if path.is_file()}
     root.mkdir()
-    marker = (small / flowers.MARKER_NAME).read_bytes().replace(b"true", b"false")
-    (root / flowers.MARKER_NAME).write_bytes(marker)
+    marker = (small / MARKER_NAME).read_bytes().replace(b"true", b"false")
+    (root / MARKER_NAME).write_bytes(marker)
     for path, data in list(before.items())[5:60]:
         copy = root / path.relative_to(small)
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -1,32 +1,22 @@
-"""The painter behind `python -m fastload.sample`: flowers of ten species, drawn from a seed."""
+"""The painter behind `python -m fastload.sample`: flowers of ten species.
+
+Each picture is computed, not photographed: petals in polar coordinates around a tilted centre, over
+blurred foliage, under varying light, with grain. Species differ in number, outline and markings of
+their petals and in their centre; colours overlap between species.
+"""
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from fastload.console.progress import Progress
-from fastload.errors import OutputError
-from fastload.files import write_atomically
-from fastload.prepare.workers import Lost, run_chunks
-
 Plane = NDArray[np.float32]  # [H, W]
 Planes = NDArray[np.float32]  # [3, H, W]
-MARKER_NAME = ".fastload-sample.json"
-SMALLEST = 100  # images in all: below it the rarest species has no image in val or test
-TAIL = 0.69  # each species has this fraction of the images of the one before: 400 -> 15 over ten
-CHUNK = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +24,15 @@ class Species:
     """What distinguishes one species; lengths are fractions of the flower's radius.
 
     Attributes:
-        name: Of the class folder.
-        petals: How many.
+        name: Name of the class folder.
+        petals: Number of petals.
         width: Half of a petal's greatest width.
         peak: Where along the petal it is widest, in (0, 1).
         tip: Shape of the tip: above 1 pointed, below 1 blunt.
         notch: Depth of the cleft in the tip.
         centre: Radius of the centre.
-        colours: Colours of petals as (hue, saturation, value) in [0, 1]; one is drawn for a flower.
-        heart: Colour of the centre.
+        colours: Colours of petals as (hue, saturation, value) in [0, 1]; each flower draws one.
+        heart: Colour of the centre, (hue, saturation, value) in [0, 1].
         marking: "plain", "veins", "spots" or "eye", a dark ring at the petals' base.
     """
 
@@ -78,34 +68,6 @@ _TABLE: tuple[tuple[Any, ...], ...] = (
 )
 # fmt: on
 SPECIES = tuple(Species(*row) for row in _TABLE)
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One file to draw: `number` counts within the species, over all splits."""
-
-    species: int
-    number: int
-    path: str
-
-
-def class_counts(images: int) -> list[int]:
-    """Images of each species, all splits together: a geometric tail that adds up to `images`."""
-    weights = np.array([TAIL**rank for rank in range(len(SPECIES))])
-    counts = np.maximum(5, np.floor(images * weights / weights.sum()).astype(int))
-    counts[0] += images - int(counts.sum())
-    return [int(count) for count in counts]
-
-
-def plan_pictures(images: int) -> list[Picture]:
-    """Every clean picture and its path: of each species a tenth in val and in test, never none."""
-    pictures = []
-    for index, (species, count) in enumerate(zip(SPECIES, class_counts(images), strict=True)):
-        held_out = max(1, round(count / 10))
-        splits = ["val"] * held_out + ["test"] * held_out + ["train"] * (count - 2 * held_out)
-        for number, split in enumerate(splits):
-            pictures.append(Picture(index, number, f"{split}/{species.name}/{number:04d}.jpg"))
-    return pictures
 
 
 def draw_flower(species: Species, rng: np.random.Generator) -> Image.Image:
@@ -306,114 +268,3 @@ def _rgb(colour: tuple[float, float, float]) -> Planes:
     vivid = min(max(saturation, 0.0), 1.0)
     levels = [value * (1 - vivid * ramp) for ramp in ramps]
     return np.array(levels, np.float32).reshape(3, 1, 1)
-
-
-def encode_picture(picture: Picture, *, seed: int) -> bytes:
-    """Draw one picture and encode it: quality 85 to 95, some 4:4:4, some 4:2:0."""
-    rng = np.random.default_rng((seed, picture.species, picture.number))
-    image = draw_flower(SPECIES[picture.species], rng)
-    return _jpeg(image, quality=int(rng.integers(85, 96)), subsampling=int(rng.choice([0, 0, 2])))
-
-
-def _jpeg(image: Image.Image, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", **options)
-    return buffer.getvalue()
-
-
-def _save_as(image: Image.Image, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
-
-
-def spoiled_files(seed: int) -> Iterator[tuple[str, bytes]]:
-    """Path and bytes of each file that is spoiled, or merely unusual, on purpose."""
-    rng = np.random.default_rng((seed, len(SPECIES)))
-    pictures = [draw_flower(species, rng) for species in SPECIES]
-    names = [species.name for species in SPECIES]
-    whole = _jpeg(pictures[3], quality=90)
-    transparent = pictures[1].convert("RGBA")
-    transparent.putalpha(pictures[1].convert("L"))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn a quarter clockwise to see it upright
-    lying = _jpeg(pictures[7].transpose(Image.Transpose.ROTATE_90), quality=90, exif=exif)
-    twin = encode_picture(Picture(0, 0, ""), seed=seed)  # number 0 of a species lies in val
-    stranger = encode_picture(Picture(2, 10**6, ""), seed=seed)
-    yield f"train/{names[0]}/animation.gif", _save_as(pictures[0].quantize(32), "GIF")
-    yield f"train/{names[1]}/transparent.png", _save_as(transparent, "PNG")
-    yield f"train/{names[2]}/grey.jpg", _jpeg(pictures[2].convert("L"), quality=90)
-    yield f"train/{names[4]}/for-print.jpg", _jpeg(pictures[4].convert("CMYK"), quality=90)
-    yield f"train/{names[3]}/truncated.jpg", whole[: len(whole) * 2 // 3]
-    yield f"train/{names[0]}/empty.jpg", b""
-    yield f"train/{names[5]}/really-a-png.jpg", _save_as(pictures[5], "PNG")
-    yield f"train/{names[0]}/also-in-val.jpg", twin
-    yield f"train/{names[2]}/which-is-it.jpg", stranger
-    yield f"train/{names[4]}/which-is-it.jpg", stranger
-    yield f"train/{names[7]}/camera-held-upright.jpg", lying
-    yield f"train/{names[6]}/progressive.jpg", _jpeg(pictures[6], quality=90, progressive=True)
-
-
-def _write_picture(picture: Picture, *, root: Path, seed: int) -> int:
-    path = root / picture.path
-    if path.exists():  # written by a run that was stopped
-        return 0
-    data = encode_picture(picture, seed=seed)
-    partial_path = path.with_name(f".{path.name}.partial")
-    partial_path.write_bytes(data)
-    partial_path.replace(path)
-    return len(data)
-
-
-def _claim(root: Path, options: dict[str, int]) -> bool:
-    """Make `root` this sample's folder; whether it is already complete."""
-    marker = root / MARKER_NAME
-    if marker.exists():
-        try:
-            found = json.loads(marker.read_bytes())
-        except ValueError:
-            found = {}
-        if found.get("options") != options:
-            raise OutputError(
-                f"{root} holds a sample made with other options ({found.get('options')}, asked for "
-                f"{options}); choose another folder or remove it"
-            )
-        return bool(found.get("complete"))
-    root.mkdir(parents=True, exist_ok=True)
-    if any(root.iterdir()):
-        raise OutputError(f"{root} is not empty; choose another folder")
-    return False
-
-
-def write_sample(root: Path, *, images: int, seed: int, workers: int) -> None:
-    """Write the data set; a run that was stopped is continued.
-
-    Raises:
-        OutputError: If the folder holds something else.
-    """
-    options = {"images": images, "seed": seed}
-    if _claim(root, options):
-        print(f"{root} already holds this sample")  # noqa: T201  a command's own words
-        return
-    marker = root / MARKER_NAME
-    write_atomically(marker, json.dumps({"options": options, "complete": False}).encode())
-    pictures = plan_pictures(images)
-    for folder in sorted({(root / picture.path).parent for picture in pictures}):
-        folder.mkdir(parents=True, exist_ok=True)
-    chunks = [pictures[start : start + CHUNK] for start in range(0, len(pictures), CHUNK)]
-    write = partial(_write_picture, root=root, seed=seed)
-    with Progress(len(pictures), "images") as progress:
-        for picture, result in run_chunks(write, chunks, workers=workers):
-            if isinstance(result, Lost):
-                raise OutputError(f"drawing {picture.path} {result.reason}; try fewer --workers")
-            progress.add()
-    spoiled = dict(spoiled_files(seed))
-    for path, data in spoiled.items():
-        (root / path).write_bytes(data)
-    write_atomically(marker, json.dumps({"options": options, "complete": True}).encode())
-    counts = class_counts(images)
-    print(  # noqa: T201
-        f"{len(pictures):,} images of {len(SPECIES)} species ({counts[0]} of the commonest, "
-        f"{counts[-1]} of the rarest) and {len(spoiled)} files spoiled on purpose are in {root}\n"
-        f"next: python -m fastload.shard {shlex.quote(str(root))}"
-    )

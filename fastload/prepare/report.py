@@ -35,7 +35,7 @@ def report_rows(source: Source, examined: Iterable[tuple[File, Verdict]]) -> lis
         source: The source of the files; its oddities are set aside too.
         examined: Each file with what became of it.
     """
-    rows = [Row(odd.path, odd.slug, odd.detail, "set aside") for odd in source.oddities]
+    rows = [Row(odd.path, odd.reason.slug, odd.detail, "set aside") for odd in source.oddities]
     for file, verdict in examined:
         if isinstance(verdict, Dropped):
             rows.append(Row(file.path, verdict.reason.slug, verdict.detail, "set aside"))

@@ -3,9 +3,9 @@
     {train,val,test}/CLASS/…          images/{train,val,test}/CLASS/…
     images_{train,val,test}/CLASS/…   CLASS/…  (split here: stratified, seeded)
 
-Nothing is opened here but folders. Files of any extension count, since a photograph with a wrong
-name should be noticed, not lost; only what file managers leave behind is passed over. Links to
-files and folders are followed, a folder that contains itself is not entered again.
+Only folders are opened here. Files of any extension count, so that a photograph with a wrong name
+is noticed, not lost; hidden files and what file managers leave behind are passed over. Links to
+files and folders are followed; a folder that contains itself is not entered again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 from fastload import randomness
 from fastload.errors import LayoutError
 from fastload.files import explain_os_error
+from fastload.prepare.reasons import Reason
 
 SPLITS = ("train", "val", "test")
 _SPELLINGS = {
@@ -36,7 +37,7 @@ _SPELLINGS = {
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic")
 _PLANTNET_NAMES = "plantnet300K_species_id_2_name.json"
-_HELD_OUT = 0.1  # of each class in val, and again in test, where the folders give no split
+_HELD_OUT = 0.1  # of each class in val, and as much in test, where the folders give no split
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,11 @@ class File:
     """One file in a class folder.
 
     Attributes:
-        path: Relative to the source, with "/" between its parts; may hold bytes that are no
-            UTF-8, as surrogates (`os.fsdecode`).
+        path: Path relative to the source, with "/" between its parts; bytes that are not UTF-8 are
+            surrogates (`os.fsdecode`).
         split: "train", "val" or "test".
-        label: Position of its class in `Source.classes`.
-        bytes: Size.
+        label: Position of the file's class in `Source.classes`.
+        bytes: Size of the file.
         modified_ns: Time of the last change, nanoseconds.
     """
 
@@ -64,13 +65,13 @@ class Oddity:
     """Something that is no file in a class folder, and should be reported.
 
     Attributes:
-        path: As in `File`.
-        slug: "not-a-file" or "no-class".
-        detail: What it is.
+        path: Path relative to the source, as in `File`.
+        reason: `Reason.NOT_FILE` or `Reason.NO_CLASS`.
+        detail: What was found.
     """
 
     path: str
-    slug: str
+    reason: Reason
     detail: str
 
 
@@ -80,11 +81,11 @@ class Source:
 
     Attributes:
         root: The folder.
-        layout: One sentence that says how it was understood.
+        layout: How the folder was understood, in words.
         classes: Names of the class folders, sorted by code point, as ImageFolder sorts them.
-        class_names: Readable names, in the same order.
-        files: Sorted by split, label and path.
-        oddities: What was found beside them.
+        class_names: Readable names of the classes, in the same order.
+        files: The files, sorted by split, label and path.
+        oddities: What was found beside the files.
     """
 
     root: Path
@@ -97,7 +98,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A file before its class has a number; `within` is the folder of the split or class."""
+    """A file before its class has a number; `name` is that of its class."""
 
     path: str
     split: str
@@ -111,7 +112,7 @@ def read_source(root: str | os.PathLike[str], *, seed: int = 0) -> Source:
 
     Args:
         root: The folder.
-        seed: Of the split, where the folders give none.
+        seed: Seed of the split, where the folders give none.
 
     Raises:
         LayoutError: If there are no class folders or no files, or a class has files in val or
@@ -156,7 +157,7 @@ def _read_source(root: Path, seed: int) -> Source:
 
 
 def _find_splits(root: Path) -> tuple[list[tuple[str, str]], str]:
-    """(split, folder relative to root) of each split, or [("", folder)], and the layout's words."""
+    """(split, folder relative to root) of each split, or [("", folder)]; the layout in words."""
     folders = {entry.name for entry in _entries(root) if _is_folder(entry)}
     direct = _splits_among(folders, "")
     joined = _splits_among(folders, "images_")
@@ -203,7 +204,7 @@ def _walk_classes(root: Path, folder: str, split: str, oddities: list[Oddity]) -
         if _is_folder(entry):
             yield from _walk(root, path, split, entry.name, oddities)
         elif _looks_like_picture(entry.name):
-            oddities.append(Oddity(path, "no-class", "lies outside any class folder"))
+            oddities.append(Oddity(path, Reason.NO_CLASS, "lies outside any class folder"))
 
 
 def _walk(root: Path, top: str, split: str, name: str, oddities: list[Oddity]) -> Iterator[_Found]:
@@ -214,7 +215,7 @@ def _walk(root: Path, top: str, split: str, name: str, oddities: list[Oddity]) -
         status = (root / folder).stat()
         identity = (status.st_dev, status.st_ino)
         if identity in ancestors:
-            oddities.append(Oddity(folder, "not-a-file", "a link to a folder that contains it"))
+            oddities.append(Oddity(folder, Reason.NOT_FILE, "a link to a folder that contains it"))
             continue
         for entry in _entries(root / folder):
             path = f"{folder}/{entry.name}"
@@ -224,12 +225,14 @@ def _walk(root: Path, top: str, split: str, name: str, oddities: list[Oddity]) -
             try:
                 facts = entry.stat()
             except OSError as error:
-                oddities.append(Oddity(path, "not-a-file", f"a link to nothing ({error.strerror})"))
+                oddities.append(
+                    Oddity(path, Reason.NOT_FILE, f"a link to nothing ({error.strerror})")
+                )
                 continue
             if stat.S_ISREG(facts.st_mode):
                 yield _Found(path, split, name, facts.st_size, facts.st_mtime_ns)
             else:
-                oddities.append(Oddity(path, "not-a-file", _kind_of(facts.st_mode)))
+                oddities.append(Oddity(path, Reason.NOT_FILE, _kind_of(facts.st_mode)))
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -265,7 +268,7 @@ def _kind_of(mode: int) -> str:
 
 
 def _nothing_found(root: Path, oddities: Sequence[Oddity]) -> str:
-    loose = sum(oddity.slug == "no-class" for oddity in oddities)
+    loose = sum(oddity.reason is Reason.NO_CLASS for oddity in oddities)
     if loose:
         return (
             f"{root} holds {loose:,} images but no class folders; "
@@ -275,7 +278,7 @@ def _nothing_found(root: Path, oddities: Sequence[Oddity]) -> str:
 
 
 def _refuse_one_folder(root: Path, found: Sequence[_Found]) -> None:
-    """One class whose images all lie in folders of their own: the user meant that folder."""
+    """Refuse one class whose images all lie in folders: the user meant the folder of that class."""
     names = {one.name for one in found}
     inner = next(one.path[: one.path.index(f"{one.name}/") + len(one.name)] for one in found)
     if len(names) == 1 and all("/" in one.path.removeprefix(f"{inner}/") for one in found):

@@ -98,7 +98,9 @@ def test_files_of_any_extension_are_listed_since_they_may_be_photographs(tmp_pat
 
 def test_images_outside_class_folders_are_reported(tmp_path: Path):
     source = read_source(tree(tmp_path, "train/a/1.jpg", "train/loose.PNG", "train/notes.txt"))
-    assert [(odd.path, odd.slug) for odd in source.oddities] == [("train/loose.PNG", "no-class")]
+    assert [(odd.path, odd.reason.slug) for odd in source.oddities] == [
+        ("train/loose.PNG", "no-class")
+    ]
 
 
 def test_links_to_files_and_folders_are_followed(tmp_path: Path):
@@ -121,7 +123,7 @@ def test_what_is_no_file_is_reported_and_not_opened(tmp_path: Path):
     (tmp_path / "train/a/loop").symlink_to("..")
     (tmp_path / "train/a/self.jpg").symlink_to("self.jpg")
     source = read_source(tmp_path)
-    details = {odd.path: odd.detail for odd in source.oddities if odd.slug == "not-a-file"}
+    details = {odd.path: odd.detail for odd in source.oddities if odd.reason.slug == "not-a-file"}
     assert details["train/a/pipe.jpg"] == "a pipe"
     assert "a link to nothing" in details["train/a/nothing.jpg"]
     assert "a link to nothing" in details["train/a/self.jpg"]
