@@ -6,8 +6,8 @@
 
 What is stored is upright, three-channel, decodes to its last row and carries no metadata. The bytes
 may come from anywhere: formats are an allow-list, sizes are checked before pixels exist, and
-whatever a decoder raises becomes a reason. A decoder that crashes is the caller's to survive
-(workers.py).
+whatever a decoder raises becomes a reason. A decoder may crash its process: the caller runs it in a
+worker (workers.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from PIL import Image, ImageFile, JpegImagePlugin
 from fastload.errors import CorruptImageError, ImageError, UnsupportedImageError
 from fastload.pixels import native
 from fastload.pixels.jpeg import read_header, restart_interval_for
+from fastload.prepare.formats import TAKEN, format_named, sniff_format
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 
 MAX_PIXELS = 178_956_970  # where Pillow calls an image a decompression bomb; 537 MB of RGB
@@ -55,62 +56,13 @@ class Stored:
     change: str = ""
 
 
-_MAGIC = (
-    (b"\xff\xd8", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"BM", "BMP"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
-    (b"\xff\x4f\xff\x51", "JPEG2000"),
-    (b"8BPS", "PSD"),
-    (b"\0\0\1\0", "ICO"),
-    (b"qoif", "QOI"),
-    (b"P1", "PNM"),
-    (b"P2", "PNM"),
-    (b"P3", "PNM"),
-    (b"P4", "PNM"),
-    (b"P5", "PNM"),
-    (b"P6", "PNM"),
-    (b"%PDF", "PDF"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"\xff\x0a", "JPEG XL"),
-)
-_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}
-_TAKEN = frozenset({"JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000"})
-_EXTENSIONS = {
-    **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif", "mpo"), "JPEG"),
-    **dict.fromkeys(("png", "apng"), "PNG"),
-    **dict.fromkeys(("bmp", "dib"), "BMP"),
-    **dict.fromkeys(("tif", "tiff"), "TIFF"),
-    **dict.fromkeys(("jp2", "j2k", "jpx", "jpf"), "JPEG2000"),
-    "webp": "WEBP",
-    "gif": "GIF",
-    "avif": "AVIF",
-}
 # What libjpeg-turbo warns about when it fills the picture with guesses, or has data left when the
-# picture is full (a few bytes are padding). Its other warnings, such as of odd metadata, leave the
-# pixels as they should be.
+# picture is full (a few bytes are padding). Its other warnings, such as those about odd metadata,
+# do not concern the pixels.
 _DAMAGE = re.compile(
     r"premature end of data segment|bad Huffman code|instead of RST|progress"
     r"|\d{2,} extraneous bytes before marker 0xd"
 )
-
-
-def sniff_format(data: bytes) -> str:
-    """The format that the first bytes tell; "" where they tell none."""
-    for magic, kind in _MAGIC:
-        if data.startswith(magic):
-            return kind
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data[4:8] == b"ftyp":
-        return _BRANDS.get(data[8:12], "")
-    return ""
 
 
 def store_image(data: bytes, *, extension: str, rules: Rules) -> Stored:
@@ -118,24 +70,22 @@ def store_image(data: bytes, *, extension: str, rules: Rules) -> Stored:
 
     Args:
         data: The whole file.
-        extension: Of its name, such as ".jpg", in any case; "" where it has none.
+        extension: Extension of the file's name, such as ".jpg", in any case; or "".
         rules: What is taken and how it is stored.
 
     Raises:
-        SetAsideError: If it must not be trained on, with the reason.
+        SetAsideError: If the image must not be trained on, with the reason.
     """
     kind = sniff_format(data)
     _check_kind(data, kind)
-    mislabelled = kind != _EXTENSIONS.get(extension.lower().removeprefix("."))
+    mislabelled = kind != format_named(extension)
     if mislabelled and not rules.convert:
         named = f"is named {extension}" if extension else "has no extension"
         raise SetAsideError(Reason.MISLABELLED, f"is {_article(kind)} file, but {named}")
     stored = _store_jpeg(data, rules) if kind == "JPEG" else _store_other(data, kind, rules)
     if not mislabelled:
         return stored
-    change = f"{kind} named {extension or 'without extension'}"
-    change += f", {stored.change}" if stored.change else ""
-    return Stored(stored.jpeg, stored.how, stored.height, stored.width, change)
+    return _noted(stored, f"{kind} named {extension or 'without extension'}")
 
 
 def _check_kind(data: bytes, kind: str) -> None:
@@ -145,7 +95,7 @@ def _check_kind(data: bytes, kind: str) -> None:
         raise SetAsideError(Reason.GIF)
     if not kind:
         raise SetAsideError(Reason.NOT_IMAGE, f"holds no known image; it begins with {data[:8]!r}")
-    if kind not in _TAKEN:
+    if kind not in TAKEN:
         raise SetAsideError(Reason.UNSUPPORTED, f"is {_article(kind)} file, which is not taken")
 
 
@@ -185,7 +135,7 @@ def _store_jpeg(data: bytes, rules: Rules) -> Stored:
 
 
 def _store_natively(data: bytes, rules: Rules) -> Stored | None:
-    """The core's verdict; None where it leaves the file to Pillow."""
+    """The image as the native core stores it; None where the core leaves the file to Pillow."""
     try:
         if rules.store == "original":
             facts = native.check_jpeg(data)
@@ -206,19 +156,23 @@ def _damage_kind(reason: str) -> Reason:
 
 def _store_other(data: bytes, kind: str, rules: Rules) -> Stored:
     stored = _store_with_pillow(data, kind, rules)
-    change = f"{kind} made a JPEG" + (f", {stored.change}" if stored.change else "")
-    return Stored(stored.jpeg, stored.how, stored.height, stored.width, change)
+    return _noted(stored, f"{kind} made a JPEG")
+
+
+def _noted(stored: Stored, change: str) -> Stored:
+    """The same image with one more change, before the others."""
+    return replace(stored, change=f"{change}, {stored.change}" if stored.change else change)
 
 
 @contextmanager
 def _hardened() -> Iterator[None]:
-    """Pillow as it must be for files from anywhere; as it was, afterwards."""
+    """Set up Pillow for files from anywhere; afterwards it is set up as before."""
     limit, lenient = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata: it is dropped
+            warnings.simplefilter("ignore")  # they are about odd metadata, which is dropped
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     finally:
@@ -293,7 +247,7 @@ def _check_mode(image: Image.Image, rules: Rules) -> None:
 
 
 def _check_damage(data: bytes, image: Image.Image) -> None:
-    """Pillow ignores what libjpeg-turbo warns about: a scan with gaps filled by guesses."""
+    """Refuse a scan with gaps: libjpeg-turbo fills them by guesses, Pillow drops its warning."""
     try:
         simplejpeg.decode_jpeg(data, "GRAY" if image.mode == "L" else "RGB", strict=True)
     except ValueError as error:
@@ -323,7 +277,7 @@ def _orientation_of(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Transparency becomes white; of deep grey, the upper eight bits remain."""
+    """The image as RGB: transparency becomes white, deep grey keeps its upper eight bits."""
     if image.mode.startswith("I"):
         pixels = np.clip(np.asarray(image), 0, 0xFFFF).astype(np.uint16) >> (_bits_of(image) - 8)
         return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
@@ -335,7 +289,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _bits_of(image: Image.Image) -> int:
-    """Bits of a deep grey pixel: 16, or what a TIFF says (tag 258, BitsPerSample)."""
+    """Bits of a deep grey pixel: what a TIFF says (tag 258, BitsPerSample), else 16."""
     bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]
     return bits if bits in {10, 12, 14} else 16
 
@@ -358,7 +312,7 @@ def _new_options(rules: Rules) -> dict[str, Any]:
 def _kept_options(
     image: Image.Image, turn: Image.Transpose | None, rules: Rules
 ) -> tuple[str, dict[str, Any]]:
-    """How to encode a decoded JPEG so that it loses as little as possible: with its own tables."""
+    """How to encode a decoded JPEG with little loss: with its own quantisation tables."""
     tables: dict[int, list[int]] = getattr(image, "quantization", {})
     sampling = JpegImagePlugin.get_sampling(image)
     if not tables or max(max(table) for table in tables.values()) > 255:

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin
 from fastload.pixels import native
 from fastload.pixels.jpeg import read_header, restart_interval_for
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
-from fastload.prepare.transcode import MAX_PIXELS, Stored, sniff_format, store_image
+from fastload.prepare.transcode import MAX_PIXELS, Stored, store_image
 from tests.pictures import encoded, jpeg, picture, pixels_of, with_orientation
 
 ANY_SIZE = Rules(min_side=1)
@@ -363,14 +363,6 @@ def check_pixels(name: str, data: bytes, stored: Stored):
     elif min(expected.shape[:2]) > 1:  # encoding one pixel in a block of 64 says little
         fuzzed = "__id_" in name  # coefficients that no pixels have do not survive pixels
         assert difference.mean() < (25 if fuzzed else 4), f"{name}: {difference.mean()}"
-
-
-def test_formats_are_told_by_their_first_bytes():
-    for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "ICO"):
-        assert sniff_format(encoded(picture(0), kind)) == kind
-    assert sniff_format(encoded(picture(0), "JPEG2000")) == "JPEG2000"
-    assert sniff_format(b"\0\0\0\x1cftypavif") == "AVIF"
-    assert sniff_format(b"hello") == ""
 
 
 @pytest.mark.parametrize(
