@@ -1,1 +1,11 @@
-"""A folder of images to shards: clean, transcode, write."""
+"""A folder of images to shards: clean, transcode, write.
+
+source                        the files of a folder, their splits and classes
+formats reasons verdict       what a file is; why it is set aside; what became of it
+transcode examine duplicates  one file to the JPEG that is stored, in processes (workers)
+report                        cleaning.csv, quarantine
+plan                          which file goes into which shard
+write finish                  phase 1, with a journal for each shard; phase 2, with foreign
+folder                        the whole
+flowers sample_folder         pictures to try everything with
+"""

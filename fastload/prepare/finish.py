@@ -18,7 +18,7 @@ from fastload.prepare.foreign import dali_index, timm_info
 from fastload.prepare.journal import Journal, StateFolder
 from fastload.prepare.plan import Plan, PlannedShard, refuse_missing_classes
 from fastload.prepare.report import REPORT_NAME, Row, count_reasons, report_rows, write_report
-from fastload.prepare.source import SPLITS, File
+from fastload.prepare.source import File
 from fastload.prepare.transcode import HOW
 from fastload.prepare.verdict import Kept, kept_among
 from fastload.store.index import (
@@ -72,17 +72,17 @@ def finish_shards(
     examined = without_duplicates(list(zip(files, verdicts, strict=True)))
     _check_what_is_left(plan, [file for file, one in examined if isinstance(one, Kept)])
     remaining = (verdict for _, verdict in examined)
-    finished = [
-        _finish_shard(plan, state, shard, journal, kept_among(islice(remaining, len(shard.files))))
-        for shard, journal in zip(plan.shards, journals, strict=True)
-    ]
-    splits = {}
-    for split in SPLITS:
-        mine = [
-            one for one, shard in zip(finished, plan.shards, strict=True) if shard.split == split
-        ]
-        if mine:
-            splits[split] = _write_split(state.out, split, mine, len(plan.source.classes))
+    finished: dict[str, list[FinishedShard]] = {}
+    for shard, journal in zip(plan.shards, journals, strict=True):
+        kept = kept_among(islice(remaining, len(shard.files)))
+        finished.setdefault(shard.split, []).append(
+            _finish_shard(plan, state, shard, journal, kept)
+        )
+    num_classes = len(plan.source.classes)
+    splits = {
+        split: _write_split(state.out, split, shards, num_classes)
+        for split, shards in finished.items()
+    }
     rows = report_rows(plan.source, examined)
     write_report(state.out / REPORT_NAME, rows)
     write_atomically(state.out / "_info.json", timm_info(splits))
