@@ -1,13 +1,22 @@
-"""Files that are written whole or not at all."""
+"""Files: written whole or not at all, hashed, placed within folders."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
-from fastload.files import READ_BYTES, replacing, sha256_of, write_atomically
+from fastload.files import (
+    READ_BYTES,
+    lies_within,
+    replacing,
+    sha256_of,
+    write_atomically,
+    write_csv,
+)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
@@ -62,3 +71,23 @@ def test_the_hash_is_that_of_the_whole_file(tmp_path: Path):
     data = b"x" * (READ_BYTES + 1)
     (tmp_path / "file").write_bytes(data)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+
+
+def test_a_table_keeps_any_name(tmp_path: Path):
+    rows = [['with "quotes", commas', "new\nline"], ["中文", os.fsdecode(b"caf\xe9")]]
+    write_csv(tmp_path / "t.csv", ("a", "b"), rows)
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+        assert list(csv.reader(lines)) == [["a", "b"], *rows]
+
+
+def test_a_path_lies_within_a_folder_wherever_links_lead(tmp_path: Path):
+    folder, outside = tmp_path / "folder", tmp_path / "folder-too"
+    folder.mkdir()
+    outside.mkdir()
+    (folder / "link").symlink_to(outside)
+    assert lies_within(folder, folder)
+    assert lies_within(folder / "a" / "b", folder)
+    assert lies_within(outside / ".." / "folder", folder)
+    assert not lies_within(outside, folder)
+    assert not lies_within(folder / "link" / "a", folder)
+    assert not lies_within(tmp_path, folder)

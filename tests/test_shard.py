@@ -15,7 +15,6 @@ import sys
 import tarfile
 import time
 import zlib
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,6 @@ from PIL import Image
 from fastload import shard
 from fastload.cores import usable_cores
 from fastload.prepare import examine, finish
-from fastload.prepare.plan import plan_shards
-from fastload.prepare.source import File, read_source
 from fastload.shard import parse_bytes
 from fastload.store.index import read_index, read_manifest
 from tests.killer import abort_at_007
@@ -200,30 +197,6 @@ def test_another_seed_is_another_order_of_the_same_images(root: Path, out: Path,
     first, second = sources_of(out, "train"), sources_of(tmp_path / "other", "train")
     assert list(first.values()) != list(second.values())
     assert sorted(first.values()) == sorted(second.values())
-
-
-def test_classes_are_mixed_in_every_shard(tmp_path: Path):
-    files = [File(f"train/{n % 4}/{n}", "train", n // 250, 10_000, 0) for n in range(1000)]
-    source = read_source(flower_tree(tmp_path))
-    planned = plan_shards(
-        source.__class__(
-            root=tmp_path,
-            layout="",
-            classes=tuple("0123"),
-            class_names=tuple("0123"),
-            files=tuple(files),
-            oddities=(),
-        ),
-        seed=0,
-        shard_bytes=1_000_000,
-    )
-    assert [len(one.files) for one in planned] == [100] * 10
-    assert [one.first for one in planned] == list(range(0, 1000, 100))
-    assert sorted(file.path for one in planned for file in one.files) == sorted(
-        file.path for file in files
-    )
-    for one in planned:
-        assert min(Counter(file.label for file in one.files).values()) > 10
 
 
 def test_a_complete_directory_is_left_alone(
