@@ -256,12 +256,6 @@ class Augment:
         return replace(self, size=size)
 
     @property
-    def is_random(self) -> bool:
-        """Whether two epochs differ."""
-        fixed = isinstance(self.crop, CenterCrop) and self.flip == 0
-        return not (fixed and self._crops_only)
-
-    @property
     def _crops_only(self) -> bool:
         return not (self.rotation or self.jitter or self.erasing or self.mix)
 

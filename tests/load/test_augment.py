@@ -341,13 +341,6 @@ def test_presets_are_the_published_recipes():
     assert box[2:].tolist() == [262, 262]  # 7/8 of 300
 
 
-def test_only_the_middle_crop_alone_is_not_random():
-    assert not Augment.eval().is_random
-    assert Augment.train().is_random
-    assert Augment.plantnet().is_random
-    assert replace(Augment.eval(), erasing=Erasing()).is_random
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
