@@ -85,11 +85,6 @@ class Stats:
         return min(1.0, self.waiting_seconds / self.seconds) if self.seconds else 0.0
 
     @property
-    def queue_occupancy(self) -> float:
-        """Share of the batches that may be ready which were, at a request; in [0, 1]."""
-        return self.ready_batches / self.most_ready if self.most_ready else 0.0
-
-    @property
     def bottleneck(self) -> str:
         """In one sentence which part limits the speed, and what would change that."""
         if not self.images:

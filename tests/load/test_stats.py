@@ -18,18 +18,14 @@ def test_nothing_counted_gives_zero_not_an_error():
     stats = Stats()
     assert stats.images_per_second == 0
     assert stats.waiting_fraction == 0
-    assert stats.queue_occupancy == 0
     assert stats.bottleneck == "nothing was loaded yet"
     assert "0 images/s" in str(stats)
 
 
 def test_rates_are_of_the_time_of_the_iteration():
-    stats = Stats(
-        images=300, batches=3, seconds=1.5, waiting_seconds=0.3, ready_batches=1, most_ready=4
-    )
+    stats = Stats(images=300, batches=3, seconds=1.5, waiting_seconds=0.3)
     assert stats.images_per_second == 200
     assert stats.waiting_fraction == pytest.approx(0.2)
-    assert stats.queue_occupancy == 0.25
 
 
 def test_a_meter_adds_up_and_leaves_out_the_time_between_iterations():
