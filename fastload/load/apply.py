@@ -14,7 +14,7 @@ from fastload.load.augment import Augment, Choices
 from fastload.load.device import moved
 
 
-def apply(
+def augment_images(
     augment: Augment,
     images: Tensor,
     labels: Tensor,

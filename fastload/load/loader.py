@@ -27,7 +27,7 @@ from torch import Tensor
 from fastload import world as worlds
 from fastload.cores import usable_cores
 from fastload.errors import StateMismatchError, TooManyCorruptError
-from fastload.load.apply import apply
+from fastload.load.apply import augment_images
 from fastload.load.augment import Augment
 from fastload.load.backend import choose_backend, with_index
 from fastload.load.device import Sent
@@ -375,7 +375,7 @@ class Loader:
     def _send(self, batch: Batch, plan: EpochPlan) -> Sent:
         def finish(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             began = time.perf_counter()
-            images, labels = apply(
+            images, labels = augment_images(
                 plan.augment,
                 images,
                 labels,

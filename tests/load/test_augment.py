@@ -15,7 +15,7 @@ from fastload.load.apply import (
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
-    apply,
+    augment_images,
     jitter,
     rotate,
 )
@@ -218,8 +218,8 @@ def test_erasing_happens_with_its_probability_and_paints_the_mean():
     few = drawn(replace(augment, erasing=Erasing(probability=1.0)), 6)
     assert few.erased is not None
     images, labels = pictures(), torch.zeros(6, dtype=torch.int64)
-    plain, _ = apply(Augment(size=32), images, labels, few, dtype=torch.float32)
-    result, _ = apply(augment, images, labels, few, dtype=torch.float32)
+    plain, _ = augment_images(Augment(size=32), images, labels, few, dtype=torch.float32)
+    result, _ = augment_images(augment, images, labels, few, dtype=torch.float32)
     for image, expected, box in zip(result, plain, few.erased.tolist(), strict=True):
         erased = oracle.erase(expected, *box, torch.zeros(3, 1, 1))
         torch.testing.assert_close(image, erased, rtol=0, atol=1e-5)
@@ -238,8 +238,10 @@ def test_mixup_mixes_neighbours_and_their_labels():
     choices = drawn(augment, 6)
     assert choices.shares is not None
     images, labels = pictures(), torch.tensor([0, 1, 2, 3, 4, 0])
-    mixed, soft = apply(augment, images, labels, choices, dtype=torch.float32, num_classes=5)
-    plain, _ = apply(Augment(size=32), images, labels, choices, dtype=torch.float32)
+    mixed, soft = augment_images(
+        augment, images, labels, choices, dtype=torch.float32, num_classes=5
+    )
+    plain, _ = augment_images(Augment(size=32), images, labels, choices, dtype=torch.float32)
     hard = torch.nn.functional.one_hot(labels, 5).float()
     for i, partner in enumerate([1, 0, 3, 2, 5, 4]):
         share = float(choices.shares[i])
@@ -254,7 +256,7 @@ def test_cutmix_pastes_a_box_of_the_neighbour_and_weighs_labels_by_area():
     choices = drawn(augment, 6)
     assert choices.pasted is not None
     images, labels = pictures(), torch.tensor([0, 1, 2, 3, 4, 0])
-    mixed, soft = apply(augment, images, labels, choices, num_classes=5)
+    mixed, soft = augment_images(augment, images, labels, choices, num_classes=5)
     assert mixed.dtype == torch.uint8
     for i, partner in enumerate([1, 0, 3, 2, 5, 4]):
         top, left, height, width = choices.pasted[i].tolist()
@@ -290,7 +292,7 @@ def test_the_odd_one_out_is_not_mixed():
     assert first.partners.tolist() == [0, 2, 1]
     assert last.partners.tolist() == [1, 0, 2]
     images, labels = pictures(3), torch.tensor([0, 1, 2])
-    mixed, soft = apply(augment, images, labels, last, num_classes=3)
+    mixed, soft = augment_images(augment, images, labels, last, num_classes=3)
     assert torch.equal(mixed[2], images[2])
     assert soft[2].tolist() == [0, 0, 1]
 
@@ -298,8 +300,12 @@ def test_the_odd_one_out_is_not_mixed():
 def test_applying_changes_neither_images_nor_choices():
     choices, images = drawn(FULL, 6), pictures()
     before = images.clone(), {name: values.copy() for name, values in arrays(choices).items()}
-    first, _ = apply(FULL, images, torch.arange(6), choices, dtype=torch.float32, num_classes=6)
-    second, _ = apply(FULL, images, torch.arange(6), choices, dtype=torch.float32, num_classes=6)
+    first, _ = augment_images(
+        FULL, images, torch.arange(6), choices, dtype=torch.float32, num_classes=6
+    )
+    second, _ = augment_images(
+        FULL, images, torch.arange(6), choices, dtype=torch.float32, num_classes=6
+    )
     assert torch.equal(first, second)
     assert torch.equal(images, before[0])
     assert all(np.array_equal(arrays(choices)[name], values) for name, values in before[1].items())
@@ -307,7 +313,7 @@ def test_applying_changes_neither_images_nor_choices():
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32])
 def test_everything_together_keeps_type_and_layout(dtype):
-    images, soft = apply(
+    images, soft = augment_images(
         FULL, pictures(), torch.arange(6), drawn(FULL, 6), dtype=dtype, num_classes=6
     )
     assert images.dtype == dtype
@@ -320,8 +326,8 @@ def test_everything_together_keeps_type_and_layout(dtype):
 def test_uint8_and_float_batches_show_the_same():
     choices = drawn(FULL, 6)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in FULL.normalise)
-    plain, _ = apply(FULL, pictures(), torch.arange(6), choices, num_classes=6)
-    normalised, _ = apply(
+    plain, _ = augment_images(FULL, pictures(), torch.arange(6), choices, num_classes=6)
+    normalised, _ = augment_images(
         FULL, pictures(), torch.arange(6), choices, dtype=torch.float32, num_classes=6
     )
     torch.testing.assert_close((normalised * std + mean) * 255, plain.float(), rtol=0, atol=0.502)
@@ -329,7 +335,9 @@ def test_uint8_and_float_batches_show_the_same():
 
 def test_without_anything_to_do_the_images_are_handed_on_uncopied():
     images = pictures()
-    result, _ = apply(Augment.train(32), images, torch.arange(6), drawn(Augment.train(32), 6))
+    result, _ = augment_images(
+        Augment.train(32), images, torch.arange(6), drawn(Augment.train(32), 6)
+    )
     assert result.data_ptr() == images.data_ptr()
 
 
