@@ -34,7 +34,7 @@ from fastload.load.device import Sent
 from fastload.load.order import OrderKind, Select, Table, batch_bounds, describe_order, order_of
 from fastload.load.plan import EpochPlan
 from fastload.load.rendering import Batch, Rendering
-from fastload.load.stats import Meter, Stats
+from fastload.load.stats import DeliveryCounter, Stats
 from fastload.pixels.dali import DaliRenderer
 from fastload.pixels.decode import Renderer
 from fastload.stages import Stages
@@ -159,7 +159,7 @@ class Loader:
         self._reader, self._process = Reader(collection), os.getpid()
         # Of each worker its seconds, over all iterations.
         self._spent = [Stages() for _ in range(self._backend.num_threads)]
-        self._meter, self._stages_before = Meter(), Stages()
+        self._meter, self._stages_before = DeliveryCounter(), Stages()
         self._next = self._received = (0, 0)
         self._last_rows = np.zeros(0, np.int64)
         self._reported: set[int] = set()
@@ -294,7 +294,7 @@ class Loader:
 
     def reset_stats(self) -> None:
         """Begin to count anew; in the middle of an epoch too."""
-        self._meter = Meter(most_ready=self._meter.most_ready)
+        self._meter = DeliveryCounter(most_ready=self._meter.most_ready)
         self._stages_before = self._stages()
 
     def _stages(self) -> Stages:

@@ -155,7 +155,7 @@ class Stats:
         return [line.rstrip() for line in table(rows, left={0, 1, 4})]
 
 
-class Meter:
+class DeliveryCounter:
     """Adds up the caller's part of `Stats`. For the thread that iterates; not thread-safe."""
 
     def __init__(self, *, most_ready: int = 0) -> None:

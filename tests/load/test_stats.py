@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from fastload.load.stats import Meter, Stats
+from fastload.load.stats import DeliveryCounter, Stats
 from fastload.stages import Stages
 
 
-def snapshot(meter: Meter, **stages: float) -> Stats:
-    return meter.snapshot(Stages(**stages), num_threads=2, backend="native")
+def snapshot(counter: DeliveryCounter, **stages: float) -> Stats:
+    return counter.snapshot(Stages(**stages), num_threads=2, backend="native")
 
 
 def test_nothing_counted_gives_zero_not_an_error():
@@ -28,15 +28,15 @@ def test_rates_are_of_the_time_of_the_iteration():
     assert stats.waiting_fraction == pytest.approx(0.2)
 
 
-def test_a_meter_adds_up_and_leaves_out_the_time_between_iterations():
-    meter = Meter()
-    meter.begin(most_ready=3)
-    meter.delivered(images=8, waited=0.3, ready=0, bad=1)
-    meter.delivered(images=8, waited=0.1, ready=0, bad=0)
+def test_a_counter_adds_up_and_leaves_out_the_time_between_iterations():
+    counter = DeliveryCounter()
+    counter.begin(most_ready=3)
+    counter.delivered(images=8, waited=0.3, ready=0, bad=1)
+    counter.delivered(images=8, waited=0.1, ready=0, bad=0)
     time.sleep(0.5)
-    meter.begin(most_ready=3)
-    meter.delivered(images=4, waited=0.5, ready=3, bad=0)
-    stats = snapshot(meter, decode=2.0)
+    counter.begin(most_ready=3)
+    counter.delivered(images=4, waited=0.5, ready=3, bad=0)
+    stats = snapshot(counter, decode=2.0)
     assert (stats.images, stats.batches, stats.bad_samples) == (20, 3, 1)
     assert (stats.ready_batches, stats.most_ready) == (1, 3)
     assert (stats.stalls, stats.longest_wait) == (2, 0.3)
