@@ -31,7 +31,14 @@ from fastload.load.apply import augment_images
 from fastload.load.augment import Augment
 from fastload.load.backend import choose_backend, with_index
 from fastload.load.device import Sent
-from fastload.load.order import OrderKind, Select, Table, batch_bounds, describe_order, order_of
+from fastload.load.order import (
+    OrderKind,
+    SampleTable,
+    Select,
+    batch_bounds,
+    describe_order,
+    order_of,
+)
 from fastload.load.plan import EpochPlan
 from fastload.load.rendering import Batch, Rendering
 from fastload.load.stats import DeliveryCounter, Stats
@@ -132,7 +139,7 @@ class Loader:
         self.classes = collection.classes
         self.class_names = collection.class_names
         self._order = order_of(
-            Table(
+            SampleTable(
                 labels=collection.index["label"].astype(np.int64),
                 shards=collection.index["shard"],
                 sources=collection.sources,

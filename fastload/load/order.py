@@ -145,7 +145,7 @@ def permutation(seed: int, epoch: int, length: int) -> Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
+class EpochOrder:
     """One epoch: which row of the index stands at each position, and what to read ahead.
 
     Attributes:
@@ -208,16 +208,16 @@ class Order:
         """Positions of an epoch over all ranks."""
         return len(self.rows) if self.expected is None else round(float(self.expected.sum()))
 
-    def epoch(self, number: int) -> Epoch:
+    def epoch(self, number: int) -> EpochOrder:
         """The order of one epoch: a pure function of seed and epoch number."""
         if self.kind == "index":
-            return Epoch(self.rows)
+            return EpochOrder(self.rows)
         if self.kind == "sequential":
             return self._sequential(number)
         places = permutation(self.seed, number, self.length)
         if self.expected is None:
-            return Epoch(self.rows[places])
-        return Epoch(np.repeat(self.rows, self._counts(number))[places])
+            return EpochOrder(self.rows[places])
+        return EpochOrder(np.repeat(self.rows, self._counts(number))[places])
 
     def _counts(self, number: int) -> NDArray[np.int64]:
         """How many times each of `rows` appears in this epoch."""
@@ -236,7 +236,7 @@ class Order:
         counts[ruler] = systematic_counts(self.expected[ruler], float(offset))
         return counts
 
-    def _sequential(self, number: int) -> Epoch:
+    def _sequential(self, number: int) -> EpochOrder:
         shards, inverse = np.unique(self.shards, return_inverse=True)
         words = randomness.hashes(self.seed, number, shards.astype(np.int64))
         rank = np.empty(len(shards), np.int64)
@@ -246,11 +246,11 @@ class Order:
         places = np.arange(len(stream), dtype=np.int64)
         delays = randomness.uniforms(self.seed, number, places, 1, stream=randomness.WINDOW)[:, 0]
         rows = stream[np.argsort(places + delays * self.window, kind="stable")]
-        return Epoch(rows, stream, self.window)
+        return EpochOrder(rows, stream, self.window)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class SampleTable:
     """What an order needs to know of the samples of a split, in the order of the index.
 
     Attributes:
@@ -282,7 +282,7 @@ class Select:
     first: int | None = None
     proportions: Sequence[float] | None = None
 
-    def rows(self, table: Table) -> Rows:
+    def rows(self, table: SampleTable) -> Rows:
         """The rows of the index that are kept, in its order.
 
         Raises:
@@ -310,7 +310,7 @@ class Select:
 
 
 def order_of(
-    table: Table,
+    table: SampleTable,
     *,
     kind: OrderKind,
     select: Select,

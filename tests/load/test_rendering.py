@@ -14,7 +14,7 @@ import pytest
 from fastload.errors import ShardError, StalledError
 from fastload.load.augment import Augment
 from fastload.load.buffers import Buffers
-from fastload.load.order import Epoch, batch_bounds
+from fastload.load.order import EpochOrder, batch_bounds
 from fastload.load.plan import EpochPlan
 from fastload.load.rendering import Rendering, chunk_bounds
 from fastload.pixels.decode import LibjpegRenderer
@@ -67,7 +67,7 @@ def plan_of(directory: Path, batch: int = 8, **options) -> EpochPlan:
     bounds = batch_bounds(len(index), start=0, global_batch=batch, world_size=1, drop_last=False)
     defaults = {
         "number": 0,
-        "order": Epoch(np.arange(len(index))),
+        "order": EpochOrder(np.arange(len(index))),
         "bounds": bounds,
         "world": World(),
         "augment": Augment.eval(16),
@@ -254,7 +254,7 @@ def test_everything_is_read_ahead_once_and_before_it_is_planned(shards):
     rows = np.concatenate([plan.ahead(step) for step in range(plan.steps)])
     assert sorted(rows.tolist()) == list(range(120))
     stream = np.roll(np.arange(120), 7)
-    sequential = plan_of(shards, batch=4, order=Epoch(np.arange(120), stream, 20))
+    sequential = plan_of(shards, batch=4, order=EpochOrder(np.arange(120), stream, 20))
     ahead = [sequential.ahead(step) for step in range(sequential.steps)]
     assert np.concatenate(ahead).tolist() == stream.tolist()
     assert len(ahead[0]) == 24
