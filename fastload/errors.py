@@ -1,10 +1,10 @@
-"""What can go wrong with data, and how a command says it.
+"""What can go wrong with data, and where: the tree of errors.
 
     FastloadError
     ├── ImageError                  one encoded image
     │   ├── CorruptImageError       its bytes are damaged or incomplete
     │   └── UnsupportedImageError   sound, perhaps, but not of a kind this decoder takes
-    ├── ShardError                  a shard, index or manifest is missing, damaged or was replaced
+    ├── ShardError                  a shard, index or manifest is missing, damaged or replaced
     ├── TooManyCorruptError         more bad samples than `max_corrupt_fraction` allows
     ├── LayoutError                 a source folder is not laid out as class folders
     ├── OutputError                 the output cannot be written, or belongs to something else
@@ -17,6 +17,8 @@ what was found, what was expected, what to do.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 
 class FastloadError(Exception):
@@ -45,29 +47,35 @@ class UnsupportedImageError(ImageError):
     """The image is of a kind that the decoder asked does not take."""
 
 
+class SamplePlace(NamedTuple):
+    """Where a sample is stored; printed, it is the place in words, as every message names it.
+
+    Attributes:
+        shard: File name of the shard.
+        key: Key of the sample within the shard.
+        offset: Byte offset of the sample's image within the shard.
+    """
+
+    shard: str
+    key: str
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.shard}, sample {self.key}, offset {self.offset}"
+
+
 class ShardError(FastloadError):
     """A shard, its index or its manifest is missing, damaged or was replaced.
 
     Args:
         reason: What was found, what was expected, what to do.
-        shard: File name of the shard.
-        key: Key of the sample, where one is concerned.
-        offset: Byte offset within the shard, where one is concerned.
+        where: The file or folder, or the place of the one sample that is concerned.
     """
 
-    def __init__(
-        self, reason: str, *, shard: str = "", key: str = "", offset: int | None = None
-    ) -> None:
-        place = shard
-        if key:
-            place += f", sample {key}"
-        if offset is not None:
-            place += f", offset {offset}"
-        super().__init__(f"{place}: {reason}" if place else reason)
+    def __init__(self, reason: str, *, where: str | SamplePlace = "") -> None:
+        super().__init__(f"{where}: {reason}" if where else reason)
         self.reason = reason
-        self.shard = shard
-        self.key = key
-        self.offset = offset
+        self.where = where
 
 
 class TooManyCorruptError(FastloadError):

@@ -50,7 +50,7 @@ def _inspect(options: argparse.Namespace) -> int:
     encoding = sys.stdout.encoding or "ascii"
     _say(report(manifest, split, index, width=width, whole=options.all, encoding=encoding))
     if not len(index):
-        raise ShardError(f"split {split!r} has no images to draw", shard=str(directory))
+        raise ShardError(f"split {split!r} has no images to draw", where=str(directory))
     lettering = Lettering(CAPTION_PIXELS)
     sheet = options.sheet or Path(f"{directory.resolve().name}-sheet.png")
     image = draw_sheet(

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from fastload.console.command import run_command
-from fastload.errors import FastloadError, ImageError, ShardError
+from fastload.errors import FastloadError, ImageError, SamplePlace, ShardError
 
 
 def fail(error: BaseException) -> int:
@@ -54,9 +54,12 @@ def test_a_bug_is_not_explained_away():
 
 
 def test_a_shard_error_names_the_place():
-    error = ShardError("its CRC is wrong", shard="train-000001.tar", key="00000012", offset=1536)
+    place = SamplePlace("train-000001.tar", "00000012", 1536)
+    error = ShardError("its CRC is wrong", where=place)
     assert str(error) == "train-000001.tar, sample 00000012, offset 1536: its CRC is wrong"
-    assert str(ShardError("is missing", shard="a.tar")) == "a.tar: is missing"
+    assert (error.where, error.reason) == (place, "its CRC is wrong")
+    assert str(ShardError("is missing", where="a.tar")) == "a.tar: is missing"
+    assert str(ShardError("is missing")) == "is missing"
 
 
 def test_an_image_error_keeps_the_reason_apart_from_the_name():

@@ -116,7 +116,7 @@ def stored_examples(directory: Path) -> Examples:
     if not splits:
         raise ShardError(
             "holds no index of samples; give a folder written by `python -m fastload.shard`",
-            shard=str(directory),
+            where=str(directory),
         )
     split = "train" if "train" in splits else splits[0]
     collection = open_collection([directory], split)
@@ -124,9 +124,9 @@ def stored_examples(directory: Path) -> Examples:
     reader = Reader(collection)
     encoded, bad = reader.read(rows, Scratch())
     for place, reason in bad.items():
-        shard, key, offset = reader.locate(int(rows[place]))
         raise ShardError(
-            f"{reason}; check with `python -m fastload.verify`", shard=shard, key=key, offset=offset
+            f"{reason}; check with `python -m fastload.verify`",
+            where=reader.locate(int(rows[place])),
         )
     reader.close()
     records = collection.index[rows]

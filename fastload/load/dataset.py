@@ -106,14 +106,12 @@ class TarDataset(Dataset[tuple[Any, Any]]):
         label = int(self._collection.index["label"][row])
         encoded, bad = self._open_reader().read(np.array([row]), Scratch())
         if bad:
-            shard, key, offset = self.locate(row)
-            raise ShardError(bad[0], shard=shard, key=key, offset=offset)
+            raise ShardError(bad[0], where=self._open_reader().locate(row))
         try:
             pixels = decode_image(encoded[0])
         except ImageError as error:
-            shard, key, offset = self.locate(row)
-            place = f"{shard}, sample {key}, offset {offset}"
-            raise CorruptImageError(error.reason, name=place) from error
+            place = self._open_reader().locate(row)
+            raise CorruptImageError(error.reason, name=str(place)) from error
         image: Image.Image | Tensor
         if self.output == "pil":
             image = Image.fromarray(pixels)

@@ -310,7 +310,7 @@ class Loader:
 
     def keys(self, rows: ArrayLike) -> list[str]:
         """Keys of samples by their rows of the index; read from the shards: for messages only."""
-        return [self._reader.locate(int(row))[1] for row in np.asarray(rows).tolist()]
+        return [self._reader.locate(int(row)).key for row in np.asarray(rows).tolist()]
 
     def last_keys(self) -> list[str]:
         """Keys of the samples of the last batch."""
@@ -400,8 +400,7 @@ class Loader:
     def _account(self, batch: Batch, before: int, plan: EpochPlan) -> int:
         """Report bad samples, each once in the loader's life; stop where there are too many."""
         for sample in batch.bad:
-            shard, key, offset = self._reader.locate(sample.row)
-            place = f"{shard}, sample {key}, offset {offset}"
+            place = self._reader.locate(sample.row)
             if sample.row not in self._reported:
                 self._reported.add(sample.row)
                 what = "replaced" if self._order.kind != "index" else "left out"

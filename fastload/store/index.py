@@ -178,22 +178,22 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
         raise ShardError(
             f"there is no complete set of shards (no {MANIFEST_NAME}); "
             "make it with `python -m fastload.shard data/`",
-            shard=str(directory),
+            where=str(directory),
         ) from None
     except OSError as error:
         raise ShardError(explain_os_error(error)) from error
     except (ValueError, RecursionError) as error:
-        raise ShardError(f"is not JSON ({error}); {REBUILD}", shard=str(path)) from error
+        raise ShardError(f"is not JSON ({error}); {REBUILD}", where=str(path)) from error
     version = facts.get("format_version") if isinstance(facts, dict) else None
     if version != FORMAT_VERSION:
         raise ShardError(
             f"has format version {version!r}, this fastload reads {FORMAT_VERSION}; {REBUILD}",
-            shard=str(path),
+            where=str(path),
         )
     try:
         return _manifest_of(facts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ShardError(f"is damaged ({error}); {REBUILD}", shard=str(path)) from error
+        raise ShardError(f"is damaged ({error}); {REBUILD}", where=str(path)) from error
 
 
 def _manifest_of(facts: dict[str, Any]) -> Manifest:
@@ -260,7 +260,7 @@ def read_index(directory: str | os.PathLike[str], split: str) -> NDArray[np.void
     if split not in manifest.splits:
         raise ShardError(
             f"there is no split {split!r}; choose one of {', '.join(manifest.splits)}",
-            shard=str(directory),
+            where=str(directory),
         )
     path = Path(directory) / index_name(split)
     try:
@@ -269,13 +269,13 @@ def read_index(directory: str | os.PathLike[str], split: str) -> NDArray[np.void
     except OSError as error:
         raise ShardError(f"{explain_os_error(error)}; {REBUILD}") from error
     except (ValueError, EOFError) as error:
-        raise ShardError(f"is not an index ({error}); {REBUILD}", shard=str(path)) from error
+        raise ShardError(f"is not an index ({error}); {REBUILD}", where=str(path)) from error
     if samples.dtype != SAMPLE or samples.ndim != 1:
         found = f"{samples.dtype} {list(samples.shape)}"
-        raise ShardError(f"holds {found}, expected SAMPLE [N]; {REBUILD}", shard=str(path))
+        raise ShardError(f"holds {found}, expected SAMPLE [N]; {REBUILD}", where=str(path))
     fault = _fault_of(samples, manifest.splits[split], len(manifest.classes))
     if fault:
-        raise ShardError(f"{fault}; {REBUILD}", shard=str(path))
+        raise ShardError(f"{fault}; {REBUILD}", where=str(path))
     checked: NDArray[np.void] = samples
     return checked
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastload.errors import ShardError
+from fastload.errors import SamplePlace, ShardError
 from fastload.files import explain_os_error
 from fastload.pixels import native
 from fastload.pixels.jpeg import Encoded
@@ -98,7 +98,7 @@ def _check_classes(
             raise ShardError(
                 f"has other classes ({len(manifest.classes)}) than {directories[0]}"
                 f" ({len(manifests[0].classes)}); shard both with the same class folders",
-                shard=os.fspath(directory),
+                where=os.fspath(directory),
             )
 
 
@@ -211,10 +211,10 @@ class Reader:
                 length = min(_AHEAD_BYTES, end - start)
                 os.posix_fadvise(file.descriptor, start, length, os.POSIX_FADV_WILLNEED)
 
-    def locate(self, row: int) -> tuple[str, str, int]:
-        """File name of the shard, key and byte offset of a sample, for messages."""
+    def locate(self, row: int) -> SamplePlace:
+        """Where a sample is stored; reads its key from the shard, so this is for messages."""
         shard, offset = int(self._index["shard"][row]), int(self._index["offset"][row])
-        return self._shards[shard].name, read_key(self._shards[shard], offset), offset
+        return SamplePlace(self._shards[shard].name, read_key(self._shards[shard], offset), offset)
 
     def shard_of(self, row: int) -> str:
         """File name of a sample's shard."""
@@ -237,7 +237,7 @@ class Reader:
                 file = _OpenShard(path)
             except OSError as error:
                 raise ShardError(
-                    f"cannot be opened: {explain_os_error(error)}", shard=path.name
+                    f"cannot be opened: {explain_os_error(error)}", where=path.name
                 ) from error
             self._check_unchanged(file, shard)
             while len(self._open_shards) >= self._max_open:
@@ -254,7 +254,7 @@ class Reader:
         raise ShardError(
             f"{what} while it was in use: it has {found[1]} bytes, at the start it had"
             f" {expected[1]}; start again with the new data",
-            shard=self._shards[shard].name,
+            where=self._shards[shard].name,
         )
 
     def _read_rest(
@@ -265,7 +265,7 @@ class Reader:
             if more == 0:
                 self._check_unchanged(file, shard)
                 raise ShardError(
-                    f"ends before byte {offset + len(memory)}", shard=self._shards[shard].name
+                    f"ends before byte {offset + len(memory)}", where=self._shards[shard].name
                 )
             count += more
 
@@ -313,12 +313,12 @@ def _checked_stamp(path: Path, size: int) -> tuple[int, int, int]:
     try:
         stamp = _stamp(path.stat())
     except OSError as error:
-        raise ShardError(f"is missing: {explain_os_error(error)}", shard=path.name) from error
+        raise ShardError(f"is missing: {explain_os_error(error)}", where=path.name) from error
     if stamp[1] != size:
         raise ShardError(
             f"has {stamp[1]} bytes, the manifest says {size}; "
             "rebuild it with `python -m fastload.shard`",
-            shard=path.name,
+            where=path.name,
         )
     return stamp
 

@@ -176,8 +176,8 @@ def test_a_flipped_bit_is_an_error_with_shard_key_and_offset(tmp_path):
     dataset = TarDataset(directory)
     with pytest.raises(ShardError, match="CRC-32") as caught:
         dataset[11]
-    assert (caught.value.shard, caught.value.key) == ("train-000001.tar", "000011")
-    assert caught.value.offset == offset
+    assert caught.value.where == ("train-000001.tar", "000011", offset)
+    assert str(caught.value).startswith(f"train-000001.tar, sample 000011, offset {offset}: ")
     assert dataset[10][1] == 1
 
 
