@@ -43,6 +43,7 @@ from fastload.load.order import Order, batch_bounds, class_weights, expectations
 from fastload.load.plan import EpochPlan
 from fastload.load.rendering import CHUNK
 from fastload.pixels.decode import Renderer, cpu_renderer
+from fastload.store.collection import open_collection
 from fastload.store.index import (
     SAMPLE,
     Manifest,
@@ -54,7 +55,7 @@ from fastload.store.index import (
     write_index,
     write_manifest,
 )
-from fastload.store.reader import Reader, Scratch, open_collection
+from fastload.store.reader import Scratch, ShardReader
 from fastload.world import World
 
 BATCH = 128
@@ -97,7 +98,7 @@ class Bare:
             seed=0,
             index=index,
         )
-        reader = Reader(collection)
+        reader = ShardReader(collection)
         parts = [plan.batch(step) for step in range(plan.steps)]
         self._chunks = [
             (reader.read(part.rows, Scratch())[0], part.choices.boxes, part.choices.flips)
@@ -402,7 +403,7 @@ def cold(shards: Path, rounds: int) -> list[Row]:
         )
         if not warm:
             drop_cache(shards)
-        reader, scratch, waited = Reader(collection), Scratch(), 0.0
+        reader, scratch, waited = ShardReader(collection), Scratch(), 0.0
         for step in range(plan.steps):
             if ahead:
                 reader.read_ahead(plan.ahead(step))

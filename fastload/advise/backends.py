@@ -37,7 +37,8 @@ from fastload.load.backend import Backend, choose_backend
 from fastload.load.rendering import CHUNK
 from fastload.pixels import dali, native
 from fastload.pixels.jpeg import Encoded, restart_interval_for
-from fastload.store.reader import Reader, Scratch, open_collection
+from fastload.store.collection import open_collection
+from fastload.store.reader import Scratch, ShardReader
 
 BACKENDS = ("native", "libjpeg", "dali-cpu", "dali")
 IMAGES = 10
@@ -121,7 +122,7 @@ def stored_examples(directory: Path) -> Examples:
     split = "train" if "train" in splits else splits[0]
     collection = open_collection([directory], split)
     rows = np.linspace(0, len(collection.index) - 1, IMAGES).astype(np.int64)
-    reader = Reader(collection)
+    reader = ShardReader(collection)
     encoded, bad = reader.read(rows, Scratch())
     for place, reason in bad.items():
         raise ShardError(

@@ -23,7 +23,8 @@ from torch.utils.data import Dataset
 from fastload.errors import CorruptImageError, ImageError, ShardError
 from fastload.load.loader import Paths
 from fastload.pixels.decode import decode_image
-from fastload.store.reader import Reader, Scratch, open_collection
+from fastload.store.collection import open_collection
+from fastload.store.reader import Reader, Scratch, ShardReader
 
 OutputKind = Literal["pil", "tensor"]
 
@@ -146,5 +147,5 @@ class TarDataset(Dataset[tuple[Any, Any]]):
         process = os.getpid()
         # A fork inherits the parent's reader, whose lock a thread of the parent may have held.
         if self._reader is None or self._reader[0] != process:
-            self._reader = (process, Reader(self._collection))
+            self._reader = (process, ShardReader(self._collection))
         return self._reader[1]

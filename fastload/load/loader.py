@@ -45,7 +45,8 @@ from fastload.load.stats import DeliveryCounter, Stats
 from fastload.pixels.dali import DaliRenderer
 from fastload.pixels.decode import Renderer
 from fastload.stages import Stages
-from fastload.store.reader import Reader, open_collection
+from fastload.store.collection import open_collection
+from fastload.store.reader import Reader, ShardReader
 from fastload.world import World
 
 _log = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ class Loader:
         self._backend = choose_backend(backend, self.device, num_threads=self.num_threads)
         self.backend, self.backend_reason = self._backend.renderer.name, self._backend.reason
         self._device = self._backend.device
-        self._reader, self._process = Reader(collection), os.getpid()
+        self._reader, self._process = ShardReader(collection), os.getpid()
         # Of each worker its seconds, over all iterations.
         self._spent = [Stages() for _ in range(self._backend.num_threads)]
         self._meter, self._stages_before = DeliveryCounter(), Stages()

@@ -343,7 +343,7 @@ class Rendering:
             part = slice(chunk.first, chunk.last)
             rows, choices, out = slot.plan.rows[part], slot.plan.choices, slot.pixels[part]
             self._doing[name] = (
-                f"reads {len(rows)} samples, first of {self._reader.shard_of(rows[0])}"
+                f"reads {len(rows)} samples, first of {self._reader.file_of(rows[0])}"
             )
             began = time.perf_counter()
             encoded, bad = self._reader.read(rows, scratch)

@@ -1,19 +1,19 @@
-"""Shards to the bytes of samples: positioned reads, checked, with read-ahead in the known order.
+"""Rows of an index to the bytes of images: positioned reads, checked, with read-ahead.
 
-Files are read with `preadv` and never mapped: a shard that is truncated or replaced under a running
-job is an error that names it, not a SIGBUS. Safe for any number of threads; each brings its own
-`Scratch`, into which the bytes go.
+    rows -> Reader.read -> bytes in the thread's Scratch, and the bad samples with reasons
+
+The loader knows the protocol `Reader` alone. `ShardReader` reads shard directories. It reads files
+with `preadv` and never maps them: a shard that is truncated or replaced under a running job is an
+error that names the shard, not a SIGBUS.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from fastload.errors import SamplePlace, ShardError
 from fastload.files import explain_os_error
 from fastload.pixels import native
 from fastload.pixels.jpeg import Encoded
-from fastload.store.index import Manifest, read_index, read_manifest
+from fastload.store.collection import Collection
 from fastload.store.tar import read_key
 
 OPEN_SHARDS = 128  # well under the usual limit of 1,024 descriptors of a process
@@ -33,90 +33,58 @@ _AHEAD_BYTES = 128 * 1024
 _MERGE_GAP = 64 * 1024  # bytes between two samples that are read ahead in one request all the same
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Collection:
-    """The samples of one split, of one shard directory or of several put end to end.
-
-    Attributes:
-        index: SAMPLE [N]; `shard` counts through `shards`.
-        shards: Paths of the tars.
-        shard_bytes: What the manifest says of their sizes.
-        sources: int64 [N], from which of the directories each sample is.
-        classes: Names of the class folders; a label is a position in it.
-        class_names: Readable names of the same.
-        fingerprint: Hexadecimal; of the data of all directories.
-    """
-
-    index: NDArray[np.void]
-    shards: tuple[Path, ...]
-    shard_bytes: tuple[int, ...]
-    sources: NDArray[np.int64]
-    classes: tuple[str, ...]
-    class_names: tuple[str, ...]
-    fingerprint: str
-
-
-def open_collection(directories: Sequence[str | os.PathLike[str]], split: str) -> Collection:
-    """Read manifests and indexes.
-
-    Raises:
-        ShardError: If a directory, its split or its index is missing or damaged, or the classes of
-            two directories differ.
-    """
-    if not directories:
-        raise ValueError("path must name at least one shard directory")
-    manifests = [read_manifest(directory) for directory in directories]
-    _check_classes(directories, manifests)
-    indexes, sources = [], []
-    shards: list[Path] = []
-    sizes: list[int] = []
-    for number, (directory, manifest) in enumerate(zip(directories, manifests, strict=True)):
-        index = read_index(directory, split)
-        index["shard"] += len(shards)
-        indexes.append(index)
-        sources.append(np.full(len(index), number, np.int64))
-        shards += [Path(directory) / shard.name for shard in manifest.splits[split].shards]
-        sizes += [shard.bytes for shard in manifest.splits[split].shards]
-    prints = [manifest.fingerprint for manifest in manifests]
-    joined = hashlib.sha256("\n".join(prints).encode()).hexdigest()[:32]
-    return Collection(
-        index=np.concatenate(indexes),
-        shards=tuple(shards),
-        shard_bytes=tuple(sizes),
-        sources=np.concatenate(sources),
-        classes=manifests[0].classes,
-        class_names=manifests[0].class_names,
-        fingerprint=prints[0] if len(prints) == 1 else joined,
-    )
-
-
-def _check_classes(
-    directories: Sequence[str | os.PathLike[str]], manifests: Sequence[Manifest]
-) -> None:
-    for directory, manifest in zip(directories, manifests, strict=True):
-        if manifest.classes != manifests[0].classes:
-            raise ShardError(
-                f"has other classes ({len(manifest.classes)}) than {directories[0]}"
-                f" ({len(manifests[0].classes)}); shard both with the same class folders",
-                where=os.fspath(directory),
-            )
-
-
 class Scratch:
-    """Memory of one thread for the bytes of a chunk; grows to the largest chunk, then stays."""
+    """Memory of one thread for the bytes of a chunk; it grows to the size of the largest chunk."""
 
     def __init__(self) -> None:
         self._buffer = np.empty(0, np.uint8)
 
     def take(self, count: int) -> NDArray[np.uint8]:
-        """uint8 [at least count]; what was taken before is overwritten."""
+        """uint8 [at least count]; the next `take` overwrites it."""
         if len(self._buffer) < count:
             self._buffer = np.empty(count + count // 4, np.uint8)
         return self._buffer
 
 
+class Reader(Protocol):
+    """Reads samples by their rows of the index. Thread-safe; each thread has its own `Scratch`."""
+
+    def read(self, rows: NDArray[np.int64], scratch: Scratch) -> tuple[Encoded, dict[int, str]]:
+        """The bytes of some samples.
+
+        Args:
+            rows: int64 [N], rows of the index.
+            scratch: The calling thread's own; it owns the bytes until its next use.
+
+        Returns:
+            The images, and the bad samples: place in `rows` -> reason. A sample is bad if its bytes
+            cannot be read, or are not those that were stored.
+
+        Raises:
+            ShardError: If a file was deleted, truncated or replaced, or cannot be opened.
+        """
+
+    def read_ahead(self, rows: NDArray[np.int64]) -> None:
+        """Ask for samples that will be read soon; returns before they are there.
+
+        A file that cannot be opened is passed over: `read` raises the error.
+        """
+
+    def locate(self, row: int) -> SamplePlace:
+        """Where a sample is stored, for messages: the key of the sample costs one read."""
+
+    def file_of(self, row: int) -> str:
+        """Name of the file that holds a sample."""
+
+    def renew(self) -> None:
+        """Make the reader usable in a forked child, where a lock may be held by no thread."""
+
+    def close(self) -> None:
+        """Close all files; a thread that still reads keeps its file until it is done."""
+
+
 class _OpenShard:
-    """A descriptor, closed when the last thread that reads from it lets go."""
+    """A file descriptor, closed when the last thread that reads from it drops the object."""
 
     __slots__ = ("descriptor",)
 
@@ -132,11 +100,11 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-class Reader:
-    """Reads samples of a collection by row.
+class ShardReader:
+    """Reads the samples of a collection of shards; see `Reader`.
 
     Args:
-        collection: Where they lie.
+        collection: Index and shards.
         max_open: Shards kept open at a time.
 
     Raises:
@@ -155,19 +123,7 @@ class Reader:
         ]
 
     def read(self, rows: NDArray[np.int64], scratch: Scratch) -> tuple[Encoded, dict[int, str]]:
-        """The bytes of some samples.
-
-        Args:
-            rows: int64 [N], rows of the index.
-            scratch: The calling thread's own; it owns the bytes until its next use.
-
-        Returns:
-            The images, and for each whose bytes are not those that were stored its place in `rows`
-            and the reason.
-
-        Raises:
-            ShardError: If a shard was deleted, truncated or replaced, or cannot be opened.
-        """
+        """See `Reader.read`."""
         records = self._index[rows]
         sizes = records["size"].astype(np.int64)
         spaces = (sizes + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
@@ -193,16 +149,17 @@ class Reader:
         return encoded, bad
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
-        """Ask the kernel to bring samples into the page cache; returns before it has.
+        """See `Reader.read_ahead`: the kernel brings the samples into the page cache.
 
-        Samples that lie next to each other are asked for in one request. A shard that cannot be
-        opened is passed over: `read` is the one to say so.
+        Samples that lie next to each other are asked for in one request.
         """
         if not hasattr(os, "posix_fadvise"):
             return
         records = self._index[rows]
         offsets = records["offset"].astype(np.int64)
-        for shard, begin, end in runs_of(records["shard"], offsets, offsets + records["size"]):
+        for shard, begin, end in merged_ranges(
+            records["shard"], offsets, offsets + records["size"]
+        ):
             try:
                 file = self._open_shards.get(shard) or self._open(shard)
             except ShardError:
@@ -212,21 +169,21 @@ class Reader:
                 os.posix_fadvise(file.descriptor, start, length, os.POSIX_FADV_WILLNEED)
 
     def locate(self, row: int) -> SamplePlace:
-        """Where a sample is stored; reads its key from the shard, so this is for messages."""
+        """See `Reader.locate`."""
         shard, offset = int(self._index["shard"][row]), int(self._index["offset"][row])
         return SamplePlace(self._shards[shard].name, read_key(self._shards[shard], offset), offset)
 
-    def shard_of(self, row: int) -> str:
-        """File name of a sample's shard."""
+    def file_of(self, row: int) -> str:
+        """See `Reader.file_of`: the file name of the shard."""
         return self._shards[int(self._index["shard"][row])].name
 
-    def close(self) -> None:
-        """Let go of all descriptors; a thread that still reads keeps its own until it is done."""
-        self._open_shards = {}
-
     def renew(self) -> None:
-        """After a fork, in the child: a thread of the parent may have held the lock for ever."""
+        """See `Reader.renew`: a thread of the parent may have held the lock at the fork."""
         self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        self._open_shards = {}
 
     def _open(self, shard: int) -> _OpenShard:
         with self._lock:
@@ -279,10 +236,10 @@ class Reader:
             bad.setdefault(i, f"its CRC-32 is {found[i]:08x}, the index says {expected:08x}")
 
 
-def runs_of(
+def merged_ranges(
     shards: NDArray[np.integer], begins: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> list[tuple[int, int, int]]:
-    """Byte ranges as few runs: neighbours with at most 64 KiB between them become one.
+    """Byte ranges merged into few: neighbours with at most 64 KiB between them become one.
 
     Args:
         shards: [N], shard of each range.
@@ -290,7 +247,7 @@ def runs_of(
         ends: int64 [N].
 
     Returns:
-        (shard, begin, end) of each run, in the order of the ranges.
+        (shard, begin, end) of each merged range, in the order of the ranges.
     """
     if not len(shards):
         return []
@@ -325,8 +282,7 @@ def _checked_stamp(path: Path, size: int) -> tuple[int, int, int]:
 
 def crc32s(encoded: Encoded) -> NDArray[np.uint32]:
     """CRC-32 of each image, zlib's: uint32 [N]. Releases the GIL while it computes."""
-    if native.is_available() and hasattr(native, "crc32s"):
-        checked: NDArray[np.uint32] = native.crc32s(encoded)
-        return checked
+    if native.is_available():
+        return native.crc32s(encoded)
     values = (zlib.crc32(encoded[i]) for i in range(len(encoded)))
     return np.fromiter(values, np.uint32, len(encoded))

@@ -20,7 +20,8 @@ from fastload.load.rendering import Rendering, chunk_bounds
 from fastload.pixels.decode import LibjpegRenderer
 from fastload.pixels.jpeg import Encoded
 from fastload.stages import Stages
-from fastload.store.reader import Reader, open_collection
+from fastload.store.collection import open_collection
+from fastload.store.reader import Reader, ShardReader
 from fastload.world import World
 from tests.shards import flat_picture, number_of, numbered
 
@@ -92,7 +93,7 @@ def begin():
     ) -> Rendering:
         rendering = Rendering(
             plan_of(directory, **options),
-            reader or Reader(open_collection([directory], "train")),
+            reader or ShardReader(open_collection([directory], "train")),
             renderer,
             plain_memory(),
             spent=[Stages(), Stages()],
@@ -202,7 +203,7 @@ def test_a_worker_that_does_not_end_is_named(shards, begin):
 
 def test_a_shard_that_vanishes_is_an_error_that_names_it(tmp_path, begin):
     directory = numbered(tmp_path / "s", {"train": 40})
-    reader = Reader(open_collection([directory], "train"))
+    reader = ShardReader(open_collection([directory], "train"))
     (directory / "train-000002.tar").unlink()
     rendering = begin(directory, LibjpegRenderer(), reader=reader)
     seen: list[int] = []

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from fastload.errors import ShardError
+from fastload.store.collection import Collection, open_collection
 from fastload.store.index import SAMPLE
-from fastload.store.reader import Collection, Reader, Scratch, crc32s, open_collection, runs_of
+from fastload.store.reader import Reader, Scratch, ShardReader, crc32s, merged_ranges
 from tests.shards import (
     flat_picture,
     flip_bit,
@@ -57,7 +58,7 @@ def read(reader: Reader, rows: list[int]) -> tuple[list[bytes], dict[int, str]]:
 
 
 def test_the_bytes_are_those_that_were_stored(shards):
-    reader = Reader(open_collection([shards], "train"))
+    reader = ShardReader(open_collection([shards], "train"))
     images, bad = read(reader, [29, 0, 13, 13])
     assert images == [flat_picture(number, 0).jpeg for number in (29, 0, 13, 13)]
     assert bad == {}
@@ -65,11 +66,11 @@ def test_the_bytes_are_those_that_were_stored(shards):
 
 
 def test_no_samples_are_no_error(shards):
-    assert read(Reader(open_collection([shards], "train")), []) == ([], {})
+    assert read(ShardReader(open_collection([shards], "train")), []) == ([], {})
 
 
 def test_more_shards_than_may_be_open_are_read_all_the_same(shards):
-    reader = Reader(open_collection([shards], "train"), max_open=1)
+    reader = ShardReader(open_collection([shards], "train"), max_open=1)
     before = open_descriptors()
     for row in list(range(30)) * 2:
         assert read(reader, [row])[0] == [flat_picture(row, 0).jpeg]
@@ -79,7 +80,7 @@ def test_more_shards_than_may_be_open_are_read_all_the_same(shards):
 
 
 def test_many_threads_share_a_reader_that_may_open_one_shard(shards):
-    reader = Reader(open_collection([shards], "train"), max_open=1)
+    reader = ShardReader(open_collection([shards], "train"), max_open=1)
     wrong = []
 
     def work(seed: int) -> None:
@@ -102,7 +103,7 @@ def test_many_threads_share_a_reader_that_may_open_one_shard(shards):
 def test_a_flipped_bit_is_found_and_only_there(shards):
     collection = open_collection([shards], "train")
     flip_bit(collection.shards[1], int(collection.index["offset"][14]) + 300)
-    images, bad = read(Reader(collection), [13, 14, 15])
+    images, bad = read(ShardReader(collection), [13, 14, 15])
     assert list(bad) == [1]
     assert "its CRC-32 is" in bad[1]
     assert images[0] == flat_picture(13, 0).jpeg
@@ -111,19 +112,19 @@ def test_a_flipped_bit_is_found_and_only_there(shards):
 def test_a_missing_shard_is_named_at_once(shards):
     (shards / "train-000001.tar").unlink()
     with pytest.raises(ShardError, match=r"train-000001\.tar: is missing"):
-        Reader(open_collection([shards], "train"))
+        ShardReader(open_collection([shards], "train"))
 
 
 def test_a_shard_of_another_size_is_named_at_once(shards):
     with (shards / "train-000002.tar").open("ab") as file:
         file.write(bytes(512))
     with pytest.raises(ShardError, match=r"train-000002\.tar: has \d+ bytes, the manifest says"):
-        Reader(open_collection([shards], "train"))
+        ShardReader(open_collection([shards], "train"))
 
 
 @pytest.mark.parametrize("opened", [False, True])
 def test_a_shard_truncated_while_in_use_is_named(shards, opened):
-    reader = Reader(open_collection([shards], "train"))
+    reader = ShardReader(open_collection([shards], "train"))
     if opened:
         read(reader, [0])
     os.truncate(shards / "train-000000.tar", 700)
@@ -132,21 +133,21 @@ def test_a_shard_truncated_while_in_use_is_named(shards, opened):
 
 
 def test_a_shard_deleted_while_in_use_is_named(shards):
-    reader = Reader(open_collection([shards], "train"))
+    reader = ShardReader(open_collection([shards], "train"))
     (shards / "train-000000.tar").unlink()
     with pytest.raises(ShardError, match=r"train-000000\.tar: cannot be opened.*no such file"):
         read(reader, [0])
 
 
 def test_a_shard_that_is_open_when_it_is_deleted_is_read_on(shards):
-    reader = Reader(open_collection([shards], "train"))
+    reader = ShardReader(open_collection([shards], "train"))
     read(reader, [0])
     (shards / "train-000000.tar").unlink()
     assert read(reader, [5])[0] == [flat_picture(5, 0).jpeg]
 
 
 def test_a_shard_replaced_by_another_of_the_same_size_is_named(shards):
-    reader = Reader(open_collection([shards], "train"))
+    reader = ShardReader(open_collection([shards], "train"))
     other = shards / "other.tar"
     other.write_bytes((shards / "train-000000.tar").read_bytes())
     other.replace(shards / "train-000000.tar")
@@ -155,7 +156,7 @@ def test_a_shard_replaced_by_another_of_the_same_size_is_named(shards):
 
 
 def test_a_shard_overwritten_in_place_is_named(shards):
-    reader = Reader(open_collection([shards], "train"))
+    reader = ShardReader(open_collection([shards], "train"))
     read(reader, [0])
     write_tar(shards / "train-000000.tar", [(n, flat_picture(n + 100, 0)) for n in range(10)])
     with pytest.raises(ShardError, match=r"was replaced or changed|was truncated"):
@@ -165,7 +166,7 @@ def test_a_shard_overwritten_in_place_is_named(shards):
 def test_a_shard_that_is_a_directory_is_named(tmp_path):
     path = tmp_path / "folder.tar"
     path.mkdir()
-    _, bad = read(Reader(collection_of(path)), [0])
+    _, bad = read(ShardReader(collection_of(path)), [0])
     assert bad == {0: "cannot be read: Is a directory"}
 
 
@@ -173,19 +174,19 @@ def test_a_shard_that_is_a_directory_is_named(tmp_path):
 def test_a_read_that_the_device_refuses_is_a_bad_sample_with_its_reason(tmp_path):
     path = tmp_path / "mem.tar"
     path.symlink_to("/proc/self/mem")  # reading its first page is EIO, as from a bad sector
-    _, bad = read(Reader(collection_of(path, offset=512)), [0])
+    _, bad = read(ShardReader(collection_of(path, offset=512)), [0])
     assert bad == {0: "cannot be read: Input/output error"}
 
 
 def test_the_key_and_place_of_a_sample_are_told(shards):
     collection = open_collection([shards], "train")
-    shard, key, offset = Reader(collection).locate(23)
+    shard, key, offset = ShardReader(collection).locate(23)
     assert (shard, key) == ("train-000002.tar", "000023")
     assert offset == collection.index["offset"][23]
 
 
 def test_reading_ahead_takes_any_rows_and_any_state_of_the_shards(shards):
-    reader = Reader(open_collection([shards], "train"))
+    reader = ShardReader(open_collection([shards], "train"))
     reader.read_ahead(np.zeros(0, np.int64))
     reader.read_ahead(np.arange(30))
     reader.read_ahead(np.array([3, 3, 29, 0]))
@@ -198,14 +199,14 @@ def test_neighbours_are_read_ahead_in_one_run():
     shards = np.array([0, 0, 0, 1, 1, 0, 0])
     begins = np.array([0, 100, 90_000, 90_100, 95_000, 500, 100])
     ends = begins + 50
-    assert runs_of(shards, begins, ends) == [
+    assert merged_ranges(shards, begins, ends) == [
         (0, 0, 150),
         (0, 90_000, 90_050),
         (1, 90_100, 95_050),
         (0, 500, 550),
         (0, 100, 150),
     ]
-    assert runs_of(shards[:0], begins[:0], ends[:0]) == []
+    assert merged_ranges(shards[:0], begins[:0], ends[:0]) == []
 
 
 @pytest.mark.skipif(shutil.which("fincore") is None, reason="needs fincore, of util-linux")
@@ -223,7 +224,7 @@ def test_what_is_read_ahead_is_in_the_page_cache(tmp_path):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if resident() > 0:
         pytest.skip("needs a file system that forgets pages when it is asked to")
-    reader = Reader(open_collection([directory], "train"))
+    reader = ShardReader(open_collection([directory], "train"))
     reader.read_ahead(np.arange(4))
     deadline = time.monotonic() + 120
     while resident() < 0.98 * path.stat().st_size:
@@ -234,19 +235,5 @@ def test_what_is_read_ahead_is_in_the_page_cache(tmp_path):
 
 def test_crcs_are_zlibs(shards):
     collection = open_collection([shards], "train")
-    encoded, _ = Reader(collection).read(np.arange(30), Scratch())
+    encoded, _ = ShardReader(collection).read(np.arange(30), Scratch())
     assert crc32s(encoded).tolist() == collection.index["crc32"].tolist()
-
-
-def test_several_directories_are_put_end_to_end(tmp_path):
-    one = numbered(tmp_path / "one", {"train": 12})
-    pictures = [flat_picture(number + 50, number % 3) for number in range(7)]
-    two = write_shards(
-        tmp_path / "two", {"train": pictures}, classes=["class 0", "class 1", "class 2"]
-    )
-    collection = open_collection([one, two], "train")
-    assert collection.sources.tolist() == [0] * 12 + [1] * 7
-    images, bad = read(Reader(collection), [11, 12, 18])
-    assert bad == {}
-    assert images == [flat_picture(number, 0).jpeg for number in (11, 50, 56)]
-    assert collection.fingerprint != open_collection([two, one], "train").fingerprint
