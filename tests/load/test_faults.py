@@ -25,7 +25,7 @@ from PIL import Image
 
 import fastload
 from fastload.errors import ShardError, TooManyCorruptError
-from fastload.load import rendering
+from fastload.load import threads
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
 from fastload.pixels import native
@@ -407,7 +407,7 @@ def interrupted_at(event: int, loader: Loader) -> bool:
 
 
 def test_ctrl_c_at_any_line_leaves_no_thread(sound, monkeypatch):
-    monkeypatch.setattr(rendering, "_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(threads, "_IDLE_SECONDS", 0.05)
     event = 0
     with loader_of(sound, batch_size=40, num_threads=2) as loader:
         while interrupted_at(event := event + 1, loader):

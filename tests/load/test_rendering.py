@@ -16,7 +16,7 @@ from fastload.load.augment import Augment
 from fastload.load.buffers import Buffers
 from fastload.load.order import EpochOrder, batch_bounds
 from fastload.load.plan import EpochPlan
-from fastload.load.rendering import Rendering, chunk_bounds
+from fastload.load.rendering import Rendering
 from fastload.pixels.decode import LibjpegRenderer
 from fastload.pixels.jpeg import Encoded
 from fastload.stages import Stages
@@ -139,14 +139,6 @@ def test_work_ahead_of_the_caller_is_bounded(shards, begin):
     rendering.take()
     time.sleep(0.5)
     assert renderer.rendered <= 8 * (1 + 4)
-
-
-def test_chunks_hold_few_samples_and_few_bytes():
-    sizes = np.array([5, 5, 5, 5, 30, 1, 9, 1])
-    assert chunk_bounds(sizes, count=3, most_bytes=None) == [0, 3, 6, 8]
-    assert chunk_bounds(sizes, count=8, most_bytes=10) == [0, 2, 4, 5, 7, 8]
-    assert chunk_bounds(sizes, count=2, most_bytes=10) == [0, 2, 4, 5, 7, 8]
-    assert chunk_bounds(sizes[:0], count=2, most_bytes=10) == [0]
 
 
 def test_an_error_is_raised_when_its_batch_is_due_and_not_before(shards, begin):
