@@ -1,4 +1,4 @@
-"""Stages: seconds by stage, added up by the threads that spend them."""
+"""Stages: the seconds that go into each stage of loading."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass, fields
 class Stages:
     """Seconds by stage: wall-clock time, so waiting for the disk or for a core counts.
 
-    The first five are the loader's threads', added up over them; a stage may have fewer seconds
-    than happened while a thread is at it. `wait` and `finish` are the caller's; `copy` is the
-    device's own time where it has a clock (CUDA), else the caller's.
+    The first five are sums over the loader's threads; a stage is added when a thread has done it.
+    `wait` and `finish` are seconds of the caller's thread. `copy` is the device's own time where
+    the device has a clock (CUDA), else the time of the caller's thread.
 
     Attributes:
-        plan: Which samples, which box of each, flipped or not; asking for later ones.
-        read: From the shards into memory, and the check of the CRC-32.
-        decode: Encoded bytes to pixels; with DALI the resize too, which is part of its graph.
-        resize: To the size of the batch, with the flip.
-        idle: Without work: as many batches as may be are ready or being made.
-        wait: For a batch that was not ready.
-        copy: Of batches to the device; 0 where they stay in the CPU's memory.
-        finish: Colours, normalisation, MixUp and `transform`, called from the caller's thread.
+        plan: To choose samples, boxes and flips, and to ask for the bytes of later samples.
+        read: To read bytes from the shards, and to check their CRC-32.
+        decode: To decode bytes to pixels; with DALI to resize them too, within its graph.
+        resize: To resize pixels to the size of the batch, and to flip them.
+        idle: Without work, because as many batches as may be are ready or in work.
+        wait: To wait for a batch that was not ready.
+        copy: To copy batches to the device; 0 where they stay in the CPU's memory.
+        finish: To change colours, normalise, mix, and call `transform`, from the caller's thread.
     """
 
     plan: float = 0.0
@@ -36,12 +36,12 @@ class Stages:
 
     @property
     def of_threads(self) -> dict[str, float]:
-        """The loader's threads' stages."""
+        """The stages of the loader's threads."""
         return {name: getattr(self, name) for name in ("plan", "read", "decode", "resize", "idle")}
 
     @property
     def of_caller(self) -> dict[str, float]:
-        """The stages in which the caller waits, or may."""
+        """The stages in which the caller waits, or may wait."""
         return {name: getattr(self, name) for name in ("wait", "copy", "finish")}
 
     def __sub__(self, other: Stages) -> Stages:
@@ -51,6 +51,6 @@ class Stages:
 
     @staticmethod
     def total(parts: Iterable[Stages]) -> Stages:
-        """The sum of all."""
+        """The sum of all parts, stage by stage."""
         every = list(parts)
         return Stages(*(sum(getattr(s, part.name) for s in every) for part in fields(Stages)))

@@ -1,12 +1,12 @@
 """Counts and seconds of a loader, measured where its parts join: who waits for whom.
 
-    plan, read, decode, resize        threads of the loader; `idle` where all that may be is ready
+    plan, read, decode, resize        the loader's threads; `idle` where they have no work
           |  (ready batches)
     wait, copy, finish                the caller's thread; `wait` where no batch was ready
           |
     the caller
 
-A print of `Loader.stats()` is a table of all this, and names the bottleneck.
+`print(loader.stats())` shows a table of the stages, and names the bottleneck.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import time
 from dataclasses import dataclass, field
 
 from fastload.console.terminal import table
+from fastload.pixels import native
 from fastload.stages import Stages
 
-ENOUGH = 0.05  # of the time may be spent waiting for data: nothing worth a change
+ENOUGH = 0.05  # share of the time spent waiting for data, up to which no change is worth while
 
 _WHAT = {
     "plan": "which samples, which boxes",
@@ -45,20 +46,22 @@ class Stats:
     """A snapshot of a loader, from its creation or its last `reset_stats()`.
 
     Attributes:
-        images: Delivered to the caller.
-        batches: Likewise.
-        seconds: Between the first request for a batch and the last delivery, in iterations only.
-        waiting_seconds: Of these, how long the caller waited in here: for a batch that was not
-            ready, and for what is done in his own thread (colours and `transform`, on the CPU).
-        ready_batches: Batches that stood ready at a request, on average; 0 means that the caller
-            is always faster.
-        most_ready: As many may be ready or in work at a time.
-        stalls: Requests for which no batch was ready, the first of each epoch among them.
-        longest_wait: Seconds of the longest of them.
-        bad_samples: Samples that could not be decoded: replaced, or left out in evaluation.
-        num_threads: Of the loader.
-        backend: Its name.
-        stages: Where the time went.
+        images: Images that the caller was given.
+        batches: Batches that the caller was given.
+        seconds: From the first request for a batch to the last delivery, over all iterations; the
+            time between iterations is left out.
+        waiting_seconds: Part of `seconds` that the caller waited in the loader: for a batch that
+            was not ready, and for what the caller's own thread does there (colours and
+            `transform`, on the CPU).
+        ready_batches: Batches that were ready at a request, on average; 0 means that the caller is
+            always faster.
+        most_ready: Batches that may be ready or in work at a time.
+        stalls: Requests for which no batch was ready; the first of each epoch counts too.
+        longest_wait: Seconds of the longest stall.
+        bad_samples: Samples that could not be read or decoded: replaced, or left out in evaluation.
+        num_threads: Threads of the loader.
+        backend: Name of the back-end.
+        stages: Seconds by stage.
     """
 
     images: int = 0
@@ -76,7 +79,7 @@ class Stats:
 
     @property
     def images_per_second(self) -> float:
-        """Images delivered per second of iteration, the caller's own work included."""
+        """Images per second of iteration; the caller's own work counts as time."""
         return self.images / self.seconds if self.seconds else 0.0
 
     @property
@@ -86,7 +89,7 @@ class Stats:
 
     @property
     def bottleneck(self) -> str:
-        """In one sentence which part limits the speed, and what would change that."""
+        """One sentence: which part limits the speed, and what would change that."""
         if not self.images:
             return "nothing was loaded yet"
         waiting = f"{self.waiting_fraction:.0%} of the time goes to waiting for data"
@@ -96,7 +99,7 @@ class Stats:
 
     @property
     def remedy(self) -> str:
-        """In one sentence which stage limits the loader, and what would change that."""
+        """One sentence: which stage limits the loader, and what would change that."""
         stages = self.stages
         if stages.finish > stages.wait:
             return (
@@ -109,17 +112,16 @@ class Stats:
         if stages.idle > sum(work.values()):
             return (
                 "idle: the threads had nothing to do half of the time, and yet the caller waited:"
-                " for the first batch of short epochs, or because he asks for many at once"
+                " for the first batch of short epochs, or because it asks for many at once"
             )
         slowest = max(work, key=lambda name: work[name])
         return f"{slowest}: {_REMEDIES.get(slowest) or self._faster_decoding()}"
 
     def _faster_decoding(self) -> str:
         if self.backend == "libjpeg":
-            return (
-                "the back-end native is several times faster: install a C++ compiler, then ask"
-                " `python -m fastload.doctor`"
-            )
+            here = native.is_available()
+            how = 'take it with backend="native"' if here else native.how_to_mend()
+            return f"the back-end native is several times faster: {how}"
         if self.num_threads < (os.cpu_count() or 1):
             return f"more threads would help: {self.num_threads} are used, the machine has more"
         return (
@@ -128,7 +130,7 @@ class Stats:
         )
 
     def __str__(self) -> str:
-        """A table of the stages, the queue, and the bottleneck."""
+        """A table of the stages, then speed, queue, stalls and bottleneck."""
         speed = f"{self.images_per_second:,.0f} images/s: {self.images:,} in {self.seconds:,.3g} s"
         stalls = f"{self.stalls:,} of {self.batches:,} requests"
         lines = [
@@ -143,7 +145,7 @@ class Stats:
 
     def table(self) -> list[str]:
         """The stages, as lines of text."""
-        per_image = 1e6 / max(1, self.images)  # seconds of all to milliseconds of 1,000
+        per_image = 1e6 / max(1, self.images)  # seconds to milliseconds of 1,000 images
         threads, caller = self.stages.of_threads, self.stages.of_caller
         wholes = dict.fromkeys(threads, sum(threads.values())) | dict.fromkeys(caller, self.seconds)
         rows = [("stage", "of", "ms / 1,000 images", "share", "")]
@@ -156,7 +158,7 @@ class Stats:
 
 
 class DeliveryCounter:
-    """Adds up the caller's part of `Stats`. For the thread that iterates; not thread-safe."""
+    """Counts the batches that the caller is given, and the caller's seconds. Not thread-safe."""
 
     def __init__(self, *, most_ready: int = 0) -> None:
         self.stages, self.most_ready = Stages(), most_ready
@@ -173,10 +175,10 @@ class DeliveryCounter:
         """One batch goes to the caller.
 
         Args:
-            images: In it.
-            waited: Seconds since he asked for it.
-            ready: Batches that he could have had at once.
-            bad: Samples of it that were replaced or left out.
+            images: Images of the batch.
+            waited: Seconds since the caller asked for the batch.
+            ready: Batches that were ready when the caller asked.
+            bad: Samples of the batch that were replaced or left out.
         """
         now = time.perf_counter()
         self._seconds += now - self._since
@@ -191,7 +193,13 @@ class DeliveryCounter:
             self._longest = max(self._longest, waited)
 
     def snapshot(self, stages: Stages, *, num_threads: int, backend: str) -> Stats:
-        """What was added up so far, with the stages of everybody."""
+        """All that was counted so far.
+
+        Args:
+            stages: Seconds by stage of the threads and of the caller.
+            num_threads: Threads of the loader.
+            backend: Name of the back-end.
+        """
         return Stats(
             images=self._images,
             batches=self._batches,

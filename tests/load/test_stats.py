@@ -7,6 +7,7 @@ import time
 import pytest
 
 from fastload.load.stats import DeliveryCounter, Stats
+from fastload.pixels import native
 from fastload.stages import Stages
 
 
@@ -82,11 +83,17 @@ def test_the_bottleneck_is_the_part_that_takes_the_time(waiting, stages, named):
     assert stats.bottleneck in str(stats)
 
 
-def test_without_the_core_the_core_is_what_helps():
+@pytest.mark.parametrize(
+    ("available", "advice"),
+    [(False, "install a C++ compiler"), (True, 'take it with backend="native"')],
+)
+def test_without_the_core_the_core_is_what_helps(available, advice, monkeypatch):
+    monkeypatch.setattr(native, "is_available", lambda: available)
+    monkeypatch.delenv("FASTLOAD_NATIVE", raising=False)
     stats = Stats(
         images=1, seconds=1.0, waiting_seconds=1.0, backend="libjpeg", stages=Stages(decode=1)
     )
-    assert "install a C++ compiler" in stats.bottleneck
+    assert f"the back-end native is several times faster: {advice}" in stats.bottleneck
 
 
 def test_the_table_has_shares_of_the_threads_and_of_the_caller():
