@@ -1,9 +1,11 @@
-"""World: one rank among all. `detect()` alone reads ranks, from torch.distributed or torchrun."""
+"""World: one rank among all ranks. `detect()` alone asks torch.distributed and torchrun."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+
+from fastload.arguments import check_integer, shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,20 +21,27 @@ class World:
     size: int = 1
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1, got {self.size}")
-        if not 0 <= self.rank < self.size:
-            raise ValueError(f"rank must be in [0, {self.size}), got {self.rank}")
+        check_integer("size", self.size, 1)
+        check_integer("rank", self.rank, 0)
+        if self.rank >= self.size:
+            raise ValueError(f"rank must be in [0, {self.size}), got {shown(self.rank)}")
 
 
 def detect() -> World:
     """The world of this process: torch.distributed's where it is initialised, else torchrun's.
 
     Raises:
-        ValueError: If RANK and WORLD_SIZE are set to something other than 0 <= RANK < WORLD_SIZE.
+        ValueError: If RANK and WORLD_SIZE are set, but not to integers 0 <= RANK < WORLD_SIZE.
     """
     from torch import distributed  # here, so that naming a World does not load torch
 
     if distributed.is_available() and distributed.is_initialized():
         return World(rank=distributed.get_rank(), size=distributed.get_world_size())
-    return World(rank=int(os.environ.get("RANK", "0")), size=int(os.environ.get("WORLD_SIZE", "1")))
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    try:
+        return World(rank=int(rank), size=int(size))
+    except ValueError as error:
+        raise ValueError(
+            f"RANK and WORLD_SIZE of the environment must be integers with 0 <= RANK < WORLD_SIZE,"
+            f" got RANK={rank} and WORLD_SIZE={size}"
+        ) from error

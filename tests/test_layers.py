@@ -16,8 +16,8 @@ PACKAGE = Path(fastload.__file__).parent
 # From top to bottom: a wing, or a module beside the wings, imports only what stands above it. Those
 # of one line stand side by side and do not import each other.
 ORDER: list[tuple[str, ...]] = [
-    ("errors", "world", "randomness", "cores", "runs", "stages", "installation"),
-    ("files",),
+    ("arguments", "errors", "randomness", "cores", "runs", "stages", "installation"),
+    ("files", "world"),
     ("console",),
     ("pixels",),
     ("store",),

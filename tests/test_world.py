@@ -24,3 +24,21 @@ def test_a_rank_outside_its_world_is_refused():
         World(rank=2, size=2)
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
         World(size=0)
+    with pytest.raises(ValueError, match="rank must be at least 0, got -1"):
+        World(rank=-1, size=2)
+
+
+@pytest.mark.parametrize(("rank", "size"), [("2", "2"), ("-1", "2"), ("x", "2"), ("0", "0")])
+def test_a_wrong_environment_is_named(monkeypatch, rank, size):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(ValueError, match=f"got RANK={rank} and WORLD_SIZE={size}"):
+        detect()
+
+
+@pytest.mark.parametrize("value", ["1", 1.0, True, None])
+def test_a_world_of_no_integers_is_refused(value):
+    with pytest.raises(TypeError, match=f"size must be an integer at least 1, got {value!r}"):
+        World(size=value)
+    with pytest.raises(TypeError, match=f"rank must be an integer at least 0, got {value!r}"):
+        World(rank=value, size=4)
