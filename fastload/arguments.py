@@ -23,11 +23,11 @@ def check_integer(name: str, value: object, low: int, high: int | None = None) -
 
 def check_number(name: str, value: object, low: float, high: float = math.inf) -> None:
     """Require a finite number in [low, high]."""
-    expected = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"finite and at least {low:g}"
+    limits = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"at least {low:g}, and finite"
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number {expected}, got {shown(value)}")
+        raise TypeError(f"{name} must be a number {limits}, got {shown(value)}")
     if not (low <= float(value) <= high and math.isfinite(value)):
-        raise ValueError(f"{name} must be {expected}, got {shown(value)}")
+        raise ValueError(f"{name} must be {limits}, got {shown(value)}")
 
 
 def check_interval(name: str, value: object, low: float, high: float) -> None:

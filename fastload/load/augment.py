@@ -1,24 +1,32 @@
-"""Augment: draw the choices as values, then apply them, purely.
+"""Augment: what is drawn for each sample; the choices are values, and `apply` carries them out.
 
     draw    (seed, epoch, positions, image sizes) -> Choices        NumPy, no state
     crop    boxes and flips go to the decoder, which reads only what they cover
     apply   rotation -> colour -> normalise -> erase -> mix         torch, batched, on the device
 
-Choices depend on the position in the epoch alone, never on threads, ranks or batch size. MixUp and
-CutMix pair the positions 2k and 2k + 1, so that they too are the same however a global batch is
-split over ranks, as long as each rank takes an even number of samples.
+The choices for a sample depend on its position in the epoch, never on threads, ranks or batch size.
+MixUp and CutMix pair the positions 2k and 2k + 1. So mixed batches too do not depend on how a
+global batch is split over ranks, as long as each rank takes an even number of samples.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from itertools import permutations
+from types import NoneType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastload import randomness
+from fastload.arguments import (
+    check_channels,
+    check_integer,
+    check_interval,
+    check_kind,
+    check_number,
+    shown,
+)
 from fastload.load.box import (
     ATTEMPTS,
     RANDOM_RESIZED_SLOTS,
@@ -36,17 +44,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _JITTER_ORDERS = np.array(list(permutations(range(4))), np.int64)  # [24, 4]
 
 
-def _check_interval(name: str, interval: tuple[float, float], low: float, high: float) -> None:
-    if not (len(interval) == 2 and low <= interval[0] <= interval[1] <= high):
-        raise ValueError(f"{name} must be an interval within [{low}, {high}], got {interval}")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomResizedCrop:
     """A box of random area and ratio at a random place, as torchvision's.
 
     Attributes:
-        area: Interval of the share of the image's area.
+        area: Interval of the box's share of the image's area.
         ratio: Interval of width / height.
     """
 
@@ -54,8 +57,8 @@ class RandomResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
-        _check_interval("area", self.area, 1e-6, 1.0)
-        _check_interval("ratio", self.ratio, 1e-3, 1e3)
+        check_interval("area", self.area, 1e-6, 1)
+        check_interval("ratio", self.ratio, 1e-3, 1e3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,7 @@ class RandomCrop:
     fraction: float = 224 / 256
 
     def __post_init__(self) -> None:
-        _check_interval("fraction", (self.fraction, 1.0), 1e-3, 1.0)
+        check_number("fraction", self.fraction, 1e-3, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,7 @@ class CenterCrop:
     fraction: float = 224 / 256
 
     def __post_init__(self) -> None:
-        _check_interval("fraction", (self.fraction, 1.0), 1e-3, 1.0)
+        check_number("fraction", self.fraction, 1e-3, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +96,8 @@ class ColourJitter:
 
     Attributes:
         brightness: The factor is uniform in [max(0, 1 - b), 1 + b].
-        contrast: Likewise.
-        saturation: Likewise.
+        contrast: The factor is uniform in [max(0, 1 - c), 1 + c].
+        saturation: The factor is uniform in [max(0, 1 - s), 1 + s].
         hue: The shift is uniform in [-hue, hue] of the colour circle; hue in [0, 0.5].
     """
 
@@ -105,8 +108,8 @@ class ColourJitter:
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
-            _check_interval(name, (getattr(self, name), math.inf), 0.0, math.inf)
-        _check_interval("hue", (self.hue, 0.5), 0.0, 0.5)
+            check_number(name, getattr(self, name), 0)
+        check_number("hue", self.hue, 0, 0.5)
 
     def factors(self, uniforms: NDArray[np.float64]) -> NDArray[np.float32]:
         """float32 [N, 4]: brightness, contrast, saturation factors and the shift of the hue."""
@@ -124,7 +127,7 @@ class Erasing:
     """Random erasing (Zhong et al., AAAI 2020) with the colour of the mean, as torchvision's.
 
     Attributes:
-        probability: Of erasing a box of an image.
+        probability: Probability that a box of an image is erased.
         area: Interval of the box's share of the output's area.
         ratio: Interval of height / width of the box.
     """
@@ -134,9 +137,9 @@ class Erasing:
     ratio: tuple[float, float] = (0.3, 3.3)
 
     def __post_init__(self) -> None:
-        _check_interval("probability", (self.probability, 1.0), 0.0, 1.0)
-        _check_interval("area", self.area, 1e-6, 1.0)
-        _check_interval("ratio", self.ratio, 1e-3, 1e3)
+        check_number("probability", self.probability, 0, 1)
+        check_interval("area", self.area, 1e-6, 1)
+        check_interval("ratio", self.ratio, 1e-3, 1e3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +152,7 @@ class Mix:
     Attributes:
         mixup: alpha of MixUp's Beta(alpha, alpha); 0 switches it off.
         cutmix: alpha of CutMix's Beta(alpha, alpha); 0 switches it off.
-        probability: Of mixing an image at all.
+        probability: Probability that an image is mixed.
     """
 
     mixup: float = 0.2
@@ -157,9 +160,9 @@ class Mix:
     probability: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_interval("mixup", (self.mixup, 100.0), 0.0, 100.0)
-        _check_interval("cutmix", (self.cutmix, 100.0), 0.0, 100.0)
-        _check_interval("probability", (self.probability, 1.0), 0.0, 1.0)
+        check_number("mixup", self.mixup, 0, 100)
+        check_number("cutmix", self.cutmix, 0, 100)
+        check_number("probability", self.probability, 0, 1)
         if self.mixup == 0 and self.cutmix == 0:
             raise ValueError("mixup and cutmix must not both be 0; leave `mix` None instead")
 
@@ -167,19 +170,31 @@ class Mix:
 Crop = RandomResizedCrop | RandomCrop | CenterCrop
 
 
+def _check_normalise(normalise: object) -> None:
+    if not (isinstance(normalise, tuple | list) and len(normalise) == 2):
+        raise TypeError(f"normalise must be a pair (mean, std), got {shown(normalise)}")
+    mean, std = normalise
+    check_channels("mean of normalise", mean)
+    check_channels("std of normalise", std)
+    if min(std) <= 0:
+        raise ValueError(f"std of normalise must be above 0, got {shown(std)}")
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What was drawn for N samples; None for what is switched off.
+    """What was drawn for N samples; a field is None where its augmentation is switched off.
 
     Attributes:
-        boxes: int32 [N, 4] = (top, left, height, width) of the stored image.
+        boxes: int32 [N, 4] = (top, left, height, width) in pixels of the stored image.
         flips: bool [N].
         factors: float32 [N, 4]: brightness, contrast, saturation, hue shift.
-        orders: int64 [N, 4]: in which order those four are applied.
+        orders: int64 [N, 4]: in which order the four adjustments are applied.
         angles: float32 [N], degrees, counter-clockwise.
-        erased: int32 [N, 4] = (top, left, height, width) of the output; height 0 for none.
-        partners: int64 [N]: with which sample of the batch each is mixed; itself for none.
-        shares: float32 [N]: share of the sample itself, in [0, 1]; MixUp's.
+        erased: int32 [N, 4] = (top, left, height, width) in pixels of the output; height 0 where
+            nothing is erased.
+        partners: int64 [N]: the sample of the batch that each sample is mixed with; the sample
+            itself where it is not mixed.
+        shares: float32 [N]: share of the sample itself in the mixture, in [0, 1].
         pasted: int32 [N, 4]: the box of the partner that CutMix pastes; height 0 for MixUp.
     """
 
@@ -194,7 +209,7 @@ class Choices:
     pasted: NDArray[np.int32] | None = None
 
     def keep(self, kept: NDArray[np.bool_]) -> Choices:
-        """The choices of some of the samples; where samples are left out nothing may be mixed."""
+        """The choices of some of the samples; samples of a mixed batch cannot be left out."""
         if self.partners is not None:
             raise ValueError("a batch that is mixed cannot lose samples")
         parts = (self.boxes, self.flips, self.factors, self.orders, self.angles, self.erased)
@@ -229,12 +244,14 @@ class Augment:
     )
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= 8192:
-            raise ValueError(f"size must be in [1, 8192], got {self.size}")
-        _check_interval("flip", (self.flip, 1.0), 0.0, 1.0)
-        _check_interval("rotation", (self.rotation, 180.0), 0.0, 180.0)
-        if min(self.normalise[1]) <= 0:
-            raise ValueError(f"std of normalise must be above 0, got {self.normalise[1]}")
+        check_integer("size", self.size, 1, 8192)
+        check_kind("crop", self.crop, RandomResizedCrop, RandomCrop, CenterCrop)
+        check_number("flip", self.flip, 0, 1)
+        check_number("rotation", self.rotation, 0, 180)
+        check_kind("jitter", self.jitter, ColourJitter, NoneType)
+        check_kind("erasing", self.erasing, Erasing, NoneType)
+        check_kind("mix", self.mix, Mix, NoneType)
+        _check_normalise(self.normalise)
 
     @classmethod
     def train(cls, size: int = 224) -> Augment:
@@ -252,7 +269,7 @@ class Augment:
         return cls(size=224, crop=RandomCrop(), flip=0.0)
 
     def resized(self, size: int) -> Augment:
-        """The same with another output size."""
+        """This augmentation with another output size."""
         return replace(self, size=size)
 
     @property
@@ -287,7 +304,7 @@ class Augment:
     def draw(
         self, seed: int, epoch: int, positions: NDArray[np.int64], sizes: NDArray[np.integer]
     ) -> Choices:
-        """All choices for the samples at some positions; arguments as for `boxes`."""
+        """All choices for the samples at some positions; the arguments are those of `boxes`."""
         count = len(positions)
         boxes = self.boxes(seed, epoch, positions, sizes)
         flips = np.zeros(count, np.bool_)
@@ -345,10 +362,13 @@ def erased_boxes(erasing: Erasing, size: int, uniforms: NDArray[np.float64]) -> 
 
 
 def neighbours(positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where in the batch 2k + 1 stands for 2k, and 2k for 2k + 1; itself where it is not there.
+    """The partner of each sample: positions 2k and 2k + 1 are partners.
 
     Args:
-        positions: int64 [N], a run of positions.
+        positions: int64 [N], consecutive positions in the epoch.
+
+    Returns:
+        int64 [N], places in the batch; a sample whose partner is in another batch has itself.
     """
     here = np.arange(len(positions), dtype=np.int64)
     there = here + np.where(positions % 2 == 0, 1, -1)
@@ -364,10 +384,10 @@ def mixed(
         mix: What to draw.
         size: Side of the image.
         uniforms: float64 [N, 4] in [0, 1): whether, share, centre of the box.
-        kinds: float64 [N] in [0, 1): MixUp or CutMix, equal for both of a pair.
+        kinds: float64 [N] in [0, 1): MixUp or CutMix, the same number for both of a pair.
 
     Returns:
-        float32 [N] in [0, 1] and int32 [N, 4], height 0 for MixUp.
+        Shares, float32 [N] in [0, 1], and boxes, int32 [N, 4], of height 0 for MixUp.
     """
     cut = kinds < (0.5 if mix.mixup and mix.cutmix else float(mix.cutmix > 0))
     shares = np.ones(len(uniforms))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -353,15 +354,25 @@ def test_presets_are_the_published_recipes():
     ("make", "message"),
     [
         (lambda: Augment(size=0), r"size must be in \[1, 8192\]"),
-        (lambda: Augment(flip=1.5), "flip must be an interval"),
-        (lambda: Augment(rotation=-1), "rotation must be"),
+        (lambda: Augment(flip=1.5), r"flip must be in \[0, 1\], got 1\.5"),
+        (lambda: Augment(flip=float("nan")), r"flip must be in \[0, 1\], got nan"),
+        (lambda: Augment(rotation=-1), r"rotation must be in \[0, 180\], got -1"),
         (lambda: Augment(normalise=((0, 0, 0), (1, 0, 1))), "std of normalise must be above 0"),
-        (lambda: RandomResizedCrop(area=(0.5, 0.1)), "area must be an interval"),
+        (
+            lambda: RandomResizedCrop(area=(0.5, 0.1)),
+            r"area must be an interval \(least, most\) within \[1e-06, 1\], got \(0\.5, 0\.1\)",
+        ),
         (lambda: RandomResizedCrop(ratio=(0, 1)), "ratio must be an interval"),
-        (lambda: RandomCrop(fraction=0), "fraction must be"),
-        (lambda: ColourJitter(hue=0.6), "hue must be"),
-        (lambda: ColourJitter(contrast=-1), "contrast must be"),
-        (lambda: Erasing(probability=2), "probability must be"),
+        (lambda: RandomCrop(fraction=0), r"fraction must be in \[0\.001, 1\], got 0"),
+        (lambda: CenterCrop(fraction=1.5), r"fraction must be in \[0\.001, 1\], got 1\.5"),
+        (lambda: ColourJitter(hue=0.6), r"hue must be in \[0, 0\.5\], got 0\.6"),
+        (lambda: ColourJitter(contrast=-1), "contrast must be at least 0, and finite, got -1"),
+        (
+            lambda: ColourJitter(brightness=float("inf")),
+            "brightness must be at least 0, and finite, got inf",
+        ),
+        (lambda: Erasing(probability=2), r"probability must be in \[0, 1\], got 2"),
+        (lambda: Mix(mixup=-0.1), r"mixup must be in \[0, 100\], got -0\.1"),
         (lambda: Mix(mixup=0, cutmix=0), "must not both be 0"),
         (lambda: drawn(FULL, 4).keep(np.ones(4, bool)), "a batch that is mixed"),
     ],
@@ -369,3 +380,40 @@ def test_presets_are_the_published_recipes():
 def test_impossible_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (Augment, {"size": "224"}, r"size must be an integer in \[1, 8192\], got '224'"),
+        (Augment, {"size": 224.5}, r"size must be an integer in \[1, 8192\], got 224\.5"),
+        (Augment, {"size": True}, r"size must be an integer in \[1, 8192\], got True"),
+        (Augment, {"flip": "0.5"}, r"flip must be a number in \[0, 1\], got '0\.5'"),
+        (Augment, {"flip": True}, r"flip must be a number in \[0, 1\], got True"),
+        (Augment, {"rotation": None}, r"rotation must be a number in \[0, 180\], got None"),
+        (Augment, {"rotation": (-9, 9)}, r"rotation must be a number .* got \(-9, 9\)"),
+        (
+            Augment,
+            {"crop": "random"},
+            "crop must be RandomResizedCrop or RandomCrop or CenterCrop, got 'random'",
+        ),
+        (Augment, {"jitter": 0.4}, r"jitter must be ColourJitter or None, got 0\.4"),
+        (Augment, {"erasing": True}, "erasing must be Erasing or None, got True"),
+        (Augment, {"mix": 0.2}, r"mix must be Mix or None, got 0\.2"),
+        (Augment, {"normalise": None}, r"normalise must be a pair \(mean, std\), got None"),
+        (Augment, {"normalise": (0.5, 0.5)}, "mean of normalise must be three finite numbers"),
+        (RandomResizedCrop, {"area": 0.5}, r"area must be an interval .* got 0\.5"),
+        (RandomResizedCrop, {"ratio": ("3/4", "4/3")}, "ratio must be an interval"),
+        (ColourJitter, {"brightness": (0.8, 1.2)}, "brightness must be a number at least 0"),
+    ],
+)
+def test_settings_of_another_type_are_refused(make, options, message):
+    with pytest.raises(TypeError, match=message):
+        make(**options)
+
+
+def test_numpy_scalars_are_numbers():
+    options: dict[str, Any] = {"size": np.int64(64), "flip": np.float32(0.5)}
+    assert Augment(**options) == Augment(size=64, flip=0.5)
+    area: Any = (np.float64(0.25), np.int32(1))
+    assert RandomResizedCrop(area=area).area == (0.25, 1)
