@@ -7,6 +7,7 @@ are integers and numbers; a bool is not.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from numbers import Integral, Real
 
 import numpy as np
@@ -50,6 +51,22 @@ def check_channels(name: str, value: object) -> None:
         raise ValueError(f"{name} must be {expected}, got {shown(value)}")
 
 
+def check_numbers(name: str, value: object) -> None:
+    """Require a row of numbers."""
+    if _numbers(value) is None:
+        raise TypeError(f"{name} must be a row of numbers, got {shown(value)}")
+
+
+def check_names(name: str, value: object) -> None:
+    """Require a collection of strings; a single string is none."""
+    if (
+        isinstance(value, str)
+        or not isinstance(value, Collection)
+        or not all(isinstance(part, str) for part in value)
+    ):
+        raise TypeError(f"{name} must be a list of names, got {shown(value)}")
+
+
 def check_kind(name: str, value: object, *kinds: type) -> None:
     """Require an instance of one of the classes."""
     if not isinstance(value, kinds):
@@ -61,6 +78,8 @@ def shown(value: object) -> str:
     """A value as a user would type it, without the names of NumPy's types."""
     if isinstance(value, np.generic | np.ndarray):
         return repr(value.tolist())
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, tuple):
         return f"({', '.join(map(shown, value))}{',' * (len(value) == 1)})"
     return repr(value)

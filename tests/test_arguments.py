@@ -109,4 +109,6 @@ def test_values_are_shown_as_they_are_typed():
     assert shown(np.float64(1.5)) == "1.5"
     assert shown((np.float64(0.5), np.int64(1))) == "(0.5, 1)"
     assert shown((0.5,)) == "(0.5,)"
+    assert shown([np.int64(2), "a"]) == "[2, 'a']"
+    assert shown(np.array([1, 2])) == "[1, 2]"
     assert shown("a") == "'a'"

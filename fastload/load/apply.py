@@ -1,4 +1,4 @@
-"""The choices of `augment`, applied to a batch of pixels with torch, on the device."""
+"""Apply the choices of `augment` to a batch of pixels, with torch, on the device."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def augment_images(
     """Everything after the crop, batched, on the device of `images`.
 
     Args:
-        augment: What was drawn.
+        augment: The augmentation that drew the choices.
         images: uint8 [N, 3, S, S], channels-last, cropped and flipped; not changed.
         labels: int64 [N], on the same device.
-        choices: The draws.
+        choices: What was drawn.
         dtype: torch.uint8, or a floating-point type for normalised images.
         num_classes: Width of soft labels; needed when `augment.mix` is set.
 
@@ -62,7 +62,7 @@ def augment_images(
     return pixels.to(dtype, memory_format=torch.channels_last), labels
 
 
-@functools.cache  # a few pairs a process; made anew for each batch, the GPU would be waited for
+@functools.cache  # a process has few of them; to make one for each batch would wait for the GPU
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
@@ -124,7 +124,7 @@ def adjust_brightness(pixels: Tensor, factors: Tensor) -> Tensor:
 
 
 def adjust_contrast(pixels: Tensor, factors: Tensor) -> Tensor:
-    """Blend with its mean grey. pixels float32 [N, 3, H, W] in [0, 1], factors float32 [N]."""
+    """Blend with the mean grey. pixels float32 [N, 3, H, W] in [0, 1], factors float32 [N]."""
     return _blend(pixels, _grey(pixels).mean((1, 2, 3), keepdim=True), factors.view(-1, 1, 1, 1))
 
 
@@ -183,12 +183,12 @@ def _mix(
     if choices.partners is None or choices.shares is None or choices.pasted is None:
         return pixels, labels
     partners, shares = _move(choices.partners, pixels), _move(choices.shares, pixels)
-    # Where CutMix pastes, the pixels themselves are whole: only MixUp weighs them.
+    # MixUp weighs pixels; CutMix pastes them and leaves their weight at 1.
     weights = torch.where(_move(choices.pasted[:, 2] > 0, pixels), 1.0, shares).view(-1, 1, 1, 1)
     others = pixels[partners]
     blended = pixels * weights + others * (1 - weights)
     blended = torch.where(box_masks(choices.pasted, pixels), others, blended)
-    # Not one_hot, which looks at the labels, and so waits for them.
+    # one_hot would look at the labels, and so wait for the GPU.
     hard = torch.zeros(len(labels), num_classes, device=labels.device)
     hard.scatter_(1, labels.view(-1, 1), 1.0)
     soft = hard * shares.view(-1, 1) + hard[partners] * (1 - shares.view(-1, 1))

@@ -1,7 +1,7 @@
 """The order of samples: a pure function of (seed, epoch), the same for any ranks and threads.
 
-An epoch is an array: position in [0, length) -> row of the index. A global batch is a run of
-positions, and a rank's part of it is a run of that, so how far a run has come is one integer.
+An epoch is an array: position in [0, length) -> row of the index. A global batch is a range of
+positions, and a rank's part is a range within it. So the progress of a training run is one integer.
 
     positions  0 1 2 3 4 5 6 7 | 8 9 ...          global batch of 8
     2 ranks    0 0 0 0 1 1 1 1 | 0 0 ...          batch_size 4 each
@@ -13,12 +13,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastload import randomness
+from fastload.arguments import check_integer, check_names, check_numbers, shown
 from fastload.world import World
 
 Rows = NDArray[np.int64]
@@ -29,19 +31,20 @@ SEQUENTIAL_WINDOW = 4096
 
 
 def class_weights(labels: NDArray[np.integer], rule: str) -> NDArray[np.float64]:
-    """How often a sample is drawn, relative to others, from how many samples its class has.
+    """How often each sample is drawn, relative to other samples, by the size of its class.
 
     Args:
         labels: [N], class numbers, at least 0.
         rule: "inverse" (1/n: every class equally often), "sqrt" (1/sqrt(n)), or "effective:BETA"
             with BETA in [0, 1), the (1 - BETA) / (1 - BETA**n) of Cui et al., "Class-balanced loss
-            based on effective number of samples" (CVPR 2019, eq. 2), used to draw, not in the loss.
+            based on effective number of samples" (CVPR 2019, eq. 2). There the number weights the
+            loss; here it weights the draws.
 
     Returns:
         float64 [N], above 0.
 
     Raises:
-        ValueError: If the rule is another.
+        ValueError: If the rule is none of these.
     """
     counts = np.bincount(labels)
     present = np.maximum(counts, 1).astype(np.float64)
@@ -83,7 +86,7 @@ def expectations(
     Args:
         weights: float64 [N], at least 0, finite, not all 0.
         length: Positions of the epoch, at least 1.
-        sources: [N], which shard directory each sample is from.
+        sources: [N], the shard directory that each sample is from.
         proportions: Share of the epoch for each shard directory; any scale.
 
     Returns:
@@ -92,43 +95,51 @@ def expectations(
     Raises:
         ValueError: If weights or proportions are negative, not finite, or all zero.
     """
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-        raise ValueError("weights must be finite, at least 0 and not all 0")
+    if not _are_shares(weights):
+        raise ValueError("reweight: the weights must be finite, at least 0 and not all 0")
     if sources is None or proportions is None:
         scaled: NDArray[np.float64] = weights * (length / weights.sum())
         return scaled
     shares = np.asarray(proportions, np.float64)
-    if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.any()):
-        raise ValueError(f"proportions must be finite, at least 0 and not all 0, got {proportions}")
+    if not _are_shares(shares):
+        raise ValueError(
+            f"proportions must be finite, at least 0 and not all 0, got {shown(proportions)}"
+        )
     totals = np.bincount(sources, weights, minlength=len(shares))
     if len(totals) > len(shares) or ((totals == 0) & (shares > 0)).any():
         raise ValueError(
             f"proportions must have one number for each shard directory, 0 for one without samples,"
-            f" got {list(proportions)}"
+            f" got {shown(proportions)}"
         )
     factors = shares / shares.sum() * length / np.where(totals > 0, totals, 1)
     expected: NDArray[np.float64] = weights * factors[sources]
     return expected
 
 
+def _are_shares(values: NDArray[np.float64]) -> bool:
+    return bool(np.isfinite(values).all() and (values >= 0).all() and values.any())
+
+
 def systematic_counts(expected: NDArray[np.float64], offset: float) -> NDArray[np.int64]:
     """Whole counts with the given expectations, by systematic resampling.
 
-    One ruler with a mark at every whole number is laid over the expectations put end to end; a
-    sample counts the marks on it. So each sample, and each run of neighbours, gets the floor or the
-    ceiling of what it expects, and the sum is exact.
+    The expectations are laid end to end as segments of a line, and a ruler with a mark at every
+    whole number is laid over the line; the count of a sample is the number of marks on its segment.
+    So each sample, and each range of neighbours, gets the floor or the ceiling of what it expects,
+    and the sum of the counts is exact.
 
     Args:
         expected: float64 [N], at least 0, with a whole sum.
-        offset: Where the ruler begins, in [0, 1); a count is as expected on average over it.
+        offset: Where the ruler begins, in [0, 1). For a uniform offset, the mean of each count is
+            its expectation.
 
     Returns:
         int64 [N].
     """
     ends = np.cumsum(expected)
     total = round(float(ends[-1]))
-    # Kept half a grid step away from whole numbers, so that the rounding error of the sum cannot
-    # decide on which side of a mark an end lies that should be whole.
+    # The offset is kept half a grid step away from whole numbers: otherwise the rounding error of
+    # the sum would decide on which side of a mark the end of a segment lies.
     grid = 2**16
     marks = np.floor(ends + (np.floor(offset * grid) + 0.5) / grid).astype(np.int64)
     marks[-1] = total
@@ -138,20 +149,19 @@ def systematic_counts(expected: NDArray[np.float64], offset: float) -> NDArray[n
 
 
 def permutation(seed: int, epoch: int, length: int) -> Rows:
-    """A permutation of [0, length), the same for every NumPy version: hashes are distinct."""
-    return np.argsort(randomness.hashes(seed, epoch, np.arange(length, dtype=np.int64))).astype(
-        np.int64
-    )
+    """A permutation of [0, length), the same for every NumPy version: it sorts distinct hashes."""
+    words = randomness.hashes(seed, epoch, np.arange(length, dtype=np.int64))
+    return np.argsort(words).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class EpochOrder:
-    """One epoch: which row of the index stands at each position, and what to read ahead.
+    """The order of one epoch: the row of the index at each position, and what to read ahead.
 
     Attributes:
         rows: int64 [length], rows of the index.
-        stream: int64 [length], the same rows in the order in which they lie in the shards, for
-            the sequential order; otherwise None.
+        stream: int64 [length], for the sequential order: the rows in the order in which they lie in
+            the shards. None for other orders.
         window: `rows[p]` stands at `stream[q]` with |p - q| < window.
     """
 
@@ -173,9 +183,9 @@ class Order:
     Attributes:
         kind: "shuffled", "sequential" or "index".
         rows: int64 [N], the rows of the index that take part, in the order of the index.
-        groups: int64 [N], class (and source) of each of them; resampling is even within a group.
-        expected: float64 [N], how many times each is expected in an epoch; None for exactly once.
-        shards: [N], shard of each, in the order of the index.
+        groups: int64 [N], class (and source) of each row; resampling is even within a group.
+        expected: float64 [N], how many times each row is expected in an epoch; None for once.
+        shards: [N], shard of each row.
         seed: In [0, 2**63).
         window: Samples that the buffer of the sequential order holds.
     """
@@ -193,15 +203,16 @@ class Order:
             raise ValueError(
                 f'order must be "shuffled", "sequential" or "index", got {self.kind!r}'
             )
+        if not isinstance(self.seed, Integral) or isinstance(self.seed, bool):
+            raise TypeError(f"seed must be an integer in [0, 2**63), got {shown(self.seed)}")
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be in [0, 2**63), got {self.seed}")
+            raise ValueError(f"seed must be in [0, 2**63), got {shown(self.seed)}")
         if self.kind == "index" and self.expected is not None:
             raise ValueError(
                 'order "index" takes each sample once: reweight, epoch_size and proportions'
                 ' need "shuffled" or "sequential"'
             )
-        if self.window < 1:
-            raise ValueError(f"window must be at least 1, got {self.window}")
+        check_integer("window", self.window, 1)
 
     @property
     def length(self) -> int:
@@ -225,8 +236,8 @@ class Order:
             return np.ones(len(self.rows), np.int64)
         seen = np.arange(len(self.rows), dtype=np.int64)
         words = randomness.hashes(self.seed, number, seen, stream=randomness.RESAMPLE)
-        # Neighbours of a group in a new order each epoch, so that it is not always the same samples
-        # of a class that share a mark of the ruler.
+        # The samples of a group are put in a new order each epoch: otherwise the same samples of a
+        # class would share a mark of the ruler in every epoch.
         keys = (self.groups.astype(np.uint64) << np.uint64(40)) | (words >> np.uint64(24))
         ruler = np.argsort(keys, kind="stable")
         offset = randomness.uniforms(self.seed, number, seen[:1], 1, stream=randomness.RESAMPLE)[
@@ -254,10 +265,10 @@ class SampleTable:
     """What an order needs to know of the samples of a split, in the order of the index.
 
     Attributes:
-        labels: int64 [N].
-        shards: [N], counted over all directories.
-        sources: int64 [N], from which shard directory each is.
-        classes: Names; a label is a position in it.
+        labels: int64 [N], label of each sample.
+        shards: [N], shard of each sample, counted over all directories.
+        sources: int64 [N], shard directory of each sample.
+        classes: Names of the classes; a label is a position in it.
     """
 
     labels: NDArray[np.int64]
@@ -272,8 +283,8 @@ class Select:
 
     Attributes:
         classes: Names of the classes to keep, as in `Loader.classes`; labels stay as they are.
-        indices: Rows of the split's index to keep, in any order; each once.
-        first: Keep only so many, of those that are left, in the order of the index.
+        indices: Rows of the split's index to keep, in any order; a row counts once.
+        first: How many of the samples that are left to keep, the first in the order of the index.
         proportions: Share of the epoch for each shard directory, where several are mixed.
     """
 
@@ -281,6 +292,20 @@ class Select:
     indices: ArrayLike | None = None
     first: int | None = None
     proportions: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes is not None:
+            check_names("classes", self.classes)
+        if self.indices is not None:
+            indices = np.asarray(self.indices)
+            if indices.size and not np.issubdtype(indices.dtype, np.integer):
+                raise TypeError(
+                    f"indices must be integers, rows of the split's index, got {indices.dtype}"
+                )
+        if self.first is not None:
+            check_integer("first", self.first, 1)
+        if self.proportions is not None:
+            check_numbers("proportions", self.proportions)
 
     def rows(self, table: SampleTable) -> Rows:
         """The rows of the index that are kept, in its order.
@@ -297,12 +322,11 @@ class Select:
         if self.indices is not None:
             indices = np.asarray(self.indices, np.int64)
             if indices.size and not 0 <= indices.min() <= indices.max() < len(kept):
-                raise ValueError(f"indices must be in [0, {len(kept)})")
+                outside = indices[(indices < 0) | (indices >= len(kept))]
+                raise ValueError(f"indices must be in [0, {len(kept)}), got {outside[0]}")
             chosen = np.zeros(len(kept), np.bool_)
             chosen[indices] = True
             kept &= chosen
-        if self.first is not None and self.first < 1:
-            raise ValueError(f"first must be at least 1, got {self.first}")
         rows = np.flatnonzero(kept)[: self.first]
         if not len(rows):
             raise ValueError("select leaves no samples")
@@ -321,6 +345,7 @@ def order_of(
     """The order of all epochs, from what a user asks for; see `Loader`.
 
     Raises:
+        TypeError: If an argument is of a wrong type.
         ValueError: If an argument is out of range or does not fit the table.
     """
     rows = select.rows(table)
@@ -328,8 +353,7 @@ def order_of(
     expected = None
     if not (reweight is None and epoch_size is None and select.proportions is None):
         length = len(rows) if epoch_size is None else epoch_size
-        if length < 1:
-            raise ValueError(f"epoch_size must be at least 1, got {length}")
+        check_integer("epoch_size", length, 1)
         weights = _weights(reweight, labels, rows, len(table.labels))
         expected = expectations(weights, length, sources=sources, proportions=select.proportions)
     return Order(
@@ -349,7 +373,12 @@ def _weights(
         return np.ones(len(rows))
     if isinstance(reweight, str):
         return class_weights(labels, reweight)
-    weights = np.asarray(reweight, np.float64)
+    try:
+        weights = np.asarray(reweight, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"reweight must be a rule or a row of numbers, one for each sample: {error}"
+        ) from error
     if weights.shape != (total,):
         raise ValueError(
             f"reweight must have a weight for each of the {total} samples of the split, got shape"
@@ -359,7 +388,7 @@ def _weights(
 
 
 def describe_order(order: Order) -> str:
-    """What two runs must share for their orders to be the same, besides data and seed."""
+    """What decides the order besides data and seed, as a text that two runs can compare."""
     digest = hashlib.sha256(order.rows.tobytes())
     digest.update(b"" if order.expected is None else order.expected.tobytes())
     window = f" window {order.window}" if order.kind == "sequential" else ""
@@ -371,8 +400,8 @@ def batch_bounds(
 ) -> NDArray[np.int64]:
     """Where the global batches of an epoch begin and end, from position `start` on.
 
-    A kept tail smaller than the number of ranks would leave a rank without samples: the last two
-    batches then share theirs evenly.
+    A tail that is smaller than the number of ranks would leave a rank without samples. Such a tail,
+    if it is kept, shares the samples of the last two batches evenly with the batch before it.
 
     Returns:
         int64 [steps + 1]; batch k holds the positions [bounds[k], bounds[k + 1]).
@@ -389,9 +418,9 @@ def batch_bounds(
 
 
 def rank_part(start: int, stop: int, world: World) -> tuple[int, int]:
-    """The run of positions that one rank takes of the global batch [start, stop).
+    """The range of positions that one rank takes of the global batch [start, stop).
 
-    Sizes of two ranks differ by one at most; the parts cover the batch without padding.
+    The sizes of two ranks' parts differ by one at most; the parts cover the batch without padding.
     """
     size = stop - start
     first = start + size * world.rank // world.size

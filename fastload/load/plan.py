@@ -1,4 +1,4 @@
-"""EpochPlan: what one rank renders in one epoch, before any byte is read."""
+"""EpochPlan: what one rank renders in one epoch; it is decided before any byte is read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ READ_AHEAD = 1024  # samples; some 100 MB of page cache, a second of work for se
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """What one rank renders for one batch: arrays of N values each."""
+    """What one rank renders for one batch of N samples.
+
+    Attributes:
+        positions: int64 [N], positions in the epoch.
+        rows: int64 [N], rows of the index.
+        choices: What was drawn for each sample.
+    """
 
     positions: NDArray[np.int64]
     rows: NDArray[np.int64]
@@ -25,16 +31,16 @@ class BatchPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochPlan:
-    """One epoch of one rank, before any byte is read.
+    """One epoch of one rank.
 
     Attributes:
-        number: Of the epoch.
-        order: Which row stands at each position.
-        bounds: int64 [steps + 1]: the global batches.
-        world: Which part of each is this rank's.
+        number: Number of the epoch.
+        order: The row of the index at each position.
+        bounds: int64 [steps + 1], where the global batches begin and end.
+        world: Which part of each global batch is this rank's.
         augment: What to draw.
         seed: In [0, 2**63).
-        index: SAMPLE [N].
+        index: SAMPLE [N], the index of the split.
     """
 
     number: int

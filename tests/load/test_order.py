@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fastload.load.order import (
     Order,
+    SampleTable,
+    Select,
     batch_bounds,
     class_weights,
     expectations,
@@ -16,6 +20,7 @@ from fastload.load.order import (
     rank_part,
     systematic_counts,
 )
+from fastload.load.order import order_of as resolved_order
 from fastload.world import World
 
 
@@ -228,10 +233,91 @@ def test_global_batches_are_the_same_for_any_number_of_ranks():
     ],
 )
 def test_impossible_weights_are_refused(weights, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"reweight: the weights must be .*{message}"):
         expectations(np.array(weights, np.float64), 10)
 
 
 def test_a_proportion_for_a_directory_without_samples_is_refused():
     with pytest.raises(ValueError, match="one number for each shard directory"):
         expectations(np.ones(4), 4, sources=np.zeros(4, np.int64), proportions=[1, 1])
+
+
+@pytest.mark.parametrize("proportions", [[-1, 2], [0, 0], [np.nan, 1], [np.inf, 1]])
+def test_impossible_proportions_are_shown(proportions):
+    message = f"proportions must be finite, at least 0 and not all 0, got {proportions}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        expectations(np.ones(4), 4, sources=np.array([0, 0, 1, 1]), proportions=proportions)
+
+
+@pytest.mark.parametrize("seed", ["1", 1.0, True, None])
+def test_a_seed_that_is_no_integer_is_refused(seed):
+    message = f"seed must be an integer in [0, 2**63), got {seed!r}"
+    with pytest.raises(TypeError, match=re.escape(message)):
+        order_of([0, 1], seed=seed)
+
+
+TABLE = SampleTable(
+    labels=np.array([0, 1, 1]),
+    shards=np.zeros(3, np.int64),
+    sources=np.zeros(3, np.int64),
+    classes=("ash", "birch"),
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": "ash"}, "classes must be a list of names, got 'ash'"),
+        ({"classes": [0, 1]}, "classes must be a list of names, got [0, 1]"),
+        ({"classes": 1}, "classes must be a list of names, got 1"),
+        ({"indices": [0.0, 1.0]}, "indices must be integers, rows of the split's index, got float"),
+        ({"indices": [True, False, True]}, "indices must be integers"),
+        ({"indices": "ash"}, "indices must be integers"),
+        ({"first": 2.5}, "first must be an integer at least 1, got 2.5"),
+        ({"first": True}, "first must be an integer at least 1, got True"),
+        ({"proportions": 0.5}, "proportions must be a row of numbers, got 0.5"),
+        ({"proportions": ["1", "2"]}, "proportions must be a row of numbers, got ['1', '2']"),
+    ],
+)
+def test_a_selection_of_another_type_is_refused(options: dict[str, Any], message):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        Select(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": ["elm"]}, "classes has 'elm', which the shards do not have"),
+        ({"indices": [0, 3]}, "indices must be in [0, 3), got 3"),
+        ({"indices": np.array([-1])}, "indices must be in [0, 3), got -1"),
+        ({"first": 0}, "first must be at least 1, got 0"),
+        ({"indices": []}, "select leaves no samples"),
+    ],
+)
+def test_a_selection_that_does_not_fit_is_refused(options: dict[str, Any], message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Select(**options).rows(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"epoch_size": 0}, ValueError, "epoch_size must be at least 1, got 0"),
+        ({"epoch_size": 2.5}, TypeError, "epoch_size must be an integer at least 1, got 2.5"),
+        ({"epoch_size": "9"}, TypeError, "epoch_size must be an integer at least 1, got '9'"),
+        ({"reweight": ["a", "b", "c"]}, TypeError, "reweight must be a rule or a row of numbers"),
+        ({"reweight": True}, ValueError, "reweight must have a weight for each of the 3 samples"),
+        ({"reweight": "cube"}, ValueError, 'reweight must be "inverse", "sqrt"'),
+        ({"reweight": "effective:nan"}, ValueError, "BETA of effective:BETA must be in [0, 1)"),
+        ({"kind": "random"}, ValueError, 'order must be "shuffled", "sequential" or "index"'),
+        ({"kind": None}, ValueError, "got None"),
+    ],
+)
+def test_an_order_that_is_wrong_is_refused(options: dict[str, Any], error, message):
+    defaults = {"kind": "shuffled", "select": Select(), "reweight": None, "epoch_size": None}
+    with pytest.raises(error, match=re.escape(message)):
+        resolved_order(TABLE, **{**defaults, "seed": 0, **options})
+
+
+def test_a_selection_keeps_what_fits():
+    assert Select(classes=("birch",), indices=range(2)).rows(TABLE).tolist() == [1]
