@@ -32,6 +32,7 @@ import threading
 import time
 import warnings
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from fastload.errors import BackendUnavailableError, ImageError, first_line
 from fastload.installation import install_command
 from fastload.pixels.decode import DeviceMemory, Renderer, cpu_renderer
 from fastload.pixels.jpeg import Box, Encoded, JpegHeader, read_header, slice_jpeg
+from fastload.runs import runs
 from fastload.stages import Stages
 
 _log = logging.getLogger(__name__)
@@ -253,14 +255,9 @@ class Slices:
     decoded_bytes: NDArray[np.int64]
 
     def parts(self) -> list[slice]:
-        """The batch in as few runs as keep the pixels of each below PART_BYTES, or at one image."""
-        parts, first, held = [], 0, 0
-        for index, size in enumerate(self.decoded_bytes.tolist()):
-            if held + size > PART_BYTES and index > first:
-                parts.append(slice(first, index))
-                first, held = index, 0
-            held += size
-        return [*parts, slice(first, len(self.images))]
+        """The batch in runs whose pixels take at most PART_BYTES; a larger image stands alone."""
+        bounds = runs(self.decoded_bytes.tolist(), total=PART_BYTES)
+        return [slice(first, last) for first, last in pairwise(bounds)]
 
     def part(self, part: slice) -> Slices:
         """A run of the images."""
