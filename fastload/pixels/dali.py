@@ -1,10 +1,10 @@
 """The same contract as a DALI graph: bytes, box, flip -> pixels. Alone imports nvidia.dali, lazily.
 
     sliced bytes -+
-    box in them --+--> decode, crop --> antialiased resize --> mirror, normalise --> [N, S, S, 3]
+    box in them --+--> decode, crop --> antialiased resize --> mirror --> uint8 [N, S, S, 3]
     flip ---------+
-      dali             mixed   gpu      gpu                    gpu                   on the GPU
-      dali-cpu         cpu (in one)     cpu                    cpu                   in memory
+      dali             mixed   gpu      gpu                    gpu        on the GPU
+      dali-cpu         cpu (in one)     cpu                    cpu        in memory
 
 What to read was decided before (order, plan), so DALI's own readers are not used: they can neither
 draw by weight, nor split evenly, nor resume. `slice_jpeg` cuts each file down to the restart
@@ -80,9 +80,6 @@ class GraphOptions:
         device: Index of the GPU; None places every operator on the CPU.
         num_threads: Of DALI's own pool.
         engine: Whether a JPEG engine decodes what it takes (see `has_jpeg_engine`).
-        dtype: "uint8", "float16" or "float32"; a float type is normalised.
-        mean: Of each channel, for pixels in [0, 1]; only where `dtype` is a float type.
-        std: Likewise.
     """
 
     size: int
@@ -90,9 +87,6 @@ class GraphOptions:
     device: int | None = None
     num_threads: int = 1
     engine: bool = False
-    dtype: str = "uint8"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.batch_size < 1 or self.num_threads < 1:
@@ -100,8 +94,6 @@ class GraphOptions:
                 "size, batch_size and num_threads must be at least 1, "
                 f"got {self.size}, {self.batch_size} and {self.num_threads}"
             )
-        if self.dtype not in ("uint8", "float16", "float32"):
-            raise ValueError(f"dtype must be uint8, float16 or float32, got {self.dtype!r}")
 
 
 def why_unavailable(*, device: int | None = None) -> str:
@@ -160,7 +152,8 @@ def define_graph(options: GraphOptions) -> Any:  # noqa: ANN401  nvidia.dali is 
     """The one graph definition, placed by `options.device`: an nvidia.dali.Pipeline, not yet built.
 
     Inputs, a batch of each: `images` (uint8 [bytes]), `anchors` and `shapes` (int32 [2]: top, left
-    and height, width of the box in the image), `flips` (int32, 0 or 1). Output: [S, S, 3] each.
+    and height, width of the box in the image), `flips` (int32, 0 or 1).
+    Output: a uint8 square [S, S, 3] for each image.
     """
     dali: Any = importlib.import_module("nvidia.dali")
     fn: Any = importlib.import_module("nvidia.dali.fn")
@@ -187,16 +180,8 @@ def define_graph(options: GraphOptions) -> Any:  # noqa: ANN401  nvidia.dali is 
         squares = fn.resize(
             crops, size=[options.size] * 2, interp_type=types.INTERP_LINEAR, antialias=True
         )
-        scale = 1.0 if options.dtype == "uint8" else 255.0
         pixels = fn.crop_mirror_normalize(
-            squares,
-            mirror=flips,
-            mean=[scale * mean for mean in options.mean],
-            std=[scale * std for std in options.std],
-            dtype={"uint8": types.UINT8, "float16": types.FLOAT16, "float32": types.FLOAT}[
-                options.dtype
-            ],
-            output_layout="HWC",
+            squares, mirror=flips, dtype=types.UINT8, output_layout="HWC"
         )
         pipeline.set_outputs(pixels)
     return pipeline
