@@ -107,29 +107,16 @@ class DeviceMemory(Protocol):
         """Copy pixels that the CPU rendered; returns when the copy is complete."""
 
 
-class NativeRenderer:
-    """The C++ core; what it refuses goes to libjpeg-turbo and Pillow, one image at a time."""
+class CpuRenderer:
+    """libjpeg-turbo on a slice of each file, torch's antialiased resize; Pillow takes the rest.
 
-    name = "native"
+    Args:
+        core: Let the C++ core render first; libjpeg-turbo and Pillow take what the core refuses.
+    """
 
-    def render(
-        self,
-        encoded: Encoded,
-        boxes: NDArray[np.int32],
-        flips: NDArray[np.bool_],
-        out: NDArray[np.uint8],
-        spent: Stages | None = None,
-    ) -> dict[int, str]:
-        """See `Renderer.render`."""
-        statuses = native.decode_boxes(encoded, boxes, flips, out, spent)
-        refused = np.flatnonzero(statuses)
-        return _render_each(encoded, boxes, flips, out, refused, spent) if len(refused) else {}
-
-
-class LibjpegRenderer:
-    """libjpeg-turbo on a slice of each file, torch's antialiased resize; Pillow for the rest."""
-
-    name = "libjpeg"
+    def __init__(self, *, core: bool) -> None:
+        self.name = "native" if core else "libjpeg"
+        self._core = core
 
     def render(
         self,
@@ -140,7 +127,24 @@ class LibjpegRenderer:
         spent: Stages | None = None,
     ) -> dict[int, str]:
         """See `Renderer.render`."""
-        return _render_each(encoded, boxes, flips, out, np.arange(len(encoded)), spent)
+        refused = np.arange(len(encoded))
+        if self._core:
+            refused = np.flatnonzero(native.decode_boxes(encoded, boxes, flips, out, spent))
+        failures, spent = {}, spent or Stages()
+        for index in refused.tolist():
+            began = time.perf_counter()
+            top, left, height, width = boxes[index].tolist()
+            try:
+                crop = _decode_box(encoded[index], (top, left, height, width))
+            except ImageError as error:
+                failures[index] = error.reason
+                continue
+            finally:
+                decoded = time.perf_counter()
+                spent.decode += decoded - began
+            out[index] = resize_image(crop, out.shape[1], flip=bool(flips[index]))
+            spent.resize += time.perf_counter() - decoded
+        return failures
 
 
 def cpu_renderer(name: str = "auto") -> Renderer:
@@ -155,16 +159,16 @@ def cpu_renderer(name: str = "auto") -> Renderer:
     if name not in ("auto", "native", "libjpeg"):
         raise ValueError(f"name must be auto, native or libjpeg, got {name!r}")
     if name == "libjpeg":
-        return LibjpegRenderer()
+        return CpuRenderer(core=False)
     if native.is_available():
-        return NativeRenderer()
+        return CpuRenderer(core=True)
     if name == "native":
         raise BackendUnavailableError(
             f"the native core cannot run ({native.why_unavailable()}); "
             f"take the back-end libjpeg, or {native.how_to_mend()}"
         )
     _warn_slower()
-    return LibjpegRenderer()
+    return CpuRenderer(core=False)
 
 
 def _warn_slower() -> None:
@@ -258,31 +262,6 @@ def resize_image(pixels: NDArray[np.uint8], size: int, *, flip: bool = False) ->
     )
     square: NDArray[np.uint8] = resized[0].permute(1, 2, 0).numpy()
     return square[:, ::-1] if flip else square
-
-
-def _render_each(
-    encoded: Encoded,
-    boxes: NDArray[np.int32],
-    flips: NDArray[np.bool_],
-    out: NDArray[np.uint8],
-    indices: NDArray[np.int64],
-    spent: Stages | None,
-) -> dict[int, str]:
-    failures, spent = {}, spent or Stages()
-    for index in indices.tolist():
-        began = time.perf_counter()
-        top, left, height, width = boxes[index].tolist()
-        try:
-            crop = _decode_box(encoded[index], (top, left, height, width))
-        except ImageError as error:
-            failures[index] = error.reason
-            continue
-        finally:
-            decoded = time.perf_counter()
-            spent.decode += decoded - began
-        out[index] = resize_image(crop, out.shape[1], flip=bool(flips[index]))
-        spent.resize += time.perf_counter() - decoded
-    return failures
 
 
 def _decode_box(image: memoryview, box: Box) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from fastload.load.buffers import Buffers
 from fastload.load.order import EpochOrder, batch_bounds
 from fastload.load.plan import EpochPlan
 from fastload.load.rendering import Rendering
-from fastload.pixels.decode import LibjpegRenderer
+from fastload.pixels.decode import CpuRenderer
 from fastload.pixels.jpeg import Encoded
 from fastload.stages import Stages
 from fastload.store.collection import open_collection
@@ -26,10 +26,11 @@ from fastload.world import World
 from tests.shards import flat_picture, number_of, numbered
 
 
-class GatedRenderer(LibjpegRenderer):
+class GatedRenderer(CpuRenderer):
     """Renders as libjpeg does, but only while its gate is open; counts the images."""
 
     def __init__(self) -> None:
+        super().__init__(core=False)
         self.entered, self.gate = threading.Event(), threading.Event()
         self.rendered = 0
         self._lock = threading.Lock()
@@ -42,10 +43,11 @@ class GatedRenderer(LibjpegRenderer):
         return super().render(encoded, boxes, flips, out, spent)
 
 
-class FailingRenderer(LibjpegRenderer):
+class FailingRenderer(CpuRenderer):
     """Raises at the picture of one number."""
 
     def __init__(self, number: int) -> None:
+        super().__init__(core=False)
         self._jpeg = flat_picture(number, 0).jpeg
 
     def render(self, encoded: Encoded, boxes, flips, out, spent=None) -> dict[int, str]:
@@ -125,7 +127,7 @@ def take_all(rendering: Rendering, taken: list[int]) -> None:
 
 
 def test_batches_come_in_order_and_then_none(shards, begin):
-    rendering = begin(shards, LibjpegRenderer())
+    rendering = begin(shards, CpuRenderer(core=False))
     seen: list[int] = []
     take_all(rendering, seen)
     assert seen == list(range(120))
@@ -197,7 +199,7 @@ def test_a_shard_that_vanishes_is_an_error_that_names_it(tmp_path, begin):
     directory = numbered(tmp_path / "s", {"train": 40})
     reader = ShardReader(open_collection([directory], "train"))
     (directory / "train-000002.tar").unlink()
-    rendering = begin(directory, LibjpegRenderer(), reader=reader)
+    rendering = begin(directory, CpuRenderer(core=False), reader=reader)
     seen: list[int] = []
     with pytest.raises(ShardError, match=r"train-000002\.tar"):
         take_all(rendering, seen)

@@ -28,7 +28,7 @@ from fastload.load.backend import Backend
 from fastload.load.device import GpuMemory, Sent
 from fastload.pixels import dali, native
 from fastload.pixels.dali import DaliRenderer, GraphOptions, RenderGraph, define_graph, slice_batch
-from fastload.pixels.decode import LibjpegRenderer, cpu_renderer
+from fastload.pixels.decode import CpuRenderer, cpu_renderer
 from fastload.pixels.jpeg import Encoded
 from fastload.store.index import read_index
 from fastload.world import World
@@ -102,7 +102,7 @@ def render(
 
 def renderer_on(device: int | None) -> tuple[DaliRenderer, GpuMemory | None]:
     memory = None if device is None else GpuMemory(torch.device("cuda", device))
-    return DaliRenderer(memory=memory, fallback=LibjpegRenderer()), memory
+    return DaliRenderer(memory=memory, fallback=CpuRenderer(core=False)), memory
 
 
 def reference(
@@ -304,7 +304,7 @@ def test_a_batch_with_too_many_pixels_goes_through_in_parts(
 def test_when_a_graph_cannot_be_built_again_the_cpu_back_end_does_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    renderer = DaliRenderer(fallback=LibjpegRenderer())
+    renderer = DaliRenderer(fallback=CpuRenderer(core=False))
     batch = crops(4)
     monkeypatch.setattr(dali, "MINIMUM_VERSION", (999, 0))  # the next graph is refused
     with pytest.warns(RuntimeWarning, match="can run no more .*too old.*: libjpeg does the rest"):
@@ -502,7 +502,7 @@ def test_a_dali_that_is_too_old_is_named_with_its_version(monkeypatch: pytest.Mo
     expected = f"DALI 1.44.0 is too old, 2.2 is the least: {install_command('dali')}"
     assert dali.why_unavailable() == expected
     with pytest.raises(BackendUnavailableError, match="too old"):
-        DaliRenderer(fallback=LibjpegRenderer())
+        DaliRenderer(fallback=CpuRenderer(core=False))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -759,7 +759,7 @@ def through_host_memory(shards: Path, **options: Any) -> Loader:
     loader = Loader(shards, batch_size=8, num_threads=2, backend="libjpeg", **options)
     memory = HostMemory()
     loader._backend = Backend(
-        renderer=DaliRenderer(memory=memory, fallback=LibjpegRenderer()),
+        renderer=DaliRenderer(memory=memory, fallback=CpuRenderer(core=False)),
         reason="a test",
         memory=memory,
         device=memory,
