@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from benchmarks.proof.part import Place, fail, run_part
 from fastload import Augment, Loader
 from fastload.advise.backends import stored_examples
-from fastload.load.device import GpuMemory
+from fastload.load.device import GpuMemory, SideStream
 from fastload.pixels import dali
 from fastload.pixels.dali import DaliRenderer
 from fastload.pixels.decode import cpu_renderer
@@ -102,7 +102,7 @@ def through_renderer(place: Place) -> list[dict[str, Any]]:
     boxes = np.concatenate([examples.boxes] * 2)[:COUNT]
     boxes[5] = (0, 0, int(boxes[5, 0] + boxes[5, 2]), int(boxes[5, 1] + boxes[5, 3]))
     flips = np.zeros(COUNT, np.bool_)
-    memory = None if place.dry else GpuMemory(place.device)
+    memory = None if place.dry else GpuMemory(SideStream(place.device))
     rows = []
     for name, damage in DAMAGES.items():
         batch = list(jpegs)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fastload.advise.trials import LoaderTrial, Question, StepTrial, Trials, threads
 from fastload.console.terminal import table
 from fastload.errors import FastloadError
-from fastload.load.rendering import READY_BATCHES
+from fastload.load.buffers import READY_BATCHES
 
 FIRST_LINE = "# Written by `python -m fastload.tune`; a recipe for train/run.py --recipe."
 

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 
 from fastload.errors import BackendUnavailableError
-from fastload.load.buffers import Buffers
-from fastload.load.device import MOST_COPIES, Device, GpuMemory, device_for
-from fastload.load.rendering import READY_BATCHES
+from fastload.load.buffers import Buffers, most_batches
+from fastload.load.device import Device, GpuMemory, SideStream, allocator_for, device_for
 from fastload.pixels import dali
 from fastload.pixels.dali import GRAPHS, DaliRenderer
 from fastload.pixels.decode import Memory, Renderer, cpu_renderer
 
 _log = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "native", "libjpeg", "dali", "dali-cpu")
+AUTO = "auto"  # asks for the fastest back-end on the CPU
+
+
+class BackendName(str, Enum):
+    """The back-ends by name."""
+
+    NATIVE = "native"
+    LIBJPEG = "libjpeg"
+    DALI_CPU = "dali-cpu"
+    DALI = "dali"
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it renders on the CPU; otherwise it renders on a GPU."""
+        return self is not BackendName.DALI
+
+    @property
+    def whole_batches(self) -> bool:
+        """Whether it wants a batch at a time, rather than small chunks of it."""
+        return self is BackendName.DALI
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,51 +45,57 @@ class Backend:
 
     Attributes:
         renderer: Bytes to pixels.
-        reason: In one sentence which one it is, and why.
+        reason: In one sentence which back-end it is, and why.
         memory: Where the pixels go.
         device: The way from there to the caller.
-        num_threads: That render at a time.
-        whole_batches: Whether it wants a batch at a time, rather than small chunks of it.
+        num_threads: Threads that render at a time.
     """
 
     renderer: Renderer
     reason: str
     memory: Memory
-    device: Device | GpuMemory
+    device: Device
     num_threads: int
-    whole_batches: bool = False
+
+    @property
+    def whole_batches(self) -> bool:
+        """Whether it wants a batch at a time, rather than small chunks of it."""
+        return BackendName(self.renderer.name).whole_batches
 
 
 def choose_backend(name: str, device: torch.device, *, num_threads: int) -> Backend:
     """The back-end of that name. `dali` gives way to the fastest on the CPU, and says why.
 
+    Args:
+        name: AUTO, or one of `BackendName`.
+        device: Where batches go.
+        num_threads: Threads of the CPU that it may use.
+
     Raises:
         BackendUnavailableError: If another that was asked for by name cannot run here.
     """
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
-    why = "asked for"
-    if name == "auto":
-        why = "the fastest that runs here"
-    if name == "dali":
+    names = (AUTO, *(known.value for known in BackendName))
+    if name not in names:
+        raise ValueError(f"backend must be one of {', '.join(names)}, got {name!r}")
+    why = "the fastest that runs here" if name == AUTO else "asked for"
+    if name == BackendName.DALI:
         try:
             return _on_the_gpu(device, num_threads)
         except BackendUnavailableError as error:
-            name, why = "auto", f"dali cannot run: {error}"
+            name, why = AUTO, f"dali cannot run: {error}"
             _log.warning("%s; the fastest back-end on the CPU takes over", why)
     # Where there is a GPU, building a graph takes DALI a second on the CPU too, so there are few.
-    workers = min(GRAPHS, num_threads) if name == "dali-cpu" else num_threads
+    workers = min(GRAPHS, num_threads) if name == BackendName.DALI_CPU else num_threads
     renderer = (
         DaliRenderer(num_threads=num_threads // workers)
-        if name == "dali-cpu"
+        if name == BackendName.DALI_CPU
         else cpu_renderer(name)
     )
-    way = device_for(device)
     return Backend(
         renderer=renderer,
         reason=f"{renderer.name}: {why}",
-        memory=Buffers(way.allocate, keep=num_threads + READY_BATCHES + MOST_COPIES + 1),
-        device=way,
+        memory=Buffers(allocator_for(device), keep=most_batches(num_threads)),
+        device=device_for(device),
         num_threads=workers,
     )
 
@@ -81,7 +106,7 @@ def _on_the_gpu(device: torch.device, num_threads: int) -> Backend:
     reason = dali.why_unavailable(device=device.index or 0)
     if reason:
         raise BackendUnavailableError(reason)
-    memory = GpuMemory(device)
+    memory = GpuMemory(SideStream(device))
     workers = min(GRAPHS, num_threads)
     return Backend(
         renderer=DaliRenderer(num_threads=num_threads // workers, memory=memory),
@@ -89,12 +114,4 @@ def _on_the_gpu(device: torch.device, num_threads: int) -> Backend:
         memory=memory,
         device=memory,
         num_threads=workers,
-        whole_batches=True,
     )
-
-
-def with_index(device: torch.device) -> torch.device:
-    """The device that its batches will name: "cuda" is "cuda:0" or the current one."""
-    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return device

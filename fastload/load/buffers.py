@@ -1,4 +1,12 @@
-"""Memory for batches, used again as soon as nobody refers to it."""
+"""Memory for batches, used again as soon as nothing refers to it; how many batches there are.
+
+The rule: a buffer is free when nothing refers to the array that was lent. So nobody gives a buffer
+back, and nobody may keep a name of a batch that was handed on: each step below is a function that
+has returned when the next batch is asked for. A loop that goes on deletes its names (rendering.py).
+
+    take -> rendered -> Batch -> Device.sending -> Device.receive -> the caller drops it -> free
+    |---- batches_ahead ----|    |-- MOST_COPIES --|                 |------ one ------|
+"""
 
 from __future__ import annotations
 
@@ -11,27 +19,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEPT_BYTES = 64 << 20  # of small buffers
+READY_BATCHES = 2  # besides those that the workers are at
+# Copies to a device under way, each holding memory; without a limit, a caller that never waits for
+# the GPU would run far ahead of the GPU.
+MOST_COPIES = 4
 
 Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 
 
+def batches_ahead(num_threads: int, *, chunk: int, batch: int) -> int:
+    """Batches that are planned, being rendered or ready at a time.
+
+    As many as the chunks of all threads fill, and READY_BATCHES.
+
+    Args:
+        num_threads: Threads, each of which renders one chunk at a time.
+        chunk: Samples of a chunk.
+        batch: Samples of the largest batch.
+    """
+    return READY_BATCHES + math.ceil(num_threads * chunk / batch)
+
+
+def most_batches(num_threads: int) -> int:
+    """Batches that hold memory at a time, at most: a chunk is at most a whole batch."""
+    return batches_ahead(num_threads, chunk=1, batch=1) + MOST_COPIES + 1
+
+
 class Buffers:
-    """Memory for batches, used again as soon as the caller has dropped what he was given.
+    """Memory for batches, used again as soon as the caller has dropped what it was given.
 
     Fresh pages cost more than writing them: some 5 ms for a batch of 128 at 224 pixels.
 
-    Nothing is called when he drops it: a Ctrl-C that fell into such a call, in the midst of his own
-    code, would be lost. `take` looks instead whether somebody still has what was lent.
+    Nothing is called when the caller drops a batch: a Ctrl-C that fell into such a call, in the
+    middle of the caller's own code, would be lost. `take` looks instead whether anything still
+    refers to what was lent.
 
     Args:
         allocate: Makes uint8 arrays of a shape, perhaps pinned.
-        keep: Buffers to remember, lent or free; more where they are small. As many as are under way
-            at a time, or none comes back before it is forgotten.
+        keep: Buffers to remember, lent or free; more where they are small. At least as many as hold
+            memory at a time (`most_batches`): with fewer, a buffer is forgotten before it is free.
     """
 
     def __init__(self, allocate: Allocate, *, keep: int) -> None:
         self._allocate, self._keep = allocate, keep
-        # Each with who has it, the oldest first. No lock: a forked child might find it taken.
+        # Each buffer with a reference to what was lent of it, the oldest first. There is no lock: a
+        # forked child might find it taken.
         self._known: deque[tuple[NDArray[np.uint8], weakref.ref[NDArray[np.uint8]]]] = deque()
 
     def take(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:

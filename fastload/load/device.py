@@ -3,7 +3,11 @@
     CPU    the tensor is a view of the rendered memory; nothing is copied
     CUDA   pinned memory --side stream--> device; uint8, a quarter of the bytes of float32
 
-On CUDA one batch is sent ahead of the caller. Three events order it all: the side stream copies and
+    with device.sending(pixels, labels) as sent:    copied; what is done here is done on the device
+        sent.images, sent.labels = ...
+    images, labels = device.receive(sent)           safe to use on the caller's stream
+
+On CUDA one batch is sent ahead of the caller. Three rules order it all: the side stream copies and
 augments, then records `event`; the caller's stream waits for `event`; the pinned memory is rendered
 into again only after `event`, and the device memory is used again only after what the caller's
 stream has done with it (`record_stream`).
@@ -13,7 +17,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,15 +27,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Copies under way, each holding pinned memory; a caller who never waits for the GPU runs far ahead.
-MOST_COPIES = 4
-
-Finish = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+from fastload.load.buffers import MOST_COPIES, Allocate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sent:
-    """A batch on its way to the device, or there."""
+    """A batch on its way to the device, or there.
+
+    Attributes:
+        images: uint8 [N, 3, S, S], channels-last, until the sender puts the finished ones here.
+        labels: int64 [N], until the sender puts the finished ones here.
+        event: When both are finished; None where they are when `Device.sending` ends.
+    """
 
     images: Tensor
     labels: Tensor
@@ -43,17 +51,14 @@ class Device(Protocol):
     ahead: int  # batches sent before they are asked for
     copy_seconds: float  # of all batches so far, as far as they are known to be over
 
-    def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Memory to render into: uint8, C-contiguous."""
-
-    def send(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], finish: Finish) -> Sent:
-        """Start to bring a batch to the device and to finish it there.
+    def sending(
+        self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
+    ) -> AbstractContextManager[Sent]:
+        """Start to bring a batch to the device; within the context, finish it there.
 
         Args:
             pixels: uint8 [N, S, S, 3].
             labels: int64 [N].
-            finish: Called with images uint8 [N, 3, S, S], channels-last, and labels, both on the
-                device; returns what the caller is to get.
         """
 
     def receive(self, sent: Sent) -> tuple[Tensor, Tensor]:
@@ -61,21 +66,24 @@ class Device(Protocol):
 
 
 def device_for(device: torch.device) -> Device:
-    """The way to a device.
-
-    Raises:
-        ValueError: If there is no way to it.
-    """
+    """The way to a device."""
     if device.type == "cuda":
-        return CudaDevice(device)
+        return CudaDevice(SideStream(device))
     if device.type == "cpu":
         return CpuDevice()
     return OtherDevice(device)
 
 
-def _images(pixels: NDArray[np.uint8]) -> Tensor:
-    # The array itself goes in, not a view of it: its end says that the memory is free again.
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+def allocator_for(device: torch.device) -> Allocate:
+    """What makes the CPU's memory that batches for a device are rendered into."""
+    return pinned_memory if device.type == "cuda" else plain_memory
+
+
+def with_index(device: torch.device) -> torch.device:
+    """The device that its batches will name: "cuda" is "cuda:0" or the current one."""
+    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 class CpuDevice:
@@ -84,37 +92,74 @@ class CpuDevice:
     ahead = 0
     copy_seconds = 0.0
 
-    def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """See `Device.allocate`."""
-        return np.empty(shape, np.uint8)
-
-    def send(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], finish: Finish) -> Sent:
-        """See `Device.send`."""
-        return Sent(*finish(_images(pixels), torch.from_numpy(labels)))
+    @contextmanager
+    def sending(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Iterator[Sent]:
+        """See `Device.sending`."""
+        # The tensor refers to the array that was lent, so it counts as a user of the buffer.
+        yield Sent(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(labels))
 
     def receive(self, sent: Sent) -> tuple[Tensor, Tensor]:
         """See `Device.receive`."""
         return sent.images, sent.labels
 
 
-class OtherDevice(CpuDevice):
+class OtherDevice:
     """A plain copy, for devices such as Apple's MPS."""
 
+    ahead = 0
+
     def __init__(self, device: torch.device) -> None:
+        self.copy_seconds = 0.0
         self._device = device
 
-    def send(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], finish: Finish) -> Sent:
-        """See `Device.send`."""
+    @contextmanager
+    def sending(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Iterator[Sent]:
+        """See `Device.sending`."""
         began = time.perf_counter()
         images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
         targets = torch.from_numpy(labels).to(self._device)
         self.copy_seconds += time.perf_counter() - began
-        return Sent(*finish(images, targets))
+        yield Sent(images, targets)
+
+    def receive(self, sent: Sent) -> tuple[Tensor, Tensor]:
+        """See `Device.receive`."""
+        return sent.images, sent.labels
+
+
+class SideStream:
+    """A CUDA stream beside the caller's, on which batches are brought and finished.
+
+    Args:
+        device: A CUDA device.
+
+    Attributes:
+        device: The same, with its index.
+        stream: The stream.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = with_index(device)
+        self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # torch
+
+    def record(self, *, timed: bool = False) -> torch.cuda.Event:
+        """An event after all that the stream was given so far."""
+        event = torch.cuda.Event(enable_timing=timed)  # type: ignore[no-untyped-call]  # torch
+        event.record(self.stream)
+        return event
+
+    def receive(self, sent: Sent) -> tuple[Tensor, Tensor]:
+        """See `Device.receive`: the caller's stream waits, the caller does not."""
+        stream = torch.cuda.current_stream(self.device)
+        if sent.event is not None:
+            stream.wait_event(sent.event)
+        sent.images.record_stream(stream)
+        sent.labels.record_stream(stream)
+        return sent.images, sent.labels
 
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """Of one batch: events of the side stream, and the pinned array that must last until then."""
+    """Events of the side stream for one batch, and the pinned array that must last until then."""
 
     begun: torch.cuda.Event
     copied: torch.cuda.Event
@@ -123,52 +168,51 @@ class _Copy:
 
 
 class CudaDevice:
-    """Pinned memory and a side stream; see the module's docstring."""
+    """Pinned memory and a side stream; see the module's docstring.
+
+    Args:
+        side: The stream that copies and augments.
+    """
 
     ahead = 1
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, side: SideStream) -> None:
         self.copy_seconds = 0.0
-        self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch
+        self._side = side
         # Batches whose copy may not be over, oldest first: holding the pinned array keeps its
         # memory from being rendered into.
         self._copying: deque[_Copy] = deque()
 
-    def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """See `Device.allocate`: pinned, where the system has memory to pin."""
-        return pinned_memory(shape)
+    @contextmanager
+    def sending(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Iterator[Sent]:
+        """See `Device.sending`."""
+        self._let_go()
+        with torch.cuda.stream(self._side.stream):
+            begun = self._side.record(timed=True)
+            images = torch.from_numpy(pixels).to(self._side.device, non_blocking=True)
+            targets = moved(labels, self._side.device)
+            copied = self._side.record(timed=True)
+            sent = Sent(images.permute(0, 3, 1, 2), targets)
+            yield sent
+            sent.event = finished = self._side.record(timed=True)
+        self._copying.append(_Copy(begun, copied, finished, pixels))
 
-    def send(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], finish: Finish) -> Sent:
-        """See `Device.send`."""
+    def receive(self, sent: Sent) -> tuple[Tensor, Tensor]:
+        """See `Device.receive`."""
+        return self._side.receive(sent)
+
+    def _let_go(self) -> None:
+        """Let go of the memory of batches that are finished; wait for one where there are many."""
         if len(self._copying) >= MOST_COPIES:
             self._copying[0].finished.synchronize()
         while self._copying and self._copying[0].finished.query():  # type: ignore[no-untyped-call]  # torch
             copy = self._copying.popleft()
             self.copy_seconds += copy.begun.elapsed_time(copy.copied) / 1000
-        with torch.cuda.stream(self._stream):
-            begun = self._record()
-            images = torch.from_numpy(pixels).to(self._device, non_blocking=True)
-            targets = moved(labels, self._device)
-            copied = self._record()
-            answer = finish(images.permute(0, 3, 1, 2), targets)
-            finished = self._record()
-        self._copying.append(_Copy(begun, copied, finished, pixels))
-        return Sent(*answer, finished)
 
-    def _record(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch
-        event.record(self._stream)
-        return event
 
-    def receive(self, sent: Sent) -> tuple[Tensor, Tensor]:
-        """See `Device.receive`."""
-        stream = torch.cuda.current_stream(self._device)
-        if sent.event is not None:
-            stream.wait_event(sent.event)
-        sent.images.record_stream(stream)
-        sent.labels.record_stream(stream)
-        return sent.images, sent.labels
+def plain_memory(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """uint8 of `shape`, contents unspecified."""
+    return np.empty(shape, np.uint8)
 
 
 def pinned_memory(shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -176,27 +220,30 @@ def pinned_memory(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     try:
         pinned: NDArray[np.uint8] = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
     except RuntimeError:
-        return np.empty(shape, np.uint8)
+        return plain_memory(shape)
     return pinned
 
 
 class GpuMemory:
     """Memory of a GPU for batches that are rendered there, and the way from it to the caller.
 
-    Stands where else `batch.Buffers` and a `device.Device` stand. One stream orders it all: memory
-    is taken, written and augmented in its order; the caller's stream waits for `event`.
+    It is both the `Memory` and the `Device` of a back-end. One stream orders it all: memory is
+    taken, written and augmented in the order of the stream; the caller's stream waits for `event`.
 
     Args:
-        device: A CUDA device.
+        side: The stream.
+
+    Attributes:
+        device: The GPU.
+        stream: The CUDA stream.
     """
 
     ahead = 1
     copy_seconds = 0.0  # the encoded bytes go there within the graph
 
-    def __init__(self, device: torch.device) -> None:
-        index = torch.cuda.current_device() if device.index is None else device.index
-        self.device = torch.device("cuda", index)
-        self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # torch
+    def __init__(self, side: SideStream) -> None:
+        self.device, self.stream = side.device, side.stream
+        self._side = side
 
     def take(self, shape: tuple[int, ...]) -> Any:  # noqa: ANN401  a Tensor where others have arrays
         """A uint8 tensor on the GPU, contents unspecified."""
@@ -216,32 +263,24 @@ class GpuMemory:
         """
         with torch.cuda.stream(self.stream):
             out.copy_(torch.utils.dlpack.from_dlpack(pixels))
-            self._record().synchronize()
+            self._side.record().synchronize()
 
     def copy_from_cpu(self, pixels: NDArray[np.uint8], out: Tensor) -> None:
         """Copy what the CPU rendered; returns when it is done."""
         with torch.cuda.stream(self.stream):
             out.copy_(torch.from_numpy(pixels))
 
-    def send(self, pixels: Any, labels: NDArray[np.int64], finish: Finish) -> Sent:  # noqa: ANN401
-        """See `Device.send`; `pixels` is on the device already."""
+    @contextmanager
+    def sending(self, pixels: Any, labels: NDArray[np.int64]) -> Iterator[Sent]:  # noqa: ANN401
+        """See `Device.sending`; `pixels` is on the device already."""
         with torch.cuda.stream(self.stream):
-            targets = moved(labels, self.device)
-            return Sent(*finish(pixels.permute(0, 3, 1, 2), targets), self._record())
+            sent = Sent(pixels.permute(0, 3, 1, 2), moved(labels, self.device))
+            yield sent
+            sent.event = self._side.record()
 
     def receive(self, sent: Sent) -> tuple[Tensor, Tensor]:
         """See `Device.receive`."""
-        stream = torch.cuda.current_stream(self.device)
-        if sent.event is not None:
-            stream.wait_event(sent.event)
-        sent.images.record_stream(stream)
-        sent.labels.record_stream(stream)
-        return sent.images, sent.labels
-
-    def _record(self) -> torch.cuda.Event:
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch
-        event.record(self.stream)
-        return event
+        return self._side.receive(sent)
 
 
 def moved(values: NDArray[np.generic], device: torch.device) -> Tensor:

@@ -29,8 +29,8 @@ from fastload.cores import usable_cores
 from fastload.errors import StateMismatchError, TooManyCorruptError
 from fastload.load.apply import augment_images
 from fastload.load.augment import Augment
-from fastload.load.backend import choose_backend, with_index
-from fastload.load.device import Sent
+from fastload.load.backend import choose_backend
+from fastload.load.device import Sent, with_index
 from fastload.load.order import (
     OrderKind,
     SampleTable,
@@ -381,22 +381,20 @@ class Loader:
             self._stop(rendering)
 
     def _send(self, batch: Batch, plan: EpochPlan) -> Sent:
-        def finish(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with self._device.sending(batch.pixels, batch.labels) as sent:
             began = time.perf_counter()
-            images, labels = augment_images(
+            sent.images, sent.labels = augment_images(
                 plan.augment,
-                images,
-                labels,
+                sent.images,
+                sent.labels,
                 batch.choices,
                 dtype=self.dtype,
                 num_classes=len(self.classes),
             )
             if self._transform:
-                images, labels = self._transform(images, labels)
+                sent.images, sent.labels = self._transform(sent.images, sent.labels)
             self._meter.stages.finish += time.perf_counter() - began
-            return images, labels
-
-        return self._device.send(batch.pixels, batch.labels, finish)
+        return sent
 
     def _account(self, batch: Batch, before: int, plan: EpochPlan) -> int:
         """Report bad samples, each once in the loader's life; stop where there are too many."""

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from fastload.errors import StalledError
 from fastload.load.augment import Choices
+from fastload.load.buffers import batches_ahead
 from fastload.load.plan import BatchPlan, EpochPlan
 from fastload.load.replacement import BadSample, render_neighbour
 from fastload.load.threads import Worker, Workers
@@ -47,7 +48,6 @@ from fastload.store.reader import Reader
 CHUNK = 16
 CHUNK_BYTES = 8 << 20  # of encoded images in a worker's memory; one that is larger stands alone
 SMALLEST_CHUNK = 8  # where there are more threads than that leaves tasks for
-READY_BATCHES = 2  # besides those that the workers are at
 
 _ENDED = "this iteration was ended: the loader was closed or reused"
 
@@ -159,7 +159,7 @@ class Rendering:
         share = max(SMALLEST_CHUNK, math.ceil(largest / num_threads))
         self._chunk = chunk or min(CHUNK, largest, share)
         self._chunk_bytes = None if chunk else CHUNK_BYTES
-        self.depth = READY_BATCHES + math.ceil(num_threads * self._chunk / largest)
+        self.depth = batches_ahead(num_threads, chunk=self._chunk, batch=largest)
         self._process = os.getpid()
         self._tickets: deque[_Ticket] = deque()  # the caller's thread alone changes it
         self._asked = self._taken = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -9,26 +11,97 @@ import pytest
 import torch
 
 from fastload.load.augment import Augment
-from fastload.load.device import CpuDevice, CudaDevice, device_for, pinned_memory
+from fastload.load.buffers import MOST_COPIES
+from fastload.load.device import CpuDevice, CudaDevice, SideStream, device_for, pinned_memory
 from fastload.load.loader import Loader
 from tests.shards import numbered
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-def same(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return images, labels
-
-
 def test_on_the_cpu_the_tensor_is_the_rendered_memory():
     pixels = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
     device = device_for(torch.device("cpu"))
-    images, labels = device.receive(device.send(pixels, np.array([1, 2]), same))
+    with device.sending(pixels, np.array([1, 2])) as sent:
+        assert sent.images.data_ptr() == pixels.ctypes.data
+    images, labels = device.receive(sent)
     assert isinstance(device, CpuDevice)
     assert images.shape == (2, 3, 4, 4)
     assert images.data_ptr() == pixels.ctypes.data
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert labels.tolist() == [1, 2]
+
+
+class HostEvent:
+    """An event of a stream that the test lets go on."""
+
+    def __init__(self) -> None:
+        self.reached = False
+
+    def query(self) -> bool:
+        return self.reached
+
+    def synchronize(self) -> None:
+        self.reached = True
+
+    def elapsed_time(self, later: HostEvent) -> float:
+        assert later is not self
+        return 2000.0
+
+
+class HostStream(SideStream):
+    """Tensors on the CPU; `torch.cuda.stream(None)` does nothing."""
+
+    def __init__(self) -> None:
+        self.device, self.stream = torch.device("cpu"), None  # type: ignore[assignment]  # no CUDA
+        self.events: list[HostEvent] = []
+
+    def record(self, *, timed: bool = False) -> Any:
+        assert timed
+        self.events.append(HostEvent())
+        return self.events[-1]
+
+
+def send(device: CudaDevice) -> weakref.ref[np.ndarray]:
+    """Send a batch; whether its memory is in use still, the answer says."""
+    pixels = np.zeros((1, 2, 2, 3), np.uint8)
+    with device.sending(pixels, np.zeros(1, np.int64)) as sent:
+        assert sent.event is None
+        sent.images, sent.labels = sent.images.clone(), sent.labels.clone()
+    assert sent.event is not None
+    return weakref.ref(pixels)
+
+
+def test_pinned_memory_is_held_until_its_batch_is_finished_and_few_batches_are_under_way():
+    device = CudaDevice(side := HostStream())
+    used = [send(device)]
+    assert len(side.events) == 3  # begun, copied, finished
+    used.append(send(device))
+    assert [memory() is not None for memory in used] == [True, True]
+    assert device.copy_seconds == 0
+    side.events[2].reached = True
+    used.append(send(device))
+    assert [memory() is not None for memory in used] == [False, True, True]
+    assert device.copy_seconds == 2
+    while len(used) < 3 * MOST_COPIES:
+        used.append(send(device))
+    assert [memory() is not None for memory in used[-MOST_COPIES:]] == [True] * MOST_COPIES
+    assert not any(memory() is not None for memory in used[:-MOST_COPIES])
+
+
+def test_a_batch_whose_finishing_fails_is_not_held():
+    device = CudaDevice(side := HostStream())
+    pixels = np.zeros((1, 2, 2, 3), np.uint8)
+    memory = weakref.ref(pixels)
+    with (
+        pytest.raises(LookupError, match="the transform fell over"),
+        device.sending(pixels, np.zeros(1, np.int64)),
+    ):
+        raise LookupError("the transform fell over")
+    del pixels
+    gc.collect()
+    assert memory() is None
+    assert len(side.events) == 2
 
 
 def test_memory_that_cannot_be_pinned_is_replaced_by_plain_memory():
@@ -59,13 +132,15 @@ def test_batches_on_the_gpu_equal_those_on_the_cpu(tmp_path):
 @pytest.mark.gpu
 @needs_gpu
 def test_pinned_memory_is_not_rendered_into_before_it_was_copied():
-    device = CudaDevice(torch.device("cuda"))
-    pixels = device.allocate((64, 224, 224, 3))
+    device = CudaDevice(SideStream(torch.device("cuda")))
+    pixels = pinned_memory((64, 224, 224, 3))
     kept = []
     for value in range(32):
-        pixels = device.allocate((64, 224, 224, 3))
+        pixels = pinned_memory((64, 224, 224, 3))
         pixels[:] = value
-        kept.append(device.receive(device.send(pixels, np.zeros(64, np.int64), same))[0])
+        with device.sending(pixels, np.zeros(64, np.int64)) as sent:
+            pass
+        kept.append(device.receive(sent)[0])
         del pixels
     assert [int(images.float().mean()) for images in kept] == list(range(32))
 

@@ -25,7 +25,7 @@ from fastload import Augment, Loader, shard
 from fastload.errors import BackendUnavailableError
 from fastload.installation import install_command
 from fastload.load.backend import Backend
-from fastload.load.device import GpuMemory, Sent
+from fastload.load.device import GpuMemory, Sent, SideStream
 from fastload.pixels import dali, native
 from fastload.pixels.dali import DaliRenderer, GraphOptions, RenderGraph, define_graph, slice_batch
 from fastload.pixels.decode import CpuRenderer, cpu_renderer
@@ -101,7 +101,7 @@ def render(
 
 
 def renderer_on(device: int | None) -> tuple[DaliRenderer, GpuMemory | None]:
-    memory = None if device is None else GpuMemory(torch.device("cuda", device))
+    memory = None if device is None else GpuMemory(SideStream(torch.device("cuda", device)))
     return DaliRenderer(memory=memory, fallback=CpuRenderer(core=False)), memory
 
 
@@ -527,14 +527,15 @@ def test_an_operator_that_fails_to_build_is_a_reason_not_a_crash(monkeypatch: py
 @needs_gpu
 @pytest.mark.filterwarnings("ignore:.*Profiler clears events:UserWarning")
 def test_the_pixels_never_leave_the_gpu():
-    memory = GpuMemory(torch.device("cuda", 0))
+    memory = GpuMemory(SideStream(torch.device("cuda", 0)))
     renderer = DaliRenderer(memory=memory)
     out = memory.take((16, 224, 224, 3))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         assert renderer.render(*crops(16), out) == {}
     copied = [event.key for event in profile.key_averages() if "DtoH" in event.key]
     assert not copied
-    sent = memory.send(out, np.arange(16), lambda images, labels: (images, labels))
+    with memory.sending(out, np.arange(16)) as sent:
+        pass
     images, labels = memory.receive(sent)
     assert images.device == labels.device == torch.device("cuda", 0)
     assert images.data_ptr() == out.data_ptr()
@@ -544,7 +545,9 @@ def test_the_pixels_never_leave_the_gpu():
 @pytest.mark.gpu
 @needs_gpu
 def test_the_memory_of_train_and_eval_together_is_bounded_and_given_back():
-    DaliRenderer(memory=GpuMemory(torch.device("cuda", 0))).close()  # contexts, kernels: once
+    DaliRenderer(
+        memory=GpuMemory(SideStream(torch.device("cuda", 0)))
+    ).close()  # contexts, kernels: once
     before = torch.cuda.mem_get_info()[0]
     pairs = [renderer_on(0) for _ in ("train", "eval")]
     for seed in range(10):
@@ -735,13 +738,14 @@ def test_without_dali_the_command_is_named_and_dali_gives_way_to_the_cpu(shards:
 # The GPU's way from graph to caller, in the memory of the host: all but the CUDA calls.
 
 
-class HostMemory(GpuMemory):
+class HostStream(SideStream):
     """Torch tensors on the CPU; `torch.cuda.stream(None)` does nothing."""
 
     def __init__(self) -> None:
         self.device, self.stream = torch.device("cpu"), None  # type: ignore[assignment]  # no CUDA
 
-    def _record(self) -> Any:
+    def record(self, *, timed: bool = False) -> Any:
+        assert not timed  # nothing is copied, so there is nothing to time
         return NoEvent()
 
     def receive(self, sent: Sent) -> tuple[torch.Tensor, torch.Tensor]:
@@ -757,14 +761,13 @@ class NoEvent:
 def through_host_memory(shards: Path, **options: Any) -> Loader:
     """A loader that does with tensors and whole batches what it does on a GPU."""
     loader = Loader(shards, batch_size=8, num_threads=2, backend="libjpeg", **options)
-    memory = HostMemory()
+    memory = GpuMemory(HostStream())
     loader._backend = Backend(
         renderer=DaliRenderer(memory=memory, fallback=CpuRenderer(core=False)),
         reason="a test",
         memory=memory,
         device=memory,
         num_threads=2,
-        whole_batches=True,
     )
     loader._device = memory
     return loader
