@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from fastload.console.progress import QUIET_SECONDS
+from fastload.load.backend import AUTO, BackendName
 from fastload.load.order import class_weights
 
 
@@ -49,9 +50,7 @@ class DataOptions:
 
     data: str = _option("shards", "shard directory, written by `python -m fastload.shard`")
     val_data: str = _option("", "another shard directory for val and test (default: --data)")
-    loader: str = _option(
-        "auto", "back-end", choices=("auto", "native", "libjpeg", "dali", "dali-cpu")
-    )
+    loader: str = _option(AUTO, "back-end", choices=(AUTO, *(name.value for name in BackendName)))
     batch_size: int = _option(64, "images per batch and process")
     reweight: str = _option(
         "none", "draw rare classes more often: none, inverse, sqrt or effective:BETA"

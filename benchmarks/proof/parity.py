@@ -17,11 +17,12 @@ from benchmarks.proof.part import Place, fail, run_part
 from fastload import Augment, Loader
 from fastload.errors import BackendUnavailableError
 from fastload.load.augment import IMAGENET_MEAN, IMAGENET_STD
+from fastload.load.backend import BackendName
 
 ALLOWED = 1.0  # greys of 255, mean of an image
 BATCHES, BATCH_SIZE = 3, 64
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
-BACKENDS = ("native", "libjpeg", "dali-cpu", "dali")
+BACKENDS = tuple(name.value for name in BackendName)
 PLANS = {"train": Augment.train(224), "val": Augment.eval(224)}
 
 

@@ -33,14 +33,14 @@ from fastload.console.terminal import table
 from fastload.cores import usable_cores
 from fastload.errors import FastloadError, ShardError
 from fastload.load.augment import Augment
-from fastload.load.backend import Backend, choose_backend
+from fastload.load.backend import Backend, BackendName, choose_backend
 from fastload.load.rendering import CHUNK
 from fastload.pixels import dali, native
 from fastload.pixels.jpeg import Encoded, restart_interval_for
 from fastload.store.collection import open_collection
 from fastload.store.reader import Scratch, ShardReader
 
-BACKENDS = ("native", "libjpeg", "dali-cpu", "dali")
+BACKENDS = tuple(name.value for name in BackendName)
 IMAGES = 10
 SIZE = 224
 ALLOWED = 1.0  # mean absolute difference of an image, in greys of 255

@@ -14,11 +14,12 @@ from fastload.console.progress import Progress
 from fastload.cores import usable_cores
 from fastload.errors import FastloadError, first_line
 from fastload.load.augment import Augment
+from fastload.load.backend import BackendName
 from fastload.load.loader import Loader
 from fastload.load.stats import Stats
 from fastload.store.index import read_manifest
 
-CPU_BACKENDS = ("native", "libjpeg", "dali-cpu")
+CPU_BACKENDS = tuple(name.value for name in BackendName if name.on_cpu)
 BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 LOADER_BATCH = 128
 TIME_SECONDS = 150.0  # for all trials; start-up and the last trial stay within 3 minutes with it
