@@ -3,19 +3,18 @@
     index -> Order.epoch -> EpochPlan -> Rendering (threads) -> Device -> images, labels
 
 One iteration is one epoch. The state of a run is the epoch and the position in it that the caller
-has received, so it can be saved at any step and continued with the very next batch, on another
+has received. So it can be saved at any step and continued with the very next batch, on another
 number of ranks too.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
@@ -26,10 +25,11 @@ from torch import Tensor
 
 from fastload import world as worlds
 from fastload.cores import usable_cores
-from fastload.errors import StateMismatchError, TooManyCorruptError
+from fastload.errors import StateMismatchError
 from fastload.load.apply import augment_images
 from fastload.load.augment import Augment
-from fastload.load.backend import choose_backend
+from fastload.load.backend import Backend, choose_backend
+from fastload.load.bad_samples import BadSamples
 from fastload.load.device import Sent, with_index
 from fastload.load.order import (
     OrderKind,
@@ -40,16 +40,14 @@ from fastload.load.order import (
     order_of,
 )
 from fastload.load.plan import EpochPlan
+from fastload.load.policy import resolve_policy
 from fastload.load.rendering import Batch, Rendering
 from fastload.load.stats import DeliveryCounter, Stats
-from fastload.pixels.dali import DaliRenderer
 from fastload.pixels.decode import Renderer
 from fastload.stages import Stages
 from fastload.store.collection import open_collection
 from fastload.store.reader import Reader, ShardReader
 from fastload.world import World
-
-_log = logging.getLogger(__name__)
 
 STATE_VERSION = 1
 
@@ -72,15 +70,15 @@ class Loader:
         batch_size: Samples for each rank in each batch.
         augment: What happens to each image; `Augment.train(224)` for "train", else
             `Augment.eval(224)`.
-        reweight: None, "inverse", "sqrt", "effective:BETA" (see `sampler.class_weights`), or a
+        reweight: None, "inverse", "sqrt", "effective:BETA" (see `order.class_weights`), or a
             weight at least 0 for each row of the index.
         epoch_size: Samples in an epoch over all ranks; as many as there are when None.
-        order: "shuffled", "sequential" (see `sampler.Order`) or "index"; shuffled for "train".
+        order: "shuffled", "sequential" (see `order.Order`) or "index"; shuffled for "train".
         select: A part of the split, and proportions of several directories.
         device: Where batches go.
-        backend: "auto", "native", "libjpeg", "dali" or "dali-cpu".
+        backend: "auto", "native", "libjpeg", "dali-cpu" or "dali"; or a `Backend` to use as it is.
         dtype: torch.uint8, or a floating-point type for normalised images.
-        num_threads: Workers; one for each usable core when None.
+        num_threads: Threads that read and decode; one for each usable core when None.
         seed: In [0, 2**63).
         drop_last: Drop the tail; True, except for the order "index", where it must not be.
         max_corrupt_fraction: Share of this rank's samples of an epoch that may be bad: 0.01, and 0
@@ -95,7 +93,7 @@ class Loader:
         ValueError: If an argument is out of range.
     """
 
-    def __init__(  # noqa: PLR0913  keyword-only; what belongs together is grouped
+    def __init__(  # noqa: PLR0913  keyword-only; `Policy` groups them
         self,
         path: Paths,
         *,
@@ -107,7 +105,7 @@ class Loader:
         order: OrderKind | None = None,
         select: Select | None = None,
         device: str | torch.device = "cpu",
-        backend: str = "auto",
+        backend: str | Backend = "auto",
         dtype: torch.dtype = torch.uint8,
         num_threads: int | None = None,
         seed: int = 0,
@@ -117,23 +115,20 @@ class Loader:
         world: World | None = None,
         timeout_seconds: float = 300.0,
     ) -> None:
-        training = split == "train"
-        order = order or ("shuffled" if training else "index")
-        self.batch_size = _at_least_one("batch_size", batch_size)
-        self.num_threads = _at_least_one("num_threads", num_threads or usable_cores())
-        self.augment = augment or (Augment.train() if training else Augment.eval())
-        self.drop_last = order != "index" if drop_last is None else drop_last
-        self.max_corrupt_fraction = _corrupt_fraction(max_corrupt_fraction, order)
-        self.world = world or worlds.detect()
-        self.dtype = _checked_dtype(dtype)
-        self.seed = seed
-        if self.drop_last and order == "index":
-            raise ValueError('drop_last must be False with order "index": evaluation drops nothing')
-        if timeout_seconds <= 0:
-            raise ValueError(f"timeout_seconds must be above 0, got {timeout_seconds}")
-        if self.augment.mix and order == "index" and self.max_corrupt_fraction:
-            raise ValueError('augment.mix cannot be used with order "index" and bad samples')
-        self._timeout, self._transform = timeout_seconds, transform
+        self._policy = resolve_policy(
+            split,
+            order=order,
+            batch_size=batch_size,
+            augment=augment,
+            drop_last=drop_last,
+            max_corrupt_fraction=max_corrupt_fraction,
+            dtype=dtype,
+            seed=seed,
+            world=world or worlds.detect(),
+            num_threads=num_threads or usable_cores(),
+            timeout_seconds=timeout_seconds,
+        )
+        self._transform = transform
         paths = [path] if isinstance(path, str | os.PathLike) else list(path)
         collection = open_collection(paths, split)
         self._collection = collection
@@ -146,7 +141,7 @@ class Loader:
                 sources=collection.sources,
                 classes=collection.classes,
             ),
-            kind=order,
+            kind=self._policy.order,
             select=select or Select(),
             reweight=reweight,
             epoch_size=epoch_size,
@@ -161,16 +156,19 @@ class Loader:
                 f" each of {self.world.size} ranks; lower batch_size, or set drop_last=False"
             )
         self.device = with_index(torch.device(device))
-        self._backend = choose_backend(backend, self.device, num_threads=self.num_threads)
+        self._backend = (
+            backend
+            if isinstance(backend, Backend)
+            else choose_backend(backend, self.device, num_threads=self.num_threads)
+        )
         self.backend, self.backend_reason = self._backend.renderer.name, self._backend.reason
-        self._device = self._backend.device
         self._reader, self._process = ShardReader(collection), os.getpid()
-        # Of each worker its seconds, over all iterations.
+        self._bad = BadSamples(self._reader, self._policy, epoch_samples=self._order.length)
+        # The seconds of each worker, over all iterations.
         self._spent = [Stages() for _ in range(self._backend.num_threads)]
-        self._meter, self._stages_before = DeliveryCounter(), Stages()
+        self._counter, self._stages_before = DeliveryCounter(), Stages()
         self._next = self._received = (0, 0)
         self._last_rows = np.zeros(0, np.int64)
-        self._reported: set[int] = set()
         # Shared with the finalizer, which must not hold the loader itself.
         self._running: list[Rendering] = []
         self._finalizer = weakref.finalize(
@@ -187,7 +185,7 @@ class Loader:
         Yields:
             Images [N, 3, S, S], channels-last, uint8 in [0, 255] or normalised, and labels, int64
             [N] or with MixUp or CutMix float32 [N, classes]; both on the device. The caller may
-            keep them as long as he likes.
+            keep them: their memory is used again only after the caller has dropped them.
         """
         if not self._finalizer.alive:
             raise RuntimeError("the loader was closed; make a new one")
@@ -213,10 +211,10 @@ class Loader:
             self._backend.memory,
             spent=self._spent,
             chunk=self.batch_size if self._backend.whole_batches else None,
-            replace_bad=self._order.kind != "index",
-            timeout_seconds=self._timeout,
+            replace_bad=self._policy.replaces_bad,
+            timeout_seconds=self._policy.timeout_seconds,
         )
-        iteration = _Iteration(rendering, plan)
+        iteration = _Iteration(rendering=rendering, plan=plan)
         self._running.append(rendering)
         try:
             rendering.start(owner=iteration)
@@ -226,10 +224,10 @@ class Loader:
         return self._iterate(iteration)
 
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration is this epoch.
+        """The next iteration is this epoch, from its beginning.
 
-        From its beginning, unless a state in the middle of this very epoch was loaded: a training
-        loop may call `set_epoch` before each epoch, the one that it resumes included.
+        If a state in the middle of this very epoch was loaded, the epoch goes on from there: a
+        training loop may call `set_epoch` before each epoch, the one that it resumes included.
         """
         if epoch < 0:
             raise ValueError(f"epoch must be at least 0, got {epoch}")
@@ -242,12 +240,56 @@ class Loader:
         self.augment = self.augment.resized(size)
 
     @property
+    def batch_size(self) -> int:
+        """Samples for each rank in each batch."""
+        return self._policy.batch_size
+
+    @property
+    def augment(self) -> Augment:
+        """What happens to each image, from the next iteration on."""
+        return self._policy.augment
+
+    @augment.setter
+    def augment(self, augment: Augment) -> None:
+        self._policy = replace(self._policy, augment=augment)
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether the tail of an epoch is dropped."""
+        return self._policy.drop_last
+
+    @property
+    def max_corrupt_fraction(self) -> float:
+        """Share of this rank's samples of an epoch that may be bad."""
+        return self._policy.max_corrupt_fraction
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the images, if no `transform` changes it."""
+        return self._policy.dtype
+
+    @property
+    def seed(self) -> int:
+        """The seed, in [0, 2**63)."""
+        return self._policy.seed
+
+    @property
+    def world(self) -> World:
+        """This rank among all."""
+        return self._policy.world
+
+    @property
+    def num_threads(self) -> int:
+        """Threads that read and decode."""
+        return self._policy.num_threads
+
+    @property
     def epoch(self) -> int:
         """The epoch that the next iteration is, or continues."""
         return self._next[0]
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run is: what the caller has received, not what was prepared for him.
+        """Where the run is: what the caller has received, not what was prepared for the caller.
 
         Returns:
             Integers and strings only, fit for JSON and `torch.save`; the same on every rank.
@@ -267,7 +309,7 @@ class Loader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken: the next batch is the very next one.
 
-        Ranks, threads, back-end, device and batch size may be others than they were.
+        The number of ranks and threads, the back-end, the device and the batch size may differ.
 
         Raises:
             StateMismatchError: If data, seed, sampling or augmentation differ; says which.
@@ -292,22 +334,22 @@ class Loader:
     def stats(self) -> Stats:
         """Images per second, seconds by stage, stalls, bad samples; since the loader was made.
 
-        Printed it is a table that names the bottleneck.
+        Printed, `Stats` is a table that names the bottleneck.
         """
-        return self._meter.snapshot(
+        return self._counter.snapshot(
             self._stages() - self._stages_before,
             num_threads=self.num_threads,
             backend=self.backend,
         )
 
     def reset_stats(self) -> None:
-        """Begin to count anew; in the middle of an epoch too."""
-        self._meter = DeliveryCounter(most_ready=self._meter.most_ready)
+        """Count from 0 again; in the middle of an epoch too."""
+        self._counter = DeliveryCounter(most_ready=self._counter.most_ready)
         self._stages_before = self._stages()
 
     def _stages(self) -> Stages:
-        copied = Stages(copy=self._device.copy_seconds)
-        return Stages.total([*self._spent, self._meter.stages, copied])
+        copied = Stages(copy=self._backend.device.copy_seconds)
+        return Stages.total([*self._spent, self._counter.stages, copied])
 
     def keys(self, rows: ArrayLike) -> list[str]:
         """Keys of samples by their rows of the index; read from the shards: for messages only."""
@@ -346,42 +388,49 @@ class Loader:
         )
 
     def _iterate(self, iteration: _Iteration) -> Iterator[tuple[Tensor, Tensor]]:
-        rendering, plan = iteration.rendering, iteration.plan
-        sent: deque[tuple[Batch, Sent]] = deque()
-        bad = 0
         # Only now that a batch is asked for: Lightning calls iter() once more than it iterates.
-        self._next = (plan.number + 1, 0)
+        self._next = (iteration.plan.number + 1, 0)
         try:
-            self._meter.begin(most_ready=rendering.depth + self._device.ahead)
-            for step in range(plan.steps):
-                ready = len(sent) + rendering.ready()
-                waited = -time.perf_counter()
-                while not sent or (len(sent) <= self._device.ahead and rendering.ready()):
-                    asked = time.perf_counter()
-                    batch = rendering.take()
-                    self._meter.stages.wait += time.perf_counter() - asked
-                    if batch is None:
-                        break
-                    sent.append((batch, self._send(batch, plan)))
-                    del batch
-                waited += time.perf_counter()
-                batch, way = sent.popleft()
-                bad += self._account(batch, bad, plan)
-                images, labels = self._device.receive(way)
-                self._last_rows = batch.rows
-                last = step + 1 == plan.steps
-                self._received = (plan.number + 1, 0) if last else (plan.number, batch.end)
-                self._meter.delivered(
-                    images=len(batch.rows), waited=waited, ready=ready, bad=len(batch.bad)
-                )
-                del batch, way
-                yield images, labels
-                del images, labels
+            depth = iteration.rendering.depth + self._backend.device.ahead
+            self._counter.begin(most_ready=depth)
+            self._bad.begin(iteration.plan.number)
+            for step in range(iteration.plan.steps):
+                # No name here: what waits at this line must not hold the batch that the caller has.
+                yield self._deliver(iteration, step)
         finally:
-            self._stop(rendering)
+            self._stop(iteration.rendering)
+
+    def _deliver(self, iteration: _Iteration, step: int) -> tuple[Tensor, Tensor]:
+        """The next batch, once the ones behind it are on their way."""
+        plan = iteration.plan
+        ready = len(iteration.sent) + iteration.rendering.ready()
+        began = time.perf_counter()
+        self._send_ahead(iteration)
+        waited = time.perf_counter() - began
+        batch, sent = iteration.sent.popleft()
+        self._bad.add(batch.bad)
+        images, labels = self._backend.device.receive(sent)
+        self._last_rows = batch.rows
+        last = step + 1 == plan.steps
+        self._received = (plan.number + 1, 0) if last else (plan.number, batch.end)
+        self._counter.delivered(
+            images=len(batch.rows), waited=waited, ready=ready, bad=len(batch.bad)
+        )
+        return images, labels
+
+    def _send_ahead(self, iteration: _Iteration) -> None:
+        """Send the next batch, waiting for it, and those behind it that are ready."""
+        rendering, sent = iteration.rendering, iteration.sent
+        while not sent or (len(sent) <= self._backend.device.ahead and rendering.ready()):
+            asked = time.perf_counter()
+            batch = rendering.take()
+            self._counter.stages.wait += time.perf_counter() - asked
+            if batch is None:
+                break
+            sent.append((batch, self._send(batch, iteration.plan)))
 
     def _send(self, batch: Batch, plan: EpochPlan) -> Sent:
-        with self._device.sending(batch.pixels, batch.labels) as sent:
+        with self._backend.device.sending(batch.pixels, batch.labels) as sent:
             began = time.perf_counter()
             sent.images, sent.labels = augment_images(
                 plan.augment,
@@ -393,26 +442,8 @@ class Loader:
             )
             if self._transform:
                 sent.images, sent.labels = self._transform(sent.images, sent.labels)
-            self._meter.stages.finish += time.perf_counter() - began
+            self._counter.stages.finish += time.perf_counter() - began
         return sent
-
-    def _account(self, batch: Batch, before: int, plan: EpochPlan) -> int:
-        """Report bad samples, each once in the loader's life; stop where there are too many."""
-        for sample in batch.bad:
-            place = self._reader.locate(sample.row)
-            if sample.row not in self._reported:
-                self._reported.add(sample.row)
-                what = "replaced" if self._order.kind != "index" else "left out"
-                _log.warning("%s: %s; %s", place, sample.reason, what)
-            before += 1
-            allowed = self.max_corrupt_fraction * self._order.length / self.world.size
-            if before > allowed:
-                raise TooManyCorruptError(
-                    f"{before} bad samples in epoch {plan.number}, max_corrupt_fraction"
-                    f" {self.max_corrupt_fraction:g} allows {int(allowed)}; the last is {place}:"
-                    f" {sample.reason}; check with `python -m fastload.verify`"
-                )
-        return len(batch.bad)
 
     def _stop(self, only: Rendering | None = None) -> None:
         for rendering in [only] if only else list(self._running):
@@ -421,12 +452,13 @@ class Loader:
                 self._running.remove(rendering)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class _Iteration:
     """An epoch under way. The iterator alone refers to it: with it the threads end."""
 
     rendering: Rendering
     plan: EpochPlan
+    sent: deque[tuple[Batch, Sent]] = field(default_factory=deque)  # not yet delivered
 
 
 def _end(running: list[Rendering], reader: Reader, renderer: Renderer) -> None:
@@ -434,25 +466,4 @@ def _end(running: list[Rendering], reader: Reader, renderer: Renderer) -> None:
         rendering.close()
     running.clear()
     reader.close()
-    if isinstance(renderer, DaliRenderer):
-        renderer.close()
-
-
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    return int(value)
-
-
-def _corrupt_fraction(fraction: float | None, order: str) -> float:
-    if fraction is None:
-        return 0.0 if order == "index" else 0.01
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"max_corrupt_fraction must be in [0, 1], got {fraction}")
-    return fraction
-
-
-def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
-    if dtype != torch.uint8 and not dtype.is_floating_point:
-        raise ValueError(f"dtype must be torch.uint8 or a floating-point type, got {dtype}")
-    return dtype
+    renderer.close()

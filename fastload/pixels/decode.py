@@ -83,6 +83,9 @@ class Renderer(Protocol):
             For each image that failed its index and the reason; its part of `out` is unspecified.
         """
 
+    def close(self) -> None:
+        """Let go of what the renderer keeps between batches. It may render again afterwards."""
+
 
 class Memory(Protocol):
     """Memory for the pixels of a batch: of the CPU, or of a GPU for what is rendered there."""
@@ -145,6 +148,9 @@ class CpuRenderer:
             out[index] = resize_image(crop, out.shape[1], flip=bool(flips[index]))
             spent.resize += time.perf_counter() - decoded
         return failures
+
+    def close(self) -> None:
+        """See `Renderer.close`: there is nothing to let go of."""
 
 
 def cpu_renderer(name: str = "auto") -> Renderer:

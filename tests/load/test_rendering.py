@@ -206,26 +206,6 @@ def test_a_shard_that_vanishes_is_an_error_that_names_it(tmp_path, begin):
     assert seen == list(range(16))
 
 
-def test_memory_comes_back_when_its_last_user_is_gone():
-    made = []
-
-    def allocate(shape):
-        made.append(np.empty(shape, np.uint8))
-        return made[-1]
-
-    buffers = Buffers(allocate, keep=2)
-    first = buffers.take((2, 3))
-    address = first.ctypes.data
-    second = buffers.take((2, 3))
-    assert second.ctypes.data != address
-    del first
-    assert buffers.take((3, 2)).ctypes.data == address
-    assert len(made) == 2
-    del second
-    assert buffers.take((100,)).shape == (100,)
-    assert len(made) == 3
-
-
 def test_a_plan_is_the_same_in_whatever_parts_it_is_made(shards):
     augment = Augment.train(16)
     whole = plan_of(shards, batch=24, augment=augment)

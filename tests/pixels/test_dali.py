@@ -760,17 +760,15 @@ class NoEvent:
 
 def through_host_memory(shards: Path, **options: Any) -> Loader:
     """A loader that does with tensors and whole batches what it does on a GPU."""
-    loader = Loader(shards, batch_size=8, num_threads=2, backend="libjpeg", **options)
     memory = GpuMemory(HostStream())
-    loader._backend = Backend(
+    backend = Backend(
         renderer=DaliRenderer(memory=memory, fallback=CpuRenderer(core=False)),
         reason="a test",
         memory=memory,
         device=memory,
         num_threads=2,
     )
-    loader._device = memory
-    return loader
+    return Loader(shards, batch_size=8, num_threads=2, backend=backend, **options)
 
 
 @needs_dali

@@ -1,0 +1,105 @@
+"""What an epoch and its batches are: the options of a Loader, resolved and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fastload.load.augment import Augment
+from fastload.load.order import OrderKind
+from fastload.world import World
+
+CORRUPT_FRACTION = 0.01  # of a training epoch; evaluation allows none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What an epoch and its batches are; see `Loader` for the meaning of each option.
+
+    Attributes:
+        order: Kind of the order.
+        batch_size: Samples for each rank in each batch.
+        augment: What happens to each image.
+        drop_last: Whether the tail of an epoch is dropped.
+        max_corrupt_fraction: Share of this rank's samples of an epoch that may be bad.
+        dtype: torch.uint8, or a floating-point type for normalised images.
+        seed: In [0, 2**63).
+        world: This rank among all.
+        num_threads: Threads that may work for the loader.
+        timeout_seconds: How long one batch may be waited for.
+    """
+
+    order: OrderKind
+    batch_size: int
+    augment: Augment
+    drop_last: bool
+    max_corrupt_fraction: float
+    dtype: torch.dtype
+    seed: int
+    world: World
+    num_threads: int
+    timeout_seconds: float
+
+    def __post_init__(self) -> None:
+        for name, value in (("batch_size", self.batch_size), ("num_threads", self.num_threads)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.max_corrupt_fraction <= 1:
+            raise ValueError(
+                f"max_corrupt_fraction must be in [0, 1], got {self.max_corrupt_fraction}"
+            )
+        if self.dtype != torch.uint8 and not self.dtype.is_floating_point:
+            raise ValueError(
+                f"dtype must be torch.uint8 or a floating-point type, got {self.dtype}"
+            )
+        if self.drop_last and self.order == "index":
+            raise ValueError('drop_last must be False with order "index": evaluation drops nothing')
+        if self.timeout_seconds <= 0:
+            raise ValueError(f"timeout_seconds must be above 0, got {self.timeout_seconds}")
+        if self.augment.mix and self.order == "index" and self.max_corrupt_fraction:
+            raise ValueError('augment.mix cannot be used with order "index" and bad samples')
+
+    @property
+    def replaces_bad(self) -> bool:
+        """Whether another sample takes the place of a bad one; otherwise it is left out."""
+        return self.order != "index"
+
+
+def resolve_policy(  # noqa: PLR0913  the options of a Loader, keyword-only
+    split: str,
+    *,
+    order: OrderKind | None,
+    batch_size: int,
+    augment: Augment | None,
+    drop_last: bool | None,
+    max_corrupt_fraction: float | None,
+    dtype: torch.dtype,
+    seed: int,
+    world: World,
+    num_threads: int,
+    timeout_seconds: float,
+) -> Policy:
+    """Fill in what the caller left open: "train" is for training, each other split for evaluation.
+
+    Raises:
+        ValueError: If an option is out of range, or two do not fit together.
+    """
+    training = split == "train"
+    order = order or ("shuffled" if training else "index")
+    if drop_last is None:
+        drop_last = order != "index"
+    if max_corrupt_fraction is None:
+        max_corrupt_fraction = 0.0 if order == "index" else CORRUPT_FRACTION
+    return Policy(
+        order=order,
+        batch_size=int(batch_size),
+        augment=augment or (Augment.train() if training else Augment.eval()),
+        drop_last=drop_last,
+        max_corrupt_fraction=max_corrupt_fraction,
+        dtype=dtype,
+        seed=seed,
+        world=world,
+        num_threads=int(num_threads),
+        timeout_seconds=timeout_seconds,
+    )

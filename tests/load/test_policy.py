@@ -1,0 +1,85 @@
+"""The options of a Loader are filled in and checked in one place, before a file is opened."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from fastload.load.augment import Augment, Mix
+from fastload.load.policy import CORRUPT_FRACTION, Policy, resolve_policy
+from fastload.world import World
+
+OPEN: dict[str, Any] = {
+    "order": None,
+    "batch_size": 8,
+    "augment": None,
+    "drop_last": None,
+    "max_corrupt_fraction": None,
+    "dtype": torch.uint8,
+    "seed": 0,
+    "world": World(),
+    "num_threads": 1,
+    "timeout_seconds": 1.0,
+}
+
+
+def policy_of(split: str = "train", **options: Any) -> Policy:
+    return resolve_policy(split, **{**OPEN, **options})
+
+
+def test_training_shuffles_drops_the_tail_and_replaces_some_bad_samples():
+    policy = policy_of("train")
+    assert (policy.order, policy.drop_last, policy.replaces_bad) == ("shuffled", True, True)
+    assert policy.max_corrupt_fraction == CORRUPT_FRACTION
+    assert policy.augment == Augment.train()
+
+
+@pytest.mark.parametrize("split", ["val", "test", "any other"])
+def test_evaluation_takes_all_in_order_and_allows_no_bad_sample(split: str):
+    policy = policy_of(split)
+    assert (policy.order, policy.drop_last, policy.replaces_bad) == ("index", False, False)
+    assert policy.max_corrupt_fraction == 0
+    assert policy.augment == Augment.eval()
+
+
+def test_the_order_decides_about_tail_and_bad_samples_and_the_split_about_the_augmentation():
+    other, same = policy_of("val", order="sequential"), policy_of("train", order="index")
+    assert (other.drop_last, other.max_corrupt_fraction) == (True, CORRUPT_FRACTION)
+    assert other.augment == Augment.eval()
+    assert (same.drop_last, same.max_corrupt_fraction) == (False, 0)
+    assert same.augment == Augment.train()
+
+
+def test_what_the_caller_said_stays():
+    said = {"drop_last": False, "max_corrupt_fraction": 0.5, "augment": Augment.plantnet()}
+    policy = policy_of("train", order="sequential", **said)
+    assert policy.order == "sequential"
+    assert {name: getattr(policy, name) for name in said} == said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"num_threads": -1}, "num_threads must be at least 1, got -1"),
+        ({"max_corrupt_fraction": 2}, r"max_corrupt_fraction must be in \[0, 1\], got 2"),
+        ({"max_corrupt_fraction": -0.1}, r"max_corrupt_fraction must be in \[0, 1\], got -0.1"),
+        ({"dtype": torch.int32}, "dtype must be torch.uint8 or a floating-point type"),
+        ({"order": "index", "drop_last": True}, "evaluation drops nothing"),
+        ({"timeout_seconds": 0}, "timeout_seconds must be above 0, got 0"),
+    ],
+)
+def test_an_option_out_of_range_is_named(options: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        policy_of(**options)
+
+
+def test_samples_that_are_left_out_cannot_be_mixed():
+    mixing = Augment(size=32, mix=Mix(mixup=0.2))
+    assert policy_of("train", augment=mixing).augment == mixing
+    evaluation = policy_of("val", augment=mixing)
+    with pytest.raises(ValueError, match=r'augment\.mix cannot be used with order "index"'):
+        replace(evaluation, max_corrupt_fraction=0.1)
