@@ -1,9 +1,9 @@
-"""TarDataset: random access to a shard directory, for those who stay with torch's DataLoader.
+"""TarDataset: random access to a shard directory, for torch's DataLoader.
 
     ds[i] -> index -> Reader (pread, CRC-32) -> decode_image -> PIL image or uint8 tensor, label
 
-Files are opened when they are first read, once in each process. What is pickled to a worker is the
-index and the paths; what a fork inherits is not used.
+Files are opened when they are first read, once in each process. A pickle holds the index and the
+paths, no open files; a forked process opens its own files.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class TarDataset(Dataset[tuple[Any, Any]]):
 
     Attributes:
         classes: Names of the class folders; a label is a position in it.
-        class_names: Readable names of the same.
+        class_names: Readable names of the classes.
         class_to_idx: Label of each class folder.
-        class_counts: int64 [classes], images of each.
+        class_counts: int64 [classes], images of each class.
 
     Raises:
         ShardError: If the shards are missing, damaged or do not fit together.
-        ValueError: If `output` is neither of the two.
+        ValueError: If `output` is neither "pil" nor "tensor".
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class TarDataset(Dataset[tuple[Any, Any]]):
 
     @cached_property
     def targets(self) -> list[int]:
-        """Label of each sample, for weights of a sampler or a stratified split."""
+        """Label of each sample, as a sampler with weights or a stratified split needs them."""
         labels: list[int] = self._collection.index["label"].tolist()
         return labels
 

@@ -84,8 +84,8 @@ class Loader:
         max_corrupt_fraction: Share of this rank's samples of an epoch that may be bad: 0.01, and 0
             for the order "index", where bad samples are left out, not replaced.
         transform: Called with each batch on the device; returns what the caller gets.
-        world: This rank; found out from torch.distributed or torchrun when None.
-        timeout_seconds: How long one batch may be waited for.
+        world: This rank; taken from torch.distributed or torchrun when None.
+        timeout_seconds: Longest wait for one batch.
 
     Raises:
         ShardError: If the shards are missing, damaged or do not fit together.

@@ -27,7 +27,7 @@ class Policy:
         seed: In [0, 2**63).
         world: This rank among all.
         num_threads: Threads that may work for the loader.
-        timeout_seconds: How long one batch may be waited for.
+        timeout_seconds: Longest wait for one batch.
     """
 
     order: OrderKind

@@ -1,4 +1,6 @@
-"""The same contract as a DALI graph: bytes, box, flip -> pixels. Alone imports nvidia.dali, lazily.
+"""A `Renderer` that is a DALI graph: bytes, box, flip -> pixels.
+
+This module alone imports nvidia.dali, when it is first needed.
 
     sliced bytes -+
     box in them --+--> decode, crop --> antialiased resize --> mirror --> uint8 [N, S, S, 3]
@@ -6,20 +8,21 @@
       dali             mixed   gpu      gpu                    gpu        on the GPU
       dali-cpu         cpu (in one)     cpu                    cpu        in memory
 
-What to read was decided before (order, plan), so DALI's own readers are not used: they can neither
+The order and the plan decide what is read, so DALI's own readers are not used: they can neither
 draw by weight, nor split evenly, nor resume. `slice_jpeg` cuts each file down to the restart
-intervals that cover its box, for the sake of the host's Huffman decoding and of the bus: two thirds
-of the bytes remain of photographs 500 pixels wide (docs/dali.md), less of larger ones. Where the
-GPU has a JPEG engine, small files go to it whole: it decodes them faster than Python cuts them.
+intervals that cover its box. That saves Huffman decoding on the host and bytes on the bus: of
+photographs 500 pixels wide two thirds of the bytes remain (docs/dali.md), of larger ones less. If
+the GPU has a JPEG engine, small files stay whole: the engine decodes them faster than Python cuts
+them.
 
-Each thread that renders has a graph to itself and one batch in it: as many batches are in flight
-as threads render, and no more.
+Each thread that renders has a graph to itself and one batch in it. So no more batches are in flight
+than threads render.
 
-Success: `out` holds the pixels when `render` returns. Failure: one damaged image ends a DALI
-pipeline for good; its batch is rendered by the CPU back-end, which knows the bad sample, the
-pipeline is built again (4 ms on the CPU, 1.7 s where there is a GPU), and `rebuilds` counts it.
-Where it cannot be built again, the CPU back-end does the rest. Cancel: `close` lets the idle graphs
-go, and the GPU's memory.
+Success: `out` holds the pixels when `render` returns.
+Failure: one damaged image ends a DALI pipeline for good. The CPU back-end renders the batch of that
+    image and names the bad sample. The pipeline is built again (4 ms on the CPU, 1.7 s where there
+    is a GPU), and `rebuilds` counts it. If it cannot be built, the CPU back-end does the rest.
+Cancel: `close` lets the idle graphs go, and the GPU's memory.
 """
 
 from __future__ import annotations
@@ -57,11 +60,11 @@ MINIMUM_VERSION = (2, 2)
 # of photographs of 500 x 375 take 80 MB. GRAPHS graphs thus hold a sixteenth of a 12 GB card;
 # in NVIDIA/DALI#5087 train and val take 4 GB each, and never give them back.
 PART_BYTES = 256 << 20
-# A JPEG engine decodes a small file faster than Python cuts it: of photographs of 500 x 650 pixels
-# an H200 takes 17,200 a second whole and 5,900 sliced, and 5.6 ms for one of 12 megapixels, of
-# which a crop needs less than half (benchmarks/results/gpu.jsonl).
+# Pixels. A JPEG engine decodes a small file faster than Python cuts it: of photographs of 500 x 650
+# pixels an H200 takes 17,200 a second whole and 5,900 sliced. One of 12 megapixels takes 5.6 ms
+# whole, and a crop needs less than half of it (benchmarks/results/gpu.jsonl).
 WHOLE_BELOW = 1 << 20
-GRAPHS = 3  # at a time: a batch is read and sliced in one, decoded in one, finished in one
+GRAPHS = 3  # one batch is read and sliced while another is decoded and a third is finished
 
 # What DALI raises where it cannot import, build or run: it has no exceptions of its own.
 DALI_ERRORS = (
@@ -78,7 +81,7 @@ class GraphOptions:
         size: Side of the output in pixels.
         batch_size: The most images of one batch.
         device: Index of the GPU; None places every operator on the CPU.
-        num_threads: Of DALI's own pool.
+        num_threads: Threads of DALI's own pool.
         engine: Whether a JPEG engine decodes what it takes (see `has_jpeg_engine`).
     """
 
@@ -100,7 +103,7 @@ def why_unavailable(*, device: int | None = None) -> str:
     """Why DALI cannot run here, in half a sentence that says what to install; "" where it can.
 
     Args:
-        device: Index of the GPU that it shall run on; None asks about the CPU graph.
+        device: Index of the GPU for the graph; None asks about the CPU graph.
     """
     try:
         dali = importlib.import_module("nvidia.dali")
@@ -128,10 +131,10 @@ def _why_no_gpu(device: int) -> str:
 
 
 def has_jpeg_engine(device: int) -> bool:
-    """Whether a GPU has a JPEG engine: it is given an ordinary file to decode.
+    """Whether a GPU has a JPEG engine. The answer comes from decoding an ordinary file with it.
 
-    NVIDIA's nvJPEG documentation names A100, A30, Hopper, Ada, Blackwell and Jetson Thor; cards of
-    one generation differ, so the card itself is asked.
+    NVIDIA's nvJPEG documentation names A100, A30, Hopper, Ada, Blackwell and Jetson Thor; but cards
+    of one generation differ.
     """
     try:
         nvimgcodec: Any = importlib.import_module("nvidia.nvimgcodec")
@@ -194,7 +197,7 @@ def _crops(
     images: Any,  # noqa: ANN401
     box: dict[str, Any],
 ) -> Any:  # noqa: ANN401
-    """Decode and crop. Chroma upsampling, DCT and EXIF are pinned, for their defaults differ."""
+    """Decode and crop. Chroma upsampling, DCT and EXIF are set here, for their defaults differ."""
     if options.device is None:
         return fn.decoders.image_slice(
             images,
@@ -206,8 +209,9 @@ def _crops(
             **box,
         )
     # Not `image_slice` here: nvJPEG before 13.2 gets the edge of a region wrong with smooth chroma
-    # upsampling, so nvImageCodec 0.9 leaves those to the CPU, and without it crashes on some cards
-    # (NVIDIA/nvImageCodec#55). The files are sliced already; what could not be is decoded whole.
+    # upsampling. So nvImageCodec 0.9 leaves such files to the CPU, and without smooth upsampling it
+    # crashes on some cards (NVIDIA/nvImageCodec#55). The files are sliced already; a file that
+    # cannot be sliced is decoded whole.
     decoded = fn.decoders.image(
         images,
         device="mixed",
@@ -228,10 +232,10 @@ class Slices:
     """A batch of sliced JPEGs and the boxes in them, ready for a graph.
 
     Attributes:
-        images: uint8 [bytes] each.
+        images: The bytes of each image, uint8.
         boxes: int32 [N, 4]: top, left, height, width in pixels of the sliced image.
         flips: bool [N].
-        decoded_bytes: int64 [N]: of each, once decoded and cropped.
+        decoded_bytes: int64 [N]: bytes of each image once it is decoded and cropped.
     """
 
     images: list[NDArray[np.uint8]]
@@ -245,7 +249,7 @@ class Slices:
         return [slice(first, last) for first, last in pairwise(bounds)]
 
     def part(self, part: slice) -> Slices:
-        """A run of the images."""
+        """The images of one part."""
         return Slices(
             self.images[part], self.boxes[part], self.flips[part], self.decoded_bytes[part]
         )
@@ -267,8 +271,8 @@ def slice_batch(
         whole_below: Files of fewer pixels stay whole.
 
     Returns:
-        None where one of them is no complete grey or three-channel JPEG: the CPU back-ends know
-        what to do with it; DALI would end its pipeline or, with a cut-off file, not notice.
+        None if an image is not a complete grey or three-channel JPEG. The CPU back-ends know what
+        to do with such an image; it would end DALI's pipeline, or, cut off, go unnoticed.
     """
     images, residual = [], np.empty((len(encoded), 4), np.int32)
     decoded_bytes = np.empty(len(encoded), np.int64)
@@ -291,7 +295,7 @@ def slice_batch(
 def _cut(
     image: memoryview, box: Box, whole_below: int
 ) -> tuple[bytes | memoryview, Box, JpegHeader]:
-    """What goes to DALI of a file, the box in it, and its header."""
+    """The bytes of a file that go to DALI, the box in them, and their header."""
     if whole_below:
         header, (top, left, height, width) = read_header(image), box
         inside = top + height <= header.height and left + width <= header.width
@@ -309,7 +313,7 @@ class RenderGraph:
         stream: The CUDA stream that the pixels are handed over on; None on the CPU.
 
     Attributes:
-        options: As given.
+        options: The same options.
 
     Raises:
         BackendUnavailableError: If DALI cannot run or build the graph here.
@@ -339,8 +343,8 @@ class RenderGraph:
             A DALI tensor [N, S, S, 3] that speaks DLPack.
 
         Raises:
-            RuntimeError: Or another of DALI_ERRORS, if an image cannot be decoded. The graph is of
-                no more use then.
+            RuntimeError: Or another of DALI_ERRORS, if an image cannot be decoded. The graph cannot
+                be used again.
         """
         anchors, shapes = np.split(slices.boxes, 2, axis=1)
         self._pipeline.feed_input("images", slices.images)
@@ -359,7 +363,7 @@ class DaliRenderer:
     Args:
         num_threads: Of DALI's pool in each graph.
         memory: Where `out` comes from; None renders on the CPU into NumPy arrays.
-        fallback: Renders what DALI does not; None is the fastest CPU back-end.
+        fallback: Renders the batches that DALI cannot; None is the fastest CPU back-end.
 
     Attributes:
         rebuilds: How often an image ended a pipeline.
@@ -399,7 +403,7 @@ class DaliRenderer:
         out: Any,  # noqa: ANN401
         spent: Stages | None = None,
     ) -> dict[int, str]:
-        """See `Renderer.render`; `out` is a CUDA tensor of the memory where there is one."""
+        """See `Renderer.render`; with a `memory`, `out` is a CUDA tensor of that memory."""
         began = time.perf_counter()
         whole_below = WHOLE_BELOW if self._options.engine else 0
         slices = slice_batch(encoded, boxes, flips, whole_below=whole_below)
@@ -417,7 +421,7 @@ class DaliRenderer:
         return failures
 
     def close(self) -> None:
-        """Let the idle graphs go and give the GPU its memory back; more are built where needed."""
+        """Let the idle graphs go and give the GPU its memory back; `render` builds new graphs."""
         with self._lock:
             self._idle.clear()
         if self._memory is not None:
@@ -436,7 +440,7 @@ class DaliRenderer:
             )
 
     def _run(self, slices: Slices, out: Any) -> bool:  # noqa: ANN401
-        """Whether a graph rendered them all."""
+        """Whether a graph rendered all images."""
         try:
             graph = self._take(len(slices.images), out.shape[1])
         except BackendUnavailableError as error:

@@ -1,9 +1,9 @@
 """Encoded image to pixels, whole or a resized box; the choice native / libjpeg-turbo / Pillow.
 
-A crop is always the same three steps, whoever does them: the box of the exactly decoded image, one
+A crop is the same three steps on each back-end: the box of the exactly decoded image, one
 antialiased bilinear resize (the filter ends at the edges of the box), a flip. The native core does
-them in one pass over the bytes it needs; libjpeg-turbo does them one by one on a slice of the file;
-Pillow takes what neither does.
+the steps in one pass over the bytes that it needs; libjpeg-turbo decodes a slice of the file and
+torch resizes; Pillow takes what both refuse.
 
     native  --refused-->  libjpeg-turbo  --refused-->  Pillow  --refused-->  a reason
 """
@@ -40,8 +40,8 @@ from fastload.pixels import native
 from fastload.pixels.jpeg import MAX_PIXELS, Box, Encoded, read_header, slice_jpeg
 from fastload.stages import Stages
 
-# What Pillow may open. Others of its formats reach external programs, or are no photographs.
-# Importing a plugin registers it; JPEG's takes multi-picture files (MPO) too.
+# What Pillow may open. Its other formats call external programs, or hold no photographs.
+# Importing a plugin registers it; the plugin of JPEG takes multi-picture files (MPO) too.
 _PLUGINS = (
     *(BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin),
     *(TiffImagePlugin, WebPImagePlugin),
@@ -77,10 +77,10 @@ class Renderer(Protocol):
             boxes: int32 [N, 4]: top, left, height, width in pixels, inside each image.
             flips: bool [N]: mirror left and right.
             out: uint8 [N, S, S, 3], C-contiguous, written in place; RGB.
-            spent: Its `decode` and `resize` are added to.
+            spent: The seconds are added to its `decode` and `resize`.
 
         Returns:
-            For each image that failed its index and the reason; its part of `out` is unspecified.
+            The images that failed: index -> reason. Their part of `out` is unspecified.
         """
 
     def close(self) -> None:
@@ -154,13 +154,13 @@ class CpuRenderer:
 
 
 def cpu_renderer(name: str = "auto") -> Renderer:
-    """The CPU back-end of that name; `auto` is the fastest that runs here.
+    """The CPU back-end of that name; `auto` is the fastest one that runs here.
 
     Args:
         name: "auto", "native" or "libjpeg".
 
     Raises:
-        BackendUnavailableError: If `native` was asked for and its core is not there.
+        BackendUnavailableError: If `native` was asked for and the native core cannot run.
     """
     if name not in ("auto", "native", "libjpeg"):
         raise ValueError(f"name must be auto, native or libjpeg, got {name!r}")
@@ -216,7 +216,7 @@ def decode_jpeg(jpeg: bytes | memoryview, *, box: Box | None = None) -> NDArray[
         return _decode_with_pillow(jpeg, formats=("JPEG",))
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, "RGB")
-    except ValueError:  # whatever libjpeg-turbo warns about; Pillow gives the reason or the pixels
+    except ValueError:  # libjpeg-turbo warned or failed; Pillow gives the pixels or the reason
         return _decode_with_pillow(jpeg, formats=("JPEG",))
     return pixels
 
@@ -242,11 +242,11 @@ def _decode_with_pillow(
 ) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata; what matters is raised
+            warnings.simplefilter("ignore")  # warnings are about metadata; errors are raised
             opened = Image.open(io.BytesIO(image), formats=formats)
             return np.array(opened.convert("RGB"))
     except PILLOW_ERRORS as error:
-        # Without the address of the buffer that Pillow names: a reason must be the same for all.
+        # Pillow names the address of the buffer; without it, the same fault has the same reason.
         reason = str(error).partition(" <_io.BytesIO")[0]
         raise CorruptImageError(f"Pillow cannot decode it: {reason}") from error
 

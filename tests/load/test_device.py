@@ -12,7 +12,7 @@ import torch
 
 from fastload.load.augment import Augment
 from fastload.load.buffers import MOST_COPIES
-from fastload.load.device import CpuDevice, CudaDevice, SideStream, device_for, pinned_memory
+from fastload.load.device import CpuDevice, CudaDevice, Sent, SideStream, device_for, pinned_memory
 from fastload.load.loader import Loader
 from tests.shards import numbered
 
@@ -35,8 +35,8 @@ def test_on_the_cpu_the_tensor_is_the_rendered_memory():
 class HostEvent:
     """An event of a stream that the test lets go on."""
 
-    def __init__(self) -> None:
-        self.reached = False
+    def __init__(self, *, timed: bool) -> None:
+        self.reached, self._timed = False, timed
 
     def query(self) -> bool:
         return self.reached
@@ -45,7 +45,8 @@ class HostEvent:
         self.reached = True
 
     def elapsed_time(self, later: HostEvent) -> float:
-        assert later is not self
+        assert self._timed
+        assert later._timed
         return 2000.0
 
 
@@ -57,9 +58,12 @@ class HostStream(SideStream):
         self.events: list[HostEvent] = []
 
     def record(self, *, timed: bool = False) -> Any:
-        assert timed
-        self.events.append(HostEvent())
+        self.events.append(HostEvent(timed=timed))
         return self.events[-1]
+
+    def receive(self, sent: Sent) -> tuple[torch.Tensor, torch.Tensor]:
+        assert any(sent.event is event for event in self.events)
+        return sent.images, sent.labels
 
 
 def send(device: CudaDevice) -> weakref.ref[np.ndarray]:

@@ -25,13 +25,14 @@ from fastload import Augment, Loader, shard
 from fastload.errors import BackendUnavailableError
 from fastload.installation import install_command
 from fastload.load.backend import Backend
-from fastload.load.device import GpuMemory, Sent, SideStream
+from fastload.load.device import GpuMemory, SideStream
 from fastload.pixels import dali, native
 from fastload.pixels.dali import DaliRenderer, GraphOptions, RenderGraph, define_graph, slice_batch
 from fastload.pixels.decode import CpuRenderer, cpu_renderer
 from fastload.pixels.jpeg import Encoded
 from fastload.store.index import read_index
 from fastload.world import World
+from tests.load.test_device import HostStream
 from tests.pixels.test_jpeg import encode, photograph
 from tests.shards import Picture, write_shards
 
@@ -488,9 +489,10 @@ def run_python(code: str) -> str:
 def test_importing_fastload_never_imports_dali():
     out = run_python(
         "import importlib, pkgutil, sys, fastload\n"
-        "for each in pkgutil.iter_modules(fastload.__path__):\n"
-        "    if each.name not in ('__main__', '_core'):\n"
-        "        importlib.import_module('fastload.' + each.name)\n"
+        "for each in pkgutil.walk_packages(fastload.__path__, 'fastload.'):\n"
+        "    if not each.name.endswith('._core'):\n"
+        "        importlib.import_module(each.name)\n"
+        "assert 'fastload.pixels.dali' in sys.modules\n"
         "print([name for name in sys.modules if name.startswith('nvidia.dali')])"
     )
     assert out.strip() == "[]"
@@ -736,26 +738,6 @@ def test_without_dali_the_command_is_named_and_dali_gives_way_to_the_cpu(shards:
 
 
 # The GPU's way from graph to caller, in the memory of the host: all but the CUDA calls.
-
-
-class HostStream(SideStream):
-    """Torch tensors on the CPU; `torch.cuda.stream(None)` does nothing."""
-
-    def __init__(self) -> None:
-        self.device, self.stream = torch.device("cpu"), None  # type: ignore[assignment]  # no CUDA
-
-    def record(self, *, timed: bool = False) -> Any:
-        assert not timed  # nothing is copied, so there is nothing to time
-        return NoEvent()
-
-    def receive(self, sent: Sent) -> tuple[torch.Tensor, torch.Tensor]:
-        assert isinstance(sent.event, NoEvent)
-        return sent.images, sent.labels
-
-
-class NoEvent:
-    def synchronize(self) -> None:
-        pass
 
 
 def through_host_memory(shards: Path, **options: Any) -> Loader:
