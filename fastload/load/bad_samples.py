@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from fastload.errors import TooManyCorruptError
 from fastload.load.policy import Policy
-from fastload.load.rendering import BadSample
+from fastload.load.replacement import BadSample
 from fastload.store.reader import Reader
 
 _log = logging.getLogger(__name__)

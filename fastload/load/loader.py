@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fastload import world as worlds
+from fastload.arguments import check_integer
 from fastload.cores import usable_cores
 from fastload.errors import StateMismatchError
 from fastload.load.apply import augment_images
@@ -229,8 +230,7 @@ class Loader:
         If a state in the middle of this very epoch was loaded, the epoch goes on from there: a
         training loop may call `set_epoch` before each epoch, the one that it resumes included.
         """
-        if epoch < 0:
-            raise ValueError(f"epoch must be at least 0, got {epoch}")
+        check_integer("epoch", epoch, 0)
         if epoch != self._next[0]:
             self._next = (epoch, 0)
         self._received = self._next

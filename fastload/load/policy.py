@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 
+from fastload.arguments import check_integer, check_kind, check_number
 from fastload.load.augment import Augment
 from fastload.load.order import OrderKind
 from fastload.world import World
@@ -42,21 +44,21 @@ class Policy:
     timeout_seconds: float
 
     def __post_init__(self) -> None:
-        for name, value in (("batch_size", self.batch_size), ("num_threads", self.num_threads)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if not 0 <= self.max_corrupt_fraction <= 1:
-            raise ValueError(
-                f"max_corrupt_fraction must be in [0, 1], got {self.max_corrupt_fraction}"
-            )
+        check_integer("batch_size", self.batch_size, 1)
+        check_integer("num_threads", self.num_threads, 1)
+        check_kind("augment", self.augment, Augment)
+        check_kind("world", self.world, World)
+        check_number("max_corrupt_fraction", self.max_corrupt_fraction, 0, 1)
+        wrong_dtype = f"dtype must be torch.uint8 or a floating-point type, got {self.dtype!r}"
+        if not isinstance(self.dtype, torch.dtype):
+            raise TypeError(wrong_dtype)
         if self.dtype != torch.uint8 and not self.dtype.is_floating_point:
-            raise ValueError(
-                f"dtype must be torch.uint8 or a floating-point type, got {self.dtype}"
-            )
+            raise ValueError(wrong_dtype)
         if self.drop_last and self.order == "index":
             raise ValueError('drop_last must be False with order "index": evaluation drops nothing')
-        if self.timeout_seconds <= 0:
+        if isinstance(self.timeout_seconds, Real) and self.timeout_seconds <= 0:
             raise ValueError(f"timeout_seconds must be above 0, got {self.timeout_seconds}")
+        check_number("timeout_seconds", self.timeout_seconds, 0)
         if self.augment.mix and self.order == "index" and self.max_corrupt_fraction:
             raise ValueError('augment.mix cannot be used with order "index" and bad samples')
 
@@ -83,6 +85,7 @@ def resolve_policy(  # noqa: PLR0913  the options of a Loader, keyword-only
     """Fill in what the caller left open: "train" is for training, each other split for evaluation.
 
     Raises:
+        TypeError: If an option is of a wrong type.
         ValueError: If an option is out of range, or two do not fit together.
     """
     training = split == "train"
@@ -93,13 +96,13 @@ def resolve_policy(  # noqa: PLR0913  the options of a Loader, keyword-only
         max_corrupt_fraction = 0.0 if order == "index" else CORRUPT_FRACTION
     return Policy(
         order=order,
-        batch_size=int(batch_size),
+        batch_size=batch_size,
         augment=augment or (Augment.train() if training else Augment.eval()),
         drop_last=drop_last,
         max_corrupt_fraction=max_corrupt_fraction,
         dtype=dtype,
         seed=seed,
         world=world,
-        num_threads=int(num_threads),
+        num_threads=num_threads,
         timeout_seconds=timeout_seconds,
     )

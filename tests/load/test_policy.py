@@ -77,6 +77,30 @@ def test_an_option_out_of_range_is_named(options: dict[str, Any], message: str):
         policy_of(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": "8"}, "batch_size must be an integer at least 1, got '8'"),
+        ({"batch_size": 8.5}, "batch_size must be an integer at least 1, got 8.5"),
+        ({"num_threads": True}, "num_threads must be an integer at least 1, got True"),
+        ({"max_corrupt_fraction": "1%"}, r"max_corrupt_fraction must be a number in \[0, 1\]"),
+        ({"dtype": "float16"}, "dtype must be torch.uint8 or a floating-point type, got 'float16'"),
+        ({"augment": 224}, "augment must be Augment, got 224"),
+        ({"world": (0, 2)}, r"world must be World, got \(0, 2\)"),
+        ({"timeout_seconds": None}, "timeout_seconds must be a number at least 0.* got None"),
+    ],
+)
+def test_an_option_of_a_wrong_type_is_named(options: dict[str, Any], message: str):
+    with pytest.raises(TypeError, match=message):
+        policy_of(**options)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
+def test_a_time_limit_is_finite(seconds: float):
+    with pytest.raises(ValueError, match="timeout_seconds must be at least 0, and finite, got"):
+        policy_of(timeout_seconds=seconds)
+
+
 def test_samples_that_are_left_out_cannot_be_mixed():
     mixing = Augment(size=32, mix=Mix(mixup=0.2))
     assert policy_of("train", augment=mixing).augment == mixing
