@@ -298,8 +298,8 @@ class Augment:
             return random_resized_boxes(sizes, slots, area=crop.area, ratio=crop.ratio)
         if isinstance(crop, RandomCrop):
             slots = randomness.uniforms(seed, epoch, positions, 2, stream=randomness.CROP)
-            return random_boxes(sizes, slots, resize=1.0, crop=crop.fraction)
-        return center_boxes(sizes, resize=1.0, crop=crop.fraction)
+            return random_boxes(sizes, slots, fraction=crop.fraction)
+        return center_boxes(sizes, fraction=crop.fraction)
 
     def draw(
         self, seed: int, epoch: int, positions: NDArray[np.int64], sizes: NDArray[np.integer]

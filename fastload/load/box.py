@@ -1,7 +1,7 @@
 """Crop boxes: arithmetic on (height, width, draws), vectorised over a batch.
 
-Every crop of fastload is a box of the upright image followed by one antialiased resize to the
-output size, so RandomResizedCrop, Resize + RandomCrop and Resize + CenterCrop differ only here.
+Every crop is a box of the upright image, then one antialiased resize to the output size. So
+RandomResizedCrop, Resize + RandomCrop and Resize + CenterCrop differ only in this module.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def attempted_sides(
 
 
 def first_fit(fits: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The first attempt of each row that fits, and whether one does."""
+    """For each row: the first attempt that fits, and whether any attempt fits."""
     return np.argmax(fits, axis=1), np.asarray(np.any(fits, axis=1))
 
 
@@ -58,8 +58,9 @@ def random_resized_boxes(
 ) -> Boxes:
     """Boxes with the distribution of torchvision's `RandomResizedCrop.get_params`.
 
-    Ten attempts at a random area and ratio, the first that fits the image at a random place; where
-    none fits, the largest centred box whose ratio lies in `ratio`.
+    Ten attempts are made at a random area and ratio. The first box that fits the image is put at a
+    random place. Where no box fits, the largest box whose ratio lies in `ratio` is put in the
+    middle.
 
     Args:
         sizes: [N, 2] = (height, width) of the images, at least 1.
@@ -90,47 +91,45 @@ def random_resized_boxes(
     return np.stack([top, left, box_height, box_width], axis=1).astype(np.int32)
 
 
-def _square_sides(sizes: NDArray[np.integer], *, resize: float, crop: float) -> NDArray[np.float64]:
-    if not 0 < crop <= resize:
-        raise ValueError(f"crop must be in (0, resize], got crop {crop} and resize {resize}")
+def _square_sides(sizes: NDArray[np.integer], fraction: float) -> NDArray[np.float64]:
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1], got {fraction}")
     shorter = sizes.min(axis=1).astype(np.float64)
-    sides: NDArray[np.float64] = np.maximum(1, np.rint(shorter * crop / resize))
+    sides: NDArray[np.float64] = np.maximum(1, np.rint(shorter * fraction))
     return sides
 
 
 def random_boxes(
-    sizes: NDArray[np.integer], uniforms: NDArray[np.float64], *, resize: float, crop: float
+    sizes: NDArray[np.integer], uniforms: NDArray[np.float64], *, fraction: float
 ) -> Boxes:
-    """Resize(resize) + RandomCrop(crop) as a square box of the original image.
+    """Square boxes at a random place: Resize(256) + RandomCrop(224) has the fraction 224 / 256.
 
-    torchvision rounds the place of the crop to pixels of the resized image, here it is a pixel of
-    the original.
+    torchvision rounds the place of the crop to pixels of the resized image; here the place is a
+    pixel of the image itself.
 
     Args:
         sizes: [N, 2] = (height, width) of the images, at least 1.
         uniforms: float64 [N, 2] in [0, 1), for top and left.
-        resize: Length given to the shorter side, in pixels.
-        crop: Side of the crop of the resized image, in (0, resize].
+        fraction: Side of the box over the shorter side of the image, in (0, 1].
 
     Returns:
         int32 [N, 4] = (top, left, height, width), inside the image.
     """
-    sides = _square_sides(sizes, resize=resize, crop=crop)
+    sides = _square_sides(sizes, fraction)
     corner = np.floor(uniforms * (sizes - sides[:, None] + 1))
     return np.concatenate([corner, sides[:, None], sides[:, None]], axis=1).astype(np.int32)
 
 
-def center_boxes(sizes: NDArray[np.integer], *, resize: float, crop: float) -> Boxes:
-    """Resize(resize) + CenterCrop(crop) as a square box of the original image.
+def center_boxes(sizes: NDArray[np.integer], *, fraction: float) -> Boxes:
+    """Square boxes in the middle: Resize(256) + CenterCrop(224) has the fraction 224 / 256.
 
     Args:
         sizes: [N, 2] = (height, width) of the images, at least 1.
-        resize: Length given to the shorter side, in pixels.
-        crop: Side of the crop of the resized image, in (0, resize].
+        fraction: Side of the box over the shorter side of the image, in (0, 1].
 
     Returns:
         int32 [N, 4] = (top, left, height, width), inside the image.
     """
-    sides = _square_sides(sizes, resize=resize, crop=crop)
+    sides = _square_sides(sizes, fraction)
     corner = np.rint((sizes - sides[:, None]) / 2)
     return np.concatenate([corner, sides[:, None], sides[:, None]], axis=1).astype(np.int32)

@@ -33,8 +33,8 @@ def test_every_box_lies_inside_any_image():
     random = np.random.default_rng(0)
     sizes = np.exp(random.uniform(0, np.log(65535), (50_000, 2))).astype(np.int64)
     assert_inside(random_resized_boxes(sizes, uniforms(50_000, 22)), sizes)
-    assert_inside(random_boxes(sizes, uniforms(50_000, 2), resize=256, crop=224), sizes)
-    assert_inside(center_boxes(sizes, resize=256, crop=224), sizes)
+    assert_inside(random_boxes(sizes, uniforms(50_000, 2), fraction=224 / 256), sizes)
+    assert_inside(center_boxes(sizes, fraction=224 / 256), sizes)
 
 
 @pytest.mark.parametrize("value", [0.0, 1 - 2**-53])
@@ -43,7 +43,7 @@ def test_the_extremes_of_the_draws_stay_inside(size, value):
     sizes = repeated(size, 1)
     extreme = np.full((1, 22), value)
     assert_inside(random_resized_boxes(sizes, extreme), sizes)
-    assert_inside(random_boxes(sizes, extreme[:, :2], resize=256, crop=224), sizes)
+    assert_inside(random_boxes(sizes, extreme[:, :2], fraction=224 / 256), sizes)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -78,14 +78,14 @@ def test_where_no_attempt_fits_the_box_is_torchvisions_fallback(size):
 
 
 def test_a_center_box_is_the_middle():
-    assert center_boxes(np.array([[256, 512]]), resize=256, crop=224).tolist() == [
+    assert center_boxes(np.array([[256, 512]]), fraction=224 / 256).tolist() == [
         [16, 144, 224, 224]
     ]
-    assert center_boxes(np.array([[100, 100]]), resize=1, crop=1).tolist() == [[0, 0, 100, 100]]
+    assert center_boxes(np.array([[100, 100]]), fraction=1).tolist() == [[0, 0, 100, 100]]
 
 
 def test_random_boxes_reach_every_place_equally_often():
-    boxes = random_boxes(repeated((20, 16), 8000), uniforms(8000, 2), resize=8, crop=4)
+    boxes = random_boxes(repeated((20, 16), 8000), uniforms(8000, 2), fraction=0.5)
     assert set(boxes[:, 2]) == set(boxes[:, 3]) == {8}
     tops, lefts = (np.bincount(boxes[:, axis]) for axis in (0, 1))
     assert (len(tops), len(lefts)) == (13, 9)
@@ -93,6 +93,7 @@ def test_random_boxes_reach_every_place_equally_often():
     assert np.abs(lefts / 8000 - 1 / 9).max() < 0.015
 
 
-def test_a_crop_larger_than_the_image_is_refused():
-    with pytest.raises(ValueError, match=r"crop must be in \(0, resize\]"):
-        center_boxes(np.array([[10, 10]]), resize=224, crop=256)
+@pytest.mark.parametrize("fraction", [0, -0.5, 256 / 224, np.nan])
+def test_a_crop_larger_than_the_image_is_refused(fraction):
+    with pytest.raises(ValueError, match=rf"fraction must be in \(0, 1\], got {fraction}"):
+        center_boxes(np.array([[10, 10]]), fraction=fraction)
