@@ -28,7 +28,7 @@ from benchmarks.harness import RESULTS, Row, append_rows, interleave, summarise
 from fastload.cores import usable_cores
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
-from fastload.load.order import Select
+from fastload.load.selection import Select
 from fastload.pixels import dali
 from fastload.pixels.jpeg import Box
 

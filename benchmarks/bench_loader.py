@@ -39,9 +39,11 @@ from benchmarks.harness import RESULTS, Row, append_rows, interleave, summarise
 from fastload.cores import usable_cores
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
-from fastload.load.order import Order, batch_bounds, class_weights, expectations
+from fastload.load.order import Order
 from fastload.load.plan import EpochPlan
+from fastload.load.ranks import batch_bounds
 from fastload.load.rendering import CHUNK
+from fastload.load.reweighting import class_weights, expectations
 from fastload.pixels.decode import Renderer, cpu_renderer
 from fastload.store.collection import open_collection
 from fastload.store.index import (

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from fastload.load.dataset import TarDataset
     from fastload.load.loader import Loader
-    from fastload.load.order import Select
+    from fastload.load.selection import Select
     from fastload.load.stats import Stats
     from fastload.world import World
 
@@ -44,7 +44,7 @@ __all__ = [
 _MODULES = {
     "FastloadError": "errors",
     "Loader": "load.loader",
-    "Select": "load.order",
+    "Select": "load.selection",
     "Stats": "load.stats",
     "TarDataset": "load.dataset",
     "World": "world",

@@ -23,7 +23,7 @@ from fastload.console.terminal import for_encoding
 from fastload.errors import ShardError
 from fastload.files import write_atomically
 from fastload.load.augment import Augment
-from fastload.load.order import class_weights
+from fastload.load.reweighting import class_weights
 from fastload.store.index import read_index, read_manifest
 
 CAPTION_PIXELS = 13

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from fastload.load import order
+from fastload.load import reweighting
 from train.options import LossOptions
 
 
@@ -49,7 +49,7 @@ def class_weights(rule: str, counts: NDArray[np.int64]) -> NDArray[np.float64]:
     if rule == "none" or not present.any():
         return present.astype(np.float64)
     labels = np.repeat(np.arange(len(counts)), counts)
-    of_images = order.class_weights(labels, rule)
+    of_images = reweighting.class_weights(labels, rule)
     weights = np.zeros(len(counts))
     weights[labels] = of_images / of_images.mean()
     return weights

@@ -20,7 +20,7 @@ import numpy as np
 
 from fastload.console.progress import QUIET_SECONDS
 from fastload.load.backend import AUTO, BackendName
-from fastload.load.order import class_weights
+from fastload.load.reweighting import class_weights
 
 
 def _option(default: object, help: str, *, choices: Sequence[str] = ()) -> Any:  # noqa: A002, ANN401  argparse's word; as dataclasses.field

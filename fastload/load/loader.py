@@ -32,17 +32,12 @@ from fastload.load.augment import Augment
 from fastload.load.backend import Backend, choose_backend
 from fastload.load.bad_samples import BadSamples
 from fastload.load.device import Sent, with_index
-from fastload.load.order import (
-    OrderKind,
-    SampleTable,
-    Select,
-    batch_bounds,
-    describe_order,
-    order_of,
-)
+from fastload.load.order import OrderKind, describe_order
 from fastload.load.plan import EpochPlan
 from fastload.load.policy import resolve_policy
+from fastload.load.ranks import batch_bounds
 from fastload.load.rendering import Batch, Rendering
+from fastload.load.selection import SampleTable, Select, order_of
 from fastload.load.stats import DeliveryCounter, Stats
 from fastload.pixels.decode import Renderer
 from fastload.stages import Stages
@@ -71,7 +66,7 @@ class Loader:
         batch_size: Samples for each rank in each batch.
         augment: What happens to each image; `Augment.train(224)` for "train", else
             `Augment.eval(224)`.
-        reweight: None, "inverse", "sqrt", "effective:BETA" (see `order.class_weights`), or a
+        reweight: None, "inverse", "sqrt", "effective:BETA" (see `reweighting.class_weights`), or a
             weight at least 0 for each row of the index.
         epoch_size: Samples in an epoch over all ranks; as many as there are when None.
         order: "shuffled", "sequential" (see `order.Order`) or "index"; shuffled for "train".

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.load.augment import Augment, Choices
-from fastload.load.order import EpochOrder, rank_part
+from fastload.load.order import EpochOrder
+from fastload.load.ranks import rank_part
 from fastload.world import World
 
 READ_AHEAD = 1024  # samples; some 100 MB of page cache, a second of work for several cores

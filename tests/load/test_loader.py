@@ -17,7 +17,7 @@ from PIL import Image
 from fastload.errors import ShardError
 from fastload.load.augment import IMAGENET_MEAN, IMAGENET_STD, Augment
 from fastload.load.loader import Loader
-from fastload.load.order import Select
+from fastload.load.selection import Select
 from fastload.pixels import native
 from fastload.stages import Stages
 from fastload.world import World

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import Any
 
 import numpy as np
 import pytest
 
-from fastload.load.order import (
-    Order,
-    SampleTable,
-    Select,
-    batch_bounds,
-    class_weights,
-    expectations,
-    permutation,
-    rank_part,
-    systematic_counts,
-)
-from fastload.load.order import order_of as resolved_order
-from fastload.world import World
+from fastload.load.order import Order, permutation
+from fastload.load.reweighting import class_weights, expectations
 
 
 def order_of(labels, rule=None, length=None, *, kind="shuffled", seed=0, shards=None, window=64):
@@ -129,28 +117,6 @@ def test_which_samples_of_a_class_are_drawn_changes_from_epoch_to_epoch():
     assert len(drawn[0] & drawn[1]) < 40
 
 
-def test_whole_expectations_are_met_exactly():
-    for offset in np.linspace(0, 0.999, 50):
-        assert systematic_counts(np.ones(100_000), offset).max() == 1
-        assert systematic_counts(np.full(30_000, 1 / 3), offset).sum() == 10_000
-
-
-def test_class_weights_are_those_of_their_formulas():
-    labels = np.repeat([0, 1], [8, 2])
-    assert class_weights(labels, "inverse")[[0, 8]].tolist() == [1 / 8, 1 / 2]
-    assert class_weights(labels, "sqrt")[8] == pytest.approx(1 / np.sqrt(2))
-    beta = 0.99
-    expected = [(1 - beta) / (1 - beta**8), (1 - beta) / (1 - beta**2)]
-    assert class_weights(labels, "effective:0.99")[[0, 8]] == pytest.approx(expected)
-    assert class_weights(labels, "effective:0").tolist() == [1.0] * 10
-
-
-def test_proportions_are_the_shares_of_the_sources():
-    sources = np.repeat([0, 1], [10, 90])
-    expected = expectations(np.ones(100), 50, sources=sources, proportions=[2, 3])
-    assert np.bincount(sources, expected) == pytest.approx([20, 30])
-
-
 @pytest.mark.parametrize("window", [1, 2, 7, 50, 1000])
 def test_the_sequential_order_stays_within_its_window(window):
     shards = np.repeat(np.arange(12), 25)
@@ -178,146 +144,8 @@ def test_the_sequential_stream_reads_whole_shards_forward_in_an_order_of_the_epo
     assert orders[0] != orders[1] != orders[2]
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 8])
-@pytest.mark.parametrize("length", [0, 1, 5, 8, 16, 17, 100, 101, 103])
-@pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_ranks_cover_an_epoch_once_and_evenly(world_size, length, batch_size):
-    options = {"start": 0, "global_batch": batch_size * world_size, "world_size": world_size}
-    bounds = batch_bounds(length, drop_last=False, **options)
-    assert (bounds[0], bounds[-1]) == (0, length)
-    seen: list[int] = []
-    for start, stop in itertools.pairwise(bounds.tolist()):
-        parts = [rank_part(start, stop, World(rank=r, size=world_size)) for r in range(world_size)]
-        sizes = [last - first for first, last in parts]
-        assert max(sizes) - min(sizes) <= 1
-        assert max(sizes) <= batch_size
-        assert min(sizes) >= 1 or length < world_size or batch_size == 1
-        seen += [position for first, last in parts for position in range(first, last)]
-    assert seen == list(range(length))
-
-
-def test_a_dropped_tail_leaves_full_batches_only():
-    bounds = batch_bounds(103, start=0, global_batch=10, world_size=2, drop_last=True)
-    assert bounds.tolist() == list(range(0, 101, 10))
-
-
-@pytest.mark.parametrize("start", [0, 10, 50, 100, 103])
-@pytest.mark.parametrize("drop_last", [True, False])
-def test_bounds_from_the_middle_are_the_tail_of_all_bounds(start, drop_last):
-    options = {"global_batch": 10, "world_size": 2, "drop_last": drop_last}
-    whole = batch_bounds(103, start=0, **options)
-    rest = batch_bounds(103, start=start, **options)
-    if start < 103:
-        assert rest.tolist() == [bound for bound in whole.tolist() if bound >= start]
-    else:
-        assert len(rest) == 1
-
-
-def test_global_batches_are_the_same_for_any_number_of_ranks():
-    batches = {
-        world_size: batch_bounds(
-            1000, start=0, global_batch=48, world_size=world_size, drop_last=False
-        ).tolist()
-        for world_size in (1, 2, 4, 8)
-    }
-    assert batches[1] == batches[2] == batches[4] == batches[8]
-
-
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ([np.nan, 1], "finite"),
-        ([-1, 2], "at least 0"),
-        ([0, 0], "not all 0"),
-        ([np.inf, 1], "finite"),
-    ],
-)
-def test_impossible_weights_are_refused(weights, message):
-    with pytest.raises(ValueError, match=f"reweight: the weights must be .*{message}"):
-        expectations(np.array(weights, np.float64), 10)
-
-
-def test_a_proportion_for_a_directory_without_samples_is_refused():
-    with pytest.raises(ValueError, match="one number for each shard directory"):
-        expectations(np.ones(4), 4, sources=np.zeros(4, np.int64), proportions=[1, 1])
-
-
-@pytest.mark.parametrize("proportions", [[-1, 2], [0, 0], [np.nan, 1], [np.inf, 1]])
-def test_impossible_proportions_are_shown(proportions):
-    message = f"proportions must be finite, at least 0 and not all 0, got {proportions}"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        expectations(np.ones(4), 4, sources=np.array([0, 0, 1, 1]), proportions=proportions)
-
-
 @pytest.mark.parametrize("seed", ["1", 1.0, True, None])
 def test_a_seed_that_is_no_integer_is_refused(seed):
     message = f"seed must be an integer in [0, 2**63), got {seed!r}"
     with pytest.raises(TypeError, match=re.escape(message)):
         order_of([0, 1], seed=seed)
-
-
-TABLE = SampleTable(
-    labels=np.array([0, 1, 1]),
-    shards=np.zeros(3, np.int64),
-    sources=np.zeros(3, np.int64),
-    classes=("ash", "birch"),
-)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"classes": "ash"}, "classes must be a list of names, got 'ash'"),
-        ({"classes": [0, 1]}, "classes must be a list of names, got [0, 1]"),
-        ({"classes": 1}, "classes must be a list of names, got 1"),
-        ({"indices": [0.0, 1.0]}, "indices must be integers, rows of the split's index, got float"),
-        ({"indices": [True, False, True]}, "indices must be integers"),
-        ({"indices": "ash"}, "indices must be integers"),
-        ({"first": 2.5}, "first must be an integer at least 1, got 2.5"),
-        ({"first": True}, "first must be an integer at least 1, got True"),
-        ({"proportions": 0.5}, "proportions must be a row of numbers, got 0.5"),
-        ({"proportions": ["1", "2"]}, "proportions must be a row of numbers, got ['1', '2']"),
-    ],
-)
-def test_a_selection_of_another_type_is_refused(options: dict[str, Any], message):
-    with pytest.raises(TypeError, match=re.escape(message)):
-        Select(**options)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"classes": ["elm"]}, "classes has 'elm', which the shards do not have"),
-        ({"indices": [0, 3]}, "indices must be in [0, 3), got 3"),
-        ({"indices": np.array([-1])}, "indices must be in [0, 3), got -1"),
-        ({"first": 0}, "first must be at least 1, got 0"),
-        ({"indices": []}, "select leaves no samples"),
-    ],
-)
-def test_a_selection_that_does_not_fit_is_refused(options: dict[str, Any], message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        Select(**options).rows(TABLE)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"epoch_size": 0}, ValueError, "epoch_size must be at least 1, got 0"),
-        ({"epoch_size": 2.5}, TypeError, "epoch_size must be an integer at least 1, got 2.5"),
-        ({"epoch_size": "9"}, TypeError, "epoch_size must be an integer at least 1, got '9'"),
-        ({"reweight": ["a", "b", "c"]}, TypeError, "reweight must be a rule or a row of numbers"),
-        ({"reweight": True}, ValueError, "reweight must have a weight for each of the 3 samples"),
-        ({"reweight": "cube"}, ValueError, 'reweight must be "inverse", "sqrt"'),
-        ({"reweight": "effective:nan"}, ValueError, "BETA of effective:BETA must be in [0, 1)"),
-        ({"kind": "random"}, ValueError, 'order must be "shuffled", "sequential" or "index"'),
-        ({"kind": None}, ValueError, "got None"),
-    ],
-)
-def test_an_order_that_is_wrong_is_refused(options: dict[str, Any], error, message):
-    defaults = {"kind": "shuffled", "select": Select(), "reweight": None, "epoch_size": None}
-    with pytest.raises(error, match=re.escape(message)):
-        resolved_order(TABLE, **{**defaults, "seed": 0, **options})
-
-
-def test_a_selection_keeps_what_fits():
-    assert Select(classes=("birch",), indices=range(2)).rows(TABLE).tolist() == [1]

@@ -1,130 +1,55 @@
-"""Real processes under torchrun, with gloo: even to the batch, each sample exactly once."""
+"""Global batches and the parts of the ranks cover an epoch once; properties over grids."""
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
+import itertools
 
 import pytest
 
-from fastload.load.augment import Augment
-from fastload.load.loader import Loader
-from tests.shards import numbered
-
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:fastload's native core")]
-
-GLOBAL_BATCH = 8
-
-# Each rank trains some steps from the state it is given, evaluates, and rank 0 writes what all saw.
-PROGRAM = """
-import json, sys, warnings
-warnings.simplefilter("ignore")
-import torch
-from torch import distributed
-from fastload.load.augment import Augment
-from fastload.load.loader import Loader
-
-directory, state, steps, result = sys.argv[1:]
-torch.set_num_threads(1)
-distributed.init_process_group("gloo")
-size = distributed.get_world_size()
-
-def gathered(value):
-    values = [None] * size
-    distributed.all_gather_object(values, value)
-    return values
-
-train = Loader(directory, batch_size=8 // size, augment=Augment.train(16), drop_last=False)
-if state != "-":
-    train.load_state_dict(json.loads(state))
-batches = []
-for step, (images, labels) in enumerate(train):
-    # Would hang, were ranks not even to the batch.
-    distributed.all_reduce(labels.sum())
-    batches.append(gathered(train.last_indices().tolist()))
-    if step + 1 == int(steps):
-        break
-states = gathered(train.state_dict())
-evaluation = Loader(directory, split="val", batch_size=5, augment=Augment.eval(16))
-seen = []
-for images, labels in evaluation:
-    seen += gathered(evaluation.last_indices().tolist())
-if distributed.get_rank() == 0:
-    facts = {"world": size, "batches": batches, "states": states, "seen": seen}
-    with open(result, "w") as file:
-        json.dump(facts, file)
-train.close()
-evaluation.close()
-distributed.destroy_process_group()
-"""
+from fastload.load.ranks import batch_bounds, rank_part
+from fastload.world import World
 
 
-def run(size: int, directory: Path, state: str, steps: int, folder: Path) -> dict[str, Any]:
-    """Run the program on `size` ranks; torchrun starts two, four get what torchrun would set."""
-    program, result = folder / "program.py", folder / f"{size}.json"
-    program.write_text(PROGRAM)
-    arguments = [str(program), str(directory), state, str(steps), str(result)]
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    if size == 2:
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
-        commands = [([sys.executable, *launch, *arguments], shared)]
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("length", [0, 1, 5, 8, 16, 17, 100, 101, 103])
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_ranks_cover_an_epoch_once_and_evenly(world_size, length, batch_size):
+    options = {"start": 0, "global_batch": batch_size * world_size, "world_size": world_size}
+    bounds = batch_bounds(length, drop_last=False, **options)
+    assert (bounds[0], bounds[-1]) == (0, length)
+    seen: list[int] = []
+    for start, stop in itertools.pairwise(bounds.tolist()):
+        parts = [rank_part(start, stop, World(rank=r, size=world_size)) for r in range(world_size)]
+        sizes = [last - first for first, last in parts]
+        assert max(sizes) - min(sizes) <= 1
+        assert max(sizes) <= batch_size
+        assert min(sizes) >= 1 or length < world_size or batch_size == 1
+        seen += [position for first, last in parts for position in range(first, last)]
+    assert seen == list(range(length))
+
+
+def test_a_dropped_tail_leaves_full_batches_only():
+    bounds = batch_bounds(103, start=0, global_batch=10, world_size=2, drop_last=True)
+    assert bounds.tolist() == list(range(0, 101, 10))
+
+
+@pytest.mark.parametrize("start", [0, 10, 50, 100, 103])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_bounds_from_the_middle_are_the_tail_of_all_bounds(start, drop_last):
+    options = {"global_batch": 10, "world_size": 2, "drop_last": drop_last}
+    whole = batch_bounds(103, start=0, **options)
+    rest = batch_bounds(103, start=start, **options)
+    if start < 103:
+        assert rest.tolist() == [bound for bound in whole.tolist() if bound >= start]
     else:
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        commands = [
-            (
-                [sys.executable, *arguments],
-                {**shared, **meeting, "RANK": str(rank), "WORLD_SIZE": str(size)},
-            )
-            for rank in range(size)
-        ]
-    processes = [
-        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        for command, environment in commands
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=600)
-            assert process.returncode == 0, errors
-    finally:
-        for process in processes:
-            process.kill()
-    facts: dict[str, Any] = json.loads(result.read_text())
-    return facts
+        assert len(rest) == 1
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def test_a_run_moves_from_one_rank_to_two_to_four_and_evaluation_is_exact(tmp_path):
-    directory = numbered(tmp_path / "shards", {"train": 61, "val": 43})
-    options: dict[str, Any] = {"augment": Augment.train(16), "drop_last": False}
-    with Loader(directory, batch_size=GLOBAL_BATCH, **options) as loader:
-        whole = [loader.last_indices().tolist() for _ in loader]
-    with Loader(directory, batch_size=GLOBAL_BATCH, **options) as loader:
-        batches = []
-        for _ in loader:
-            batches.append(loader.last_indices().tolist())
-            if len(batches) == 2:
-                break
-        state = json.dumps(loader.state_dict())
-    for size, steps in ((2, 3), (4, 100)):
-        facts = run(size, directory, state, steps, tmp_path)
-        assert facts["world"] == size
-        assert all(other == facts["states"][0] for other in facts["states"])
-        state = json.dumps(facts["states"][0])
-        for parts in facts["batches"]:
-            sizes = [len(part) for part in parts]
-            assert max(sizes) - min(sizes) <= 1
-            batches.append([row for part in parts for row in part])
-        assert sorted(row for part in facts["seen"] for row in part) == list(range(43))
-    assert batches == whole
-    assert json.loads(state)["epoch"] == 1
+def test_global_batches_are_the_same_for_any_number_of_ranks():
+    batches = {
+        world_size: batch_bounds(
+            1000, start=0, global_batch=48, world_size=world_size, drop_last=False
+        ).tolist()
+        for world_size in (1, 2, 4, 8)
+    }
+    assert batches[1] == batches[2] == batches[4] == batches[8]

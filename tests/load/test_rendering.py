@@ -14,8 +14,9 @@ import pytest
 from fastload.errors import ShardError, StalledError
 from fastload.load.augment import Augment
 from fastload.load.buffers import Buffers
-from fastload.load.order import EpochOrder, batch_bounds
+from fastload.load.order import EpochOrder
 from fastload.load.plan import EpochPlan
+from fastload.load.ranks import batch_bounds
 from fastload.load.rendering import Rendering
 from fastload.pixels.decode import CpuRenderer
 from fastload.pixels.jpeg import Encoded

@@ -16,7 +16,7 @@ import torch
 from fastload.errors import StateMismatchError
 from fastload.load.augment import Augment, Mix
 from fastload.load.loader import Loader
-from fastload.load.order import Select
+from fastload.load.selection import Select
 from fastload.world import World
 from tests.shards import numbered
 
