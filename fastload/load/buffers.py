@@ -1,8 +1,8 @@
 """Memory for batches, used again as soon as nothing refers to it; how many batches there are.
 
-The rule: a buffer is free when nothing refers to the array that was lent. So nobody gives a buffer
-back, and nobody may keep a name of a batch that was handed on: each step below is a function that
-has returned when the next batch is asked for. A loop that goes on deletes its names (rendering.py).
+The rule: a buffer is free when nothing refers to the array that was lent. So no code gives a buffer
+back, and no code may keep a name of a batch that it has handed on. Each step below is a function
+that returns: its names end with it. A loop that runs on holds no batch in a name of its own.
 
     take -> rendered -> Batch -> Device.sending -> Device.receive -> the caller drops it -> free
     |---- batches_ahead ----|    |-- MOST_COPIES --|                 |------ one ------|

@@ -390,7 +390,7 @@ class Loader:
             self._counter.begin(most_ready=depth)
             self._bad.begin(iteration.plan.number)
             for step in range(iteration.plan.steps):
-                # No name here: what waits at this line must not hold the batch that the caller has.
+                # Without a name: while this line waits, the caller alone refers to the batch.
                 yield self._deliver(iteration, step)
         finally:
             self._stop(iteration.rendering)

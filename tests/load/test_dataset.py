@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from fastload import TarDataset
 from fastload.errors import CorruptImageError, ShardError
-from fastload.store.index import read_index
+from fastload.store.index import SAMPLE, read_index
 from tests.shards import Picture, flip_bit, noisy_picture, number_of, numbered, write_shards
 
 # Python 3.12 and later warn of any fork beside threads, such as torch's.
@@ -95,7 +95,7 @@ def test_a_copy_by_pickle_is_small_and_reads_the_same(shards):
     dataset = TarDataset(shards, output="tensor")
     assert dataset[0][1] == dataset.targets[0]  # opens a file, and makes the list of labels
     data = pickle.dumps(dataset)
-    assert len(data) < 40 * dataset._collection.index.itemsize + 4000
+    assert len(data) < 40 * SAMPLE.itemsize + 4000
     assert numbers_of([pickle.loads(data)[17][0]]) == [17]
 
 
