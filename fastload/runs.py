@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def runs(sizes: Iterable[int], *, count: int | None = None, total: int | None = None) -> list[int]:
+def run_bounds(
+    sizes: Iterable[int], *, count: int | None = None, total: int | None = None
+) -> list[int]:
     """Bounds of consecutive runs, each as long as the limits allow.
 
     Args:

@@ -83,3 +83,15 @@ def test_all_is_sorted_short_and_importable():
 
 def test_no_public_name_hides_a_module():
     assert not set(vars(fastload)["__all__"]) & {path.stem for path in MODULES}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_in_a_module_has_the_name_of_a_module_beside_it(path: Path):
+    """`from fastload.load import apply` must mean one thing."""
+    defined = {
+        node.name
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    beside = {other.stem for other in path.parent.iterdir() if other.suffix in (".py", "")}
+    assert not defined & beside

@@ -6,7 +6,7 @@ from itertools import pairwise, product
 
 import pytest
 
-from fastload.runs import runs
+from fastload.runs import run_bounds
 
 
 def lists_one_by_one(sizes: list[int], count: int | None, total: int | None) -> list[list[int]]:
@@ -28,13 +28,13 @@ def test_runs_are_those_of_the_obvious_loop(count, total):
     for length in range(5):
         for row in product((0, 1, 3, 7), repeat=length):
             sizes = list(row)
-            cut = [sizes[a:b] for a, b in pairwise(runs(sizes, count=count, total=total))]
+            cut = [sizes[a:b] for a, b in pairwise(run_bounds(sizes, count=count, total=total))]
             assert cut == lists_one_by_one(sizes, count, total)
 
 
 def test_a_thing_above_the_limit_stands_alone():
-    assert runs([9, 1, 2, 30, 2, 2, 2], total=5) == [0, 1, 3, 4, 6, 7]
+    assert run_bounds([9, 1, 2, 30, 2, 2, 2], total=5) == [0, 1, 3, 4, 6, 7]
 
 
 def test_nothing_has_one_bound():
-    assert runs([], count=2, total=10) == [0]
+    assert run_bounds([], count=2, total=10) == [0]

@@ -1,21 +1,21 @@
 """The loader, along the way of a batch.
 
-    policy        the options of a Loader, resolved and checked
-    reweighting   how often each sample comes
-    order         which sample stands at each position of an epoch
-    selection     what a user asks for -> the order
-    ranks         global batches, and the part of each rank
-    augment, box  what is drawn for each position: boxes, flips, colours
-    plan          the samples, boxes and flips of one batch of one rank
-    buffers       memory for batches
-    rendering     bytes -> pixels -> batches, ahead of the caller
-    threads       the threads that do it
-    replacement   the neighbour that takes the place of a bad sample
-    bad_samples   bad samples are logged and limited
-    device        batches -> the device
-    apply         colours, normalisation, erasing and mixing, on the device
-    backend       which back-end renders
-    stats         where the time goes
-    loader        Loader: all of this; iterate, save, resume
-    dataset       TarDataset: the same samples by index, for torch's DataLoader
+policy        the options of a Loader, resolved and checked
+reweighting   how often each sample comes
+order         which sample stands at each position of an epoch
+selection     what a user asks for -> the order
+ranks         global batches, and the part of each rank
+augment, box  what is drawn for each position: boxes, flips, colours
+plan          the samples, boxes and flips of one batch of one rank
+buffers       memory for batches
+rendering     bytes -> pixels -> batches, ahead of the caller
+threads       the threads that do it
+replacement   the neighbour that takes the place of a bad sample
+bad_samples   bad samples are logged and limited
+device        batches -> the device
+apply         colours, normalisation, erasing and mixing, on the device
+backend       which back-end renders
+stats         where the time goes
+loader        Loader: all of this; iterate, save, resume
+dataset       TarDataset: the same samples by index, for torch's DataLoader
 """

@@ -40,7 +40,7 @@ from fastload.load.plan import BatchPlan, EpochPlan
 from fastload.load.replacement import BadSample, render_neighbour
 from fastload.load.threads import Worker, Workers
 from fastload.pixels.decode import Memory, Renderer
-from fastload.runs import runs
+from fastload.runs import run_bounds
 from fastload.stages import Stages
 from fastload.store.reader import Reader
 
@@ -253,7 +253,7 @@ class Rendering:
         plan = self._plan.batch(ticket.step)
         count, size = len(plan.rows), self._plan.augment.size
         sizes = self._plan.index["size"][plan.rows].tolist()
-        chunks = list(pairwise(runs(sizes, count=self._chunk, total=self._chunk_bytes)))
+        chunks = list(pairwise(run_bounds(sizes, count=self._chunk, total=self._chunk_bytes)))
         pixels = self._buffers.take((count, size, size, 3))
         batch = _OpenBatch(ticket, plan, pixels, plan.rows.copy(), chunks_left=len(chunks))
         for first, last in chunks:

@@ -48,7 +48,7 @@ from fastload.errors import BackendUnavailableError, ImageError, first_line
 from fastload.installation import install_command
 from fastload.pixels.decode import DeviceMemory, Renderer, cpu_renderer
 from fastload.pixels.jpeg import Box, Encoded, JpegHeader, read_header, slice_jpeg
-from fastload.runs import runs
+from fastload.runs import run_bounds
 from fastload.stages import Stages
 
 _log = logging.getLogger(__name__)
@@ -245,7 +245,7 @@ class Slices:
 
     def parts(self) -> list[slice]:
         """The batch in runs whose pixels take at most PART_BYTES; a larger image stands alone."""
-        bounds = runs(self.decoded_bytes.tolist(), total=PART_BYTES)
+        bounds = run_bounds(self.decoded_bytes.tolist(), total=PART_BYTES)
         return [slice(first, last) for first, last in pairwise(bounds)]
 
     def part(self, part: slice) -> Slices:

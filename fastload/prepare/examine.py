@@ -18,7 +18,7 @@ from fastload.prepare.source import File
 from fastload.prepare.transcode import MAX_FILE_BYTES, Stored, store_image
 from fastload.prepare.verdict import Dropped, Kept, Verdict
 from fastload.prepare.workers import Lost, run_chunks
-from fastload.runs import runs
+from fastload.runs import run_bounds
 
 CHUNK_FILES = 16
 CHUNK_BYTES = 4 << 20  # so that 12-megapixel photographs do not fill the memory
@@ -78,7 +78,7 @@ def _extension_of(path: str) -> str:
     return f".{name.rpartition('.')[2]}" if "." in name else ""
 
 
-def examine(
+def examine_files(
     files: Sequence[File], *, root: Path, rules: Rules, workers: int, with_jpeg: bool
 ) -> Iterator[tuple[File, Verdict, bytes]]:
     """Examine files in processes.
@@ -97,5 +97,5 @@ def examine(
 
 def chunks_of(files: Sequence[File]) -> list[Sequence[File]]:
     """The files in their order, cut into what one worker takes at a time."""
-    bounds = runs((file.bytes for file in files), count=CHUNK_FILES, total=CHUNK_BYTES)
+    bounds = run_bounds((file.bytes for file in files), count=CHUNK_FILES, total=CHUNK_BYTES)
     return [files[first:end] for first, end in pairwise(bounds)]

@@ -12,7 +12,7 @@ from fastload.errors import OutputError
 from fastload.files import explain_os_error, lies_within
 from fastload.pixels import native
 from fastload.prepare.duplicates import without_duplicates
-from fastload.prepare.examine import examine
+from fastload.prepare.examine import examine_files
 from fastload.prepare.finish import finish_shards
 from fastload.prepare.journal import STATE_NAME, StateFolder
 from fastload.prepare.plan import Plan, refuse_missing_classes
@@ -28,7 +28,9 @@ def clean_folder(source: Source, *, rules: Rules, workers: int) -> list[Row]:
     """Examine a whole folder without storing anything; returns the rows of the report."""
     examined: list[tuple[File, Verdict]] = []
     aside = 0
-    results = examine(source.files, root=source.root, rules=rules, workers=workers, with_jpeg=False)
+    results = examine_files(
+        source.files, root=source.root, rules=rules, workers=workers, with_jpeg=False
+    )
     with Progress(len(source.files), "images") as progress:
         for file, verdict, _ in results:
             examined.append((file, verdict))

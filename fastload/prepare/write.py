@@ -11,7 +11,7 @@ from types import TracebackType
 
 from fastload.console.progress import Progress
 from fastload.files import write_atomically
-from fastload.prepare.examine import examine
+from fastload.prepare.examine import examine_files
 from fastload.prepare.journal import Journal, StateFolder
 from fastload.prepare.plan import Plan, PlannedShard
 from fastload.prepare.verdict import Dropped, Kept, Verdict
@@ -37,10 +37,10 @@ def write_partial_shards(
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(total, "images", done=total - len(files)))
         writer = stack.enter_context(ShardWriter(state, missing, len(plan.source.classes)))
-        results = examine(
+        results = examine_files(
             files, root=plan.source.root, rules=rules, workers=workers, with_jpeg=True
         )
-        stack.callback(results.close)  # type: ignore[attr-defined]  # examine is a generator
+        stack.callback(results.close)  # type: ignore[attr-defined]  # a generator
         for _, verdict, jpeg in results:
             writer.add(verdict, jpeg)
             aside += isinstance(verdict, Dropped)
