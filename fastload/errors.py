@@ -3,7 +3,7 @@
     FastloadError
     ├── ImageError                  one encoded image
     │   ├── CorruptImageError       its bytes are damaged or incomplete
-    │   └── UnsupportedImageError   sound, perhaps, but not of a kind this decoder takes
+    │   └── UnsupportedImageError   its kind is none that this decoder takes
     ├── ShardError                  a shard, index or manifest is missing, damaged or replaced
     ├── TooManyCorruptError         more bad samples than `max_corrupt_fraction` allows
     ├── LayoutError                 a source folder is not laid out as class folders
@@ -44,11 +44,11 @@ class CorruptImageError(ImageError):
 
 
 class UnsupportedImageError(ImageError):
-    """The image is of a kind that the decoder asked does not take."""
+    """The image is of a kind that this decoder does not take; it may be sound."""
 
 
 class SamplePlace(NamedTuple):
-    """Where a sample is stored; printed, it is the place in words, as every message names it.
+    """Where a sample is stored. `str` puts the place in words, as every message says it.
 
     Attributes:
         shard: File name of the shard.
@@ -69,7 +69,7 @@ class ShardError(FastloadError):
 
     Args:
         reason: What was found, what was expected, what to do.
-        where: The file or folder, or the place of the one sample that is concerned.
+        where: The file or folder that is concerned, or the place of the one sample.
     """
 
     def __init__(self, reason: str, *, where: str | SamplePlace = "") -> None:
@@ -99,9 +99,9 @@ class BackendUnavailableError(FastloadError):
 
 
 class StalledError(FastloadError):
-    """A wait reached its time limit; the message says who was waited for."""
+    """A wait reached its time limit; the message says what each thread was doing."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a foreign library says, at most 120 characters; never empty."""
+    """The first line of another library's message, at most 120 characters; never empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

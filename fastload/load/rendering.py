@@ -44,10 +44,10 @@ from fastload.runs import run_bounds
 from fastload.stages import Stages
 from fastload.store.reader import Reader
 
-# Samples of one task of a worker: some 6 ms of decoding, against some 0.1 ms of Python around it.
+# Samples of a chunk: some 6 ms of decoding, against some 0.1 ms of Python around it.
 CHUNK = 16
-CHUNK_BYTES = 8 << 20  # of encoded images in a worker's memory; one that is larger stands alone
-SMALLEST_CHUNK = 8  # where there are more threads than that leaves tasks for
+CHUNK_BYTES = 8 << 20  # of encoded images in a worker's memory; a larger image is a chunk alone
+SMALLEST_CHUNK = 8  # with many threads chunks shrink to this, so that more threads get one
 
 _ENDED = "this iteration was ended: the loader was closed or reused"
 
@@ -170,7 +170,7 @@ class Rendering:
         """Start the threads.
 
         Args:
-            owner: Whoever wants the batches; the threads end when nothing refers to it any more.
+            owner: The object that wants the batches; the threads end when nothing refers to it.
 
         Raises:
             RuntimeError: If the system allows no more threads.
@@ -185,7 +185,7 @@ class Rendering:
         Raises:
             StalledError: If it did not come within the time limit.
             RuntimeError: If the rendering was closed, or began in another process.
-            ShardError: And whatever else happened to this batch.
+            Exception: If this batch has an error, such as a `ShardError`.
         """
         if os.getpid() != self._process:
             raise RuntimeError(

@@ -34,7 +34,7 @@ class Job(Protocol):
     """What a thread is given to do."""
 
     def fail(self, error: BaseException) -> None:
-        """Report the error to whoever waits for the job."""
+        """Report the error to the thread that waits for the job."""
 
 
 J = TypeVar("J", bound=Job)
@@ -72,7 +72,7 @@ class Workers(Generic[J]):
         self._launch: SimpleQueue[RuntimeError | None] = SimpleQueue()
         self._launch_begun = self._launch_over = False
         self._workers = [Worker(f"fastload-worker-{i}", stages) for i, stages in enumerate(spent)]
-        # A thread drops `work` when it ends, so the threads and whoever has them form no cycle.
+        # A thread drops `work` when it ends; another reference to `work` would make a cycle.
         self._threads = [
             threading.Thread(target=self._run, args=(worker, work), name=worker.name, daemon=True)
             for worker in self._workers
