@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastload.arguments import check_integer, check_names, check_numbers
+from fastload.arguments import check_integer, check_kind, check_names, check_numbers
 from fastload.load.order import Order, OrderKind, Rows
 from fastload.load.reweighting import class_weights, expectations
 
@@ -101,6 +101,7 @@ def order_of(
         TypeError: If an argument is of a wrong type.
         ValueError: If an argument is out of range or does not fit the table.
     """
+    check_kind("select", select, Select)
     rows = select.rows(table)
     labels, sources = table.labels[rows], table.sources[rows]
     expected = None

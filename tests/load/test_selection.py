@@ -63,6 +63,7 @@ def test_a_selection_that_does_not_fit_is_refused(options: dict[str, Any], messa
         ({"reweight": True}, ValueError, "reweight must have a weight for each of the 3 samples"),
         ({"reweight": "cube"}, ValueError, 'reweight must be "inverse", "sqrt"'),
         ({"reweight": "effective:nan"}, ValueError, "BETA of effective:BETA must be in [0, 1)"),
+        ({"select": [0, 1]}, TypeError, "select must be Select, got [0, 1]"),
         ({"kind": "random"}, ValueError, 'order must be "shuffled", "sequential" or "index"'),
         ({"kind": None}, ValueError, "got None"),
     ],
