@@ -18,15 +18,12 @@ import numpy as np
 from fastload.advise.contents import report
 from fastload.advise.sheet import draw_sheet
 from fastload.console.command import run_command
-from fastload.console.lettering import Lettering, package_for
 from fastload.console.terminal import for_encoding
 from fastload.errors import ShardError
 from fastload.files import write_atomically
 from fastload.load.augment import Augment
 from fastload.load.reweighting import class_weights
 from fastload.store.index import read_index, read_manifest
-
-CAPTION_PIXELS = 13
 
 AUGMENTS: dict[str, Callable[[int], Augment]] = {
     "train": Augment.train,
@@ -51,25 +48,18 @@ def _inspect(options: argparse.Namespace) -> int:
     _say(report(manifest, split, index, width=width, whole=options.all, encoding=encoding))
     if not len(index):
         raise ShardError(f"split {split!r} has no images to draw", where=str(directory))
-    lettering = Lettering(CAPTION_PIXELS)
-    sheet = options.sheet or Path(f"{directory.resolve().name}-sheet.png")
-    image = draw_sheet(
+    sheet = options.sheet or Path(f"{directory.resolve().name}-sheet.html")
+    page = draw_sheet(
         directory,
         split,
         augment=AUGMENTS[options.augment](options.size),
         count=options.count,
         seed=options.seed,
         reweight=options.reweight,
-        lettering=lettering,
     )
-    write_atomically(sheet, image)
-    _say(f"\n{sheet}: a contact sheet of {min(options.count, len(index)):,} samples")
-    if lettering.missing:
-        _say(
-            "labels in it have escapes for characters that no installed font has; install one that"
-            f" has them, such as Debian's {package_for(lettering.missing)}, and draw it again",
-            error=True,
-        )
+    write_atomically(sheet, page.encode())
+    shown = min(options.count, len(index))
+    _say(f"\n{sheet}: a contact sheet of {shown:,} samples; open it in a browser")
     return 0
 
 
@@ -87,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", help="whose classes are listed and drawn; the first by default")
     parser.add_argument("--all", action="store_true", help="list every class")
     parser.add_argument(
-        "--sheet", type=_png, help="the PNG to write; SHARDS-sheet.png here by default"
+        "--sheet", type=_page, metavar="FILE.html", help="default SHARDS-sheet.html, here"
     )
     parser.add_argument("--augment", choices=AUGMENTS, default="train", help="what to draw")
     parser.add_argument("--size", type=_within(16, 1024), default=160, help="of each image, pixels")
@@ -117,10 +107,12 @@ def _rule(text: str) -> str:
     return text
 
 
-def _png(text: str) -> Path:
+def _page(text: str) -> Path:
     path = Path(text)
-    if path.suffix.lower() != ".png":
-        raise argparse.ArgumentTypeError(f"must end in .png, got {text}")
+    if path.suffix.lower() != ".html":
+        raise argparse.ArgumentTypeError(
+            f"the contact sheet is an HTML page: its name must end in .html, got {text}"
+        )
     return path
 
 

@@ -47,7 +47,7 @@ def test_from_drawn_photographs_to_a_look_at_the_shards(tmp_path):
 
     assert run(tmp_path, "fastload.verify", "my shards/").returncode == 0
     assert run(tmp_path, "fastload.inspect", "my shards/", "--count", "4").returncode == 0
-    assert list(tmp_path.glob("*.png"))
+    assert list(tmp_path.glob("*-sheet.html"))
 
     again = run(tmp_path, "fastload.shard", "my data/", "--out", "my shards/")
     assert again.returncode == 0

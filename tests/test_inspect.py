@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from fastload import inspect
 from fastload.advise import contents
-from fastload.console.terminal import cells
+from fastload.console.terminal import cells, printable
 from fastload.load.loader import Loader
 from fastload.store.index import read_index, read_manifest
 from fastload.world import World
+from tests.advise.test_sheet import Page
 from tests.shards import flip_bit, noisy_picture, numbered, write_shards
 
 pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core")
@@ -112,39 +112,42 @@ def test_an_ascii_terminal_gets_ascii(shards):
 def test_the_sheet_shows_the_first_samples_of_the_loader(shards, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert inspect.main([str(shards), "--count", "6", "--size", "64", "--seed", "9"]) == 0
-    assert "shards-sheet.png: a contact sheet of 6 samples" in capsys.readouterr().out
-    sheet = np.asarray(Image.open("shards-sheet.png"))
+    assert "shards-sheet.html: a contact sheet of 6 samples" in capsys.readouterr().out
+    page = Page(Path("shards-sheet.html").read_text(encoding="utf-8"))
     augment = inspect.AUGMENTS["train"](64)
     with Loader(shards, batch_size=6, augment=augment, seed=9, world=World()) as loader:
-        images, _ = next(iter(loader))
-    for picture in images.permute(0, 2, 3, 1).numpy():
-        corners = np.argwhere((sheet[:-63, :-63] == picture[0, 0]).all(2))
-        assert any((sheet[y : y + 64, x : x + 64] == picture).all() for y, x in corners)
+        images, labels = next(iter(loader))
+    assert np.array_equal(np.stack(page.pictures), images.permute(0, 2, 3, 1).numpy())
+    assert page.captions == [f"{label} {printable(NAMES[label])}" for label in labels.tolist()]
+    assert page.title == "shards, train: 6 samples of epoch 0, seed 9"
 
 
 def test_the_same_seed_draws_the_same_sheet(shards, tmp_path: Path):
-    def draw(name: str, *more: str) -> bytes:
+    def draw(name: str, *more: str) -> list[bytes]:
         sheet = tmp_path / name
         options = ["--sheet", str(sheet), "--count", "4", "--size", "32", *more]
         assert inspect.main([str(shards), *options]) == 0
-        return sheet.read_bytes()
+        page = Page(sheet.read_text(encoding="utf-8"))
+        return [picture.tobytes() for picture in page.pictures]
 
-    first = draw("a.png")
-    assert draw("b.png") == first
-    assert len({first, *(draw("c.png", "--seed", "1"), draw("c.png", "--augment", "eval"))}) == 3
-    assert draw("c.png", "--split", "val", "--reweight", "inverse") != first
+    first = draw("a.html")
+    assert draw("b.html") == first
+    assert (tmp_path / "b.html").read_bytes() == (tmp_path / "a.html").read_bytes()
+    assert draw("c.html", "--seed", "1") != first
+    assert draw("c.html", "--augment", "eval") != first
+    assert draw("c.html", "--split", "val", "--reweight", "inverse") != first
 
 
 def test_a_damaged_sample_does_not_stop_the_look(tmp_path, caplog):
     directory = numbered(tmp_path / "shards", {"train": 12})
     flip_bit(directory / "train-000000.tar", int(read_index(directory, "train")["offset"][4]) + 300)
-    options = ["--sheet", str(tmp_path / "sheet.png"), "--size", "32"]
+    options = ["--sheet", str(tmp_path / "sheet.html"), "--size", "32"]
     assert inspect.main([str(directory), *options]) == 0
     assert "train-000000.tar, sample 000004" in caplog.text
 
 
 def test_mistakes_are_one_sentence(shards, tmp_path, capsys):
-    nowhere = str(tmp_path / "nowhere" / "sheet.png")
+    nowhere = str(tmp_path / "nowhere" / "sheet.html")
     empty = write_shards(tmp_path / "empty", {"train": []}, classes=["a"])
     for arguments, said in [
         ([str(tmp_path)], "there is no complete set of shards"),
@@ -166,7 +169,7 @@ def test_mistakes_are_one_sentence(shards, tmp_path, capsys):
         (["--count", "0"], r"must be in \[1, 1000\], got 0"),
         (["--seed", "-1"], r"must be in \[0, \d+\], got -1"),
         (["--reweight", "cube"], 'reweight must be "inverse"'),
-        (["--sheet", "a.jpg"], "must end in .png"),
+        (["--sheet", "a.png"], "an HTML page: its name must end in .html, got a.png"),
     ],
 )
 def test_wrong_arguments_are_refused(shards, arguments, said, capsys):
@@ -187,4 +190,4 @@ def test_the_command_runs_in_an_ascii_terminal(shards, tmp_path):
         check=True,
     )
     assert done.stdout.isascii()
-    assert (tmp_path / "shards-sheet.png").exists()
+    assert (tmp_path / "shards-sheet.html").exists()
