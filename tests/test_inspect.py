@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from wcwidth import width as cells
 
 from fastload import inspect
 from fastload.advise import contents
-from fastload.console.terminal import cells, printable
+from fastload.console.terminal import printable
 from fastload.load.loader import Loader
 from fastload.store.index import read_index, read_manifest
 from fastload.world import World

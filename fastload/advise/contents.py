@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from wcwidth import ljust
+from wcwidth import width as cells
 
-from fastload.console.terminal import bar, byte_size, cells, elide, for_encoding, printable, table
+from fastload.console.terminal import bar, byte_size, elide, for_encoding, printable, table
 from fastload.store.index import Manifest
 
 RARE = 20  # images; below it a class is hardly learned, and its accuracy hardly known
@@ -83,7 +85,7 @@ def _classes(
             if place == SHOWN:
                 lines.append(f"{'…':>{margin}}  {cut:,} more; --all lists them")
             continue
-        name = names[label] + " " * (name_cells - cells(names[label]))
+        name = ljust(names[label], name_cells)
         length = counts[label] / counts.max() * room
         lines.append(f"{label:>{margin}}  {name} {counts[label]:>{digits},} {bar(length)}".rstrip())
     return lines

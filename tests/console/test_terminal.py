@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
-import pytest
+import io
+import sys
 
-from fastload.console.terminal import bar, byte_size, cells, elide, for_encoding, printable, table
+import pytest
+from wcwidth import width
+
+from fastload.console.terminal import bar, byte_size, elide, for_encoding, printable, say, table
 
 
 @pytest.mark.parametrize(
-    ("text", "width"),
+    ("text", "taken"),
     [
         ("rose", 4),
         ("薔薇", 4),
         ("장미", 4),
         ("Ｒ", 2),
         ("e\u0301", 1),
-        ("a\u200db", 2),
+        ("می\u200cخواهم", 7),
+        ("गुलाब", 4),
+        ("👨\u200d👩\u200d👧", 2),
+        ("☺\ufe0f", 2),
         ("Роза", 4),
     ],
 )
-def test_a_text_is_as_wide_as_terminals_draw_it(text, width):
-    assert cells(text) == width
+def test_a_column_is_as_wide_as_terminals_draw_its_texts(text, taken):
+    assert width(text) == taken
+    first, second = table([(text, "|"), ("12345678", "|")])
+    assert first == text + " " * (8 - taken) + "  |"
+    assert second == "12345678  |"
 
 
 def test_columns_line_up_where_letters_are_wide():
     lines = table([("name", "n"), ("薔薇", "12"), ("rose", "3")])
     assert lines == ["name   n", "薔薇  12", "rose   3"]
-    assert len({cells(line) for line in lines}) == 1
+    assert len({width(line) for line in lines}) == 1
 
 
 @pytest.mark.parametrize("room", range(1, 12))
 def test_an_elided_text_fits(room):
-    for text in ("Rosa canina L.", "薔薇薔薇薔薇", "a", ""):
+    for text in (
+        "Rosa canina L.",
+        "薔薇薔薇薔薇",
+        "👨\u200d👩\u200d👧 and 👨\u200d👩\u200d👧",
+        "a",
+        "",
+    ):
         short = elide(text, room)
-        assert cells(short) <= room
+        assert width(short) <= room
         assert short == text or short.endswith("…")
 
 
@@ -46,9 +62,19 @@ def test_a_bar_is_exact_to_an_eighth_and_never_vanishes(length, drawn):
 
 @pytest.mark.parametrize(
     ("count", "said"),
-    [(0, "0 B"), (999, "999 B"), (4_980_000, "4.98 MB"), (123_456_000_000, "123.5 GB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (999_499, "999 kB"),
+        (999_500, "1 MB"),
+        (4_980_000, "4.98 MB"),
+        (123_456_000_000, "123.5 GB"),
+        (999_949_999_999, "999.9 GB"),
+        (999_950_000_000, "1.0 TB"),
+        (1_234_500_000_000_000, "1,234.5 TB"),
+    ],
 )
-def test_sizes_have_three_digits_and_a_unit(count, said):
+def test_a_size_has_few_digits_and_a_decimal_unit(count, said):
     assert byte_size(count) == said
 
 
@@ -62,3 +88,13 @@ def test_a_name_cannot_steer_the_terminal():
     assert printable("a\x1b[31m\n\u202e\udc80b") == "a\\x1b[31m\\n\\u202e\\udc80b"
     assert printable("a\u00a0b\u3000c") == "a\u00a0b\u3000c"
     assert printable("गुलाब 薔薇 🌹 می\u200cخواهم") == "गुलाब 薔薇 🌹 می\u200cخواهم"
+
+
+def test_any_text_is_printed_in_any_encoding(monkeypatch):
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    say("Rosé\x1b[31m", "two\nlines", "")
+    say("薔", error=True)
+    assert out.buffer.getvalue() == b"Ros\\xe9\\x1b[31m\ntwo\\nlines\n\n"
+    assert err.buffer.getvalue() == b"\\u8594\n"
