@@ -18,7 +18,7 @@ import numpy as np
 from fastload.advise.contents import report
 from fastload.advise.sheet import draw_sheet
 from fastload.console.command import run_command
-from fastload.console.terminal import for_encoding
+from fastload.console.terminal import say
 from fastload.errors import ShardError
 from fastload.files import write_atomically
 from fastload.load.augment import Augment
@@ -45,7 +45,7 @@ def _inspect(options: argparse.Namespace) -> int:
     index = read_index(directory, split)
     width = shutil.get_terminal_size().columns
     encoding = sys.stdout.encoding or "ascii"
-    _say(report(manifest, split, index, width=width, whole=options.all, encoding=encoding))
+    say(*report(manifest, split, index, width=width, whole=options.all, encoding=encoding))
     if not len(index):
         raise ShardError(f"split {split!r} has no images to draw", where=str(directory))
     sheet = options.sheet or Path(f"{directory.resolve().name}-sheet.html")
@@ -59,13 +59,8 @@ def _inspect(options: argparse.Namespace) -> int:
     )
     write_atomically(sheet, page.encode())
     shown = min(options.count, len(index))
-    _say(f"\n{sheet}: a contact sheet of {shown:,} samples; open it in a browser")
+    say("", f"{sheet}: a contact sheet of {shown:,} samples; open it in a browser")
     return 0
-
-
-def _say(text: str, *, error: bool = False) -> None:
-    stream = sys.stderr if error else sys.stdout
-    print(for_encoding(text, stream.encoding or "ascii"), file=stream, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,4 +112,4 @@ def _page(text: str) -> Path:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -40,7 +40,8 @@ def report(shards: Path, **options) -> str:
     manifest = replace(
         read_manifest(shards), stored={"lossless": 120, "original": 5}, cleaning={"is a GIF": 2}
     )
-    return contents.report(manifest, "train", read_index(shards, "train"), **options)
+    index = read_index(shards, "train")
+    return "\n".join(contents.report(manifest, "train", index, **options))
 
 
 def test_splits_are_counted(shards):

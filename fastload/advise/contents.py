@@ -28,8 +28,8 @@ def report(
     width: int = 80,
     whole: bool = False,
     encoding: str = "utf-8",
-) -> str:
-    """All that is printed about a shard directory.
+) -> list[str]:
+    """What is printed about a shard directory, as lines of text.
 
     Args:
         manifest: Of the directory.
@@ -52,8 +52,8 @@ def report(
         _sizes(index),
         _preparation(manifest),
     ]
-    text = "\n\n".join("\n".join(block) for block in blocks if block)
-    return for_encoding(text, encoding)
+    lines = [line for block in blocks if block for line in ("", *block)]
+    return [for_encoding(line, encoding) for line in lines[1:]]
 
 
 def _splits(manifest: Manifest) -> list[str]:

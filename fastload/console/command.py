@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from fastload.console.terminal import say
 from fastload.errors import FastloadError
 from fastload.files import explain_os_error
 
@@ -23,14 +24,14 @@ def run_command(name: str, body: Callable[[], int]) -> int:
     try:
         return body()
     except KeyboardInterrupt:
-        print(f"\n{name}: stopped by Ctrl-C", file=sys.stderr)  # noqa: T201  a command's own words
+        say("", f"{name}: stopped by Ctrl-C", error=True)
         return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough: `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"{name}: {explain_os_error(error)}", file=sys.stderr)  # noqa: T201
+        say(f"{name}: {explain_os_error(error)}", error=True)
         return 1
     except FastloadError as error:
-        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
+        say(f"{name}: {error}", error=True)
         return 1

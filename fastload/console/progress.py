@@ -8,6 +8,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from fastload.console.terminal import say
+
 QUIET_SECONDS = 8.0  # ten, less what one count may take longer than the last
 
 
@@ -80,7 +82,7 @@ class Progress:
         line += f"{self.done + self.count:,} of {self.total:,} {self.unit}, "
         line += f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
         line += f", {left:,.0f} s left" + (f", {note}" if note else "")
-        print(line, file=sys.stderr, flush=True)  # noqa: T201  a command's own words
+        say(line, error=True)
 
     def __enter__(self) -> Progress:
         return self
