@@ -3,10 +3,10 @@
     python -m fastload.doctor            # with ten photographs made on the spot
     python -m fastload.doctor shards/    # with ten of yours
 
-The back-ends are tried in another process, so that one that crashes is a line of the report and not
-the end of it. Right means: within one grey of Pillow's decoder and Pillow's resize, on average over
-each image. The exit status is 0 where every back-end that runs here is right, else 1; one that is
-merely not installed is no fault.
+Each back-end is tried in another process: a back-end that crashes is a line of the report, and the
+next one is tried. Pixels are right where each image differs from Pillow's decoder and Pillow's
+resize by at most one grey on average. The exit status is 0 where every back-end that runs here is
+right, else 1. A back-end that is not installed is no fault.
 """
 
 from __future__ import annotations
@@ -18,15 +18,34 @@ from pathlib import Path
 
 import torch
 
-from fastload.advise.backends import (
-    BACKENDS,
-    Apart,
-    made_examples,
-    report,
-    stored_examples,
-    versions,
-)
+from fastload.advise.backends import BACKENDS, examine_apart, report
+from fastload.advise.examples import made_examples, stored_examples
+from fastload.advise.versions import versions
 from fastload.console.command import run_command
+from fastload.console.terminal import say
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fastload.doctor", description="Try every back-end on ten images."
+    )
+    parser.add_argument("shards", type=Path, nargs="?", help="a shard directory to take them from")
+    parser.add_argument(
+        "--device", type=_gpu_name, default="cuda:0", help="the GPU for the back-end dali"
+    )
+    options = parser.parse_args(argv)
+    return run_command("fastload.doctor", lambda: _doctor(options))
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    examples = stored_examples(options.shards) if options.shards else made_examples()
+    facts = [*versions(), ("images", f"{len(examples.jpegs)}, {examples.origin}")]
+    width = max(len(name) for name, _ in facts)
+    say(*(f"{name:<{width}}  {what}" for name, what in facts), "")
+    findings = examine_apart(BACKENDS, examples, options.device)
+    say(*report(findings))
+    return 1 if any(finding.fault for finding in findings) else 0
 
 
 def _gpu_name(text: str) -> str:
@@ -37,34 +56,6 @@ def _gpu_name(text: str) -> str:
     if device is None or device.type != "cuda":
         raise argparse.ArgumentTypeError(f"{text!r} is no GPU such as cuda:0")
     return text
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command: prints the report; see the module's docstring for the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fastload.doctor", description="Try every back-end on ten images."
-    )
-    parser.add_argument("shards", type=Path, nargs="?", help="a shard directory to take them from")
-    parser.add_argument(
-        "--device", type=_gpu_name, default="cuda:0", help="the GPU for the back-end dali"
-    )
-    options = parser.parse_args(argv)
-
-    def body() -> int:
-        examples = stored_examples(options.shards) if options.shards else made_examples()
-        width = max(len(name) for name, _ in versions())
-        for name, what in versions():
-            print(f"{name:<{width}}  {what}")  # noqa: T201  a command's own words
-        print(f"{'images':<{width}}  {len(examples.jpegs)}, {examples.origin}\n", flush=True)  # noqa: T201
-        apart = Apart()
-        try:
-            findings = [apart.examine(name, examples, options.device) for name in BACKENDS]
-        finally:
-            apart.close()
-        print("\n".join(report(findings)))  # noqa: T201
-        return 1 if any(finding.fault for finding in findings) else 0
-
-    return run_command("fastload.doctor", body)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.proof.part import Place, fail, run_part
 from fastload import Augment, Loader
-from fastload.advise.backends import stored_examples
+from fastload.advise.examples import stored_examples
 from fastload.load.device import GpuMemory, SideStream
 from fastload.pixels import dali
 from fastload.pixels.dali import DaliRenderer

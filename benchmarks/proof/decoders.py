@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.proof.part import Place, run_part, skip
-from fastload.advise.backends import stored_examples
+from fastload.advise.examples import stored_examples
 from fastload.pixels.decode import decode_jpeg
 from fastload.pixels.jpeg import restart_interval_for, slice_jpeg
 

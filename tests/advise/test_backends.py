@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from PIL import Image
 
 from fastload import doctor
 from fastload.advise import backends
-from fastload.advise.backends import Apart, Examples, Finding, examine, made_examples, report
+from fastload.advise.backends import Finding, examine, examine_apart, report
+from fastload.advise.examples import Examples, made_examples
 from fastload.installation import reinstall_command
 from fastload.pixels import dali, native
 from fastload.pixels.jpeg import read_header
@@ -32,13 +34,6 @@ def examples() -> Examples:
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(backends, "MEASURED_SECONDS", 0.05)
-
-
-@pytest.fixture
-def apart() -> Iterator[Apart]:
-    one = Apart()
-    yield one
-    one.close()
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +87,11 @@ def test_a_sound_back_end_is_near_pillow_and_has_a_speed(name: str, examples: Ex
 
 
 def test_wrong_pixels_are_a_fault(examples: Examples):
-    elsewhere = Examples("moved", examples.jpegs, np.minimum(examples.boxes, 100), examples.flips)
+    elsewhere = replace(examples, boxes=np.minimum(examples.boxes, 100))
     boxes = np.minimum(examples.boxes, 100)
     boxes[:, :2] = 0
     monkey = pytest.MonkeyPatch()
-    wrong = backends.pillow_pixels(Examples("", examples.jpegs, boxes, examples.flips))
+    wrong = backends.pillow_pixels(replace(examples, boxes=boxes))
     monkey.setattr(backends, "pillow_pixels", lambda _: wrong)
     finding = examine("libjpeg", elsewhere, "cuda:0")
     monkey.undo()
@@ -105,7 +100,7 @@ def test_wrong_pixels_are_a_fault(examples: Examples):
 
 def test_a_file_that_cannot_be_decoded_is_a_fault(examples: Examples):
     jpegs = (*examples.jpegs[:4], examples.jpegs[4][:900], *examples.jpegs[5:])
-    broken = Examples("broken", jpegs, examples.boxes, examples.flips)
+    broken = replace(examples, jpegs=jpegs)
     assert examine("libjpeg", broken, "cuda:0").fault.startswith("image 4 of 10 failed: ")
 
 
@@ -132,40 +127,56 @@ def test_a_core_that_was_not_built_comes_with_the_command_that_builds_it(
     assert said.endswith(reinstall_command())
 
 
-def crash(name: str, examples: Examples, device: str) -> Finding:
-    os._exit(9)
+def misbehave(name: str, examples: Examples, device: str) -> Finding:
+    if name == "crash":
+        os._exit(9)
+    if name == "hang":
+        time.sleep(600)
+    if name == "fail":
+        raise KeyError(device)
+    return Finding(name=name, images_per_second=len(examples.jpegs))
 
 
-def hang(name: str, examples: Examples, device: str) -> Finding:
-    time.sleep(600)
-    raise AssertionError
-
-
-def fail(name: str, examples: Examples, device: str) -> Finding:
-    raise KeyError(name)
-
-
-def test_a_crash_a_hang_and_an_error_are_findings_and_the_next_one_goes_on(
-    examples: Examples, apart: Apart, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(backends, "examine", crash)
-    assert apart.examine("dali", examples, "cuda:0").fault == "it crashed its process"
-    monkeypatch.setattr(backends, "examine", fail)
-    assert apart.examine("dali", examples, "cuda:0").fault == "it raised KeyError: 'dali'"
-    monkeypatch.setattr(backends, "examine", hang)
-    monkeypatch.setattr(backends, "LIMIT_SECONDS", 0.5)
+def test_a_crash_a_hang_and_an_error_are_findings_and_the_next_one_goes_on(examples: Examples):
+    names = ["crash", "fail", "hang", "sound"]
     began = time.monotonic()
-    assert apart.examine("dali", examples, "cuda:0").fault == "it did not answer within 0.5 s"
+    findings = examine_apart(names, examples, "cuda:7", trial=misbehave, limit_seconds=2.5)
     assert time.monotonic() - began < 200
+    assert findings == [
+        Finding(name="crash", fault="it crashed its process"),
+        Finding(name="fail", fault="it raised KeyError: 'cuda:7'"),
+        Finding(name="hang", fault="it did not answer within 2.5 s"),
+        Finding(name="sound", images_per_second=10),
+    ]
+
+
+def slow_to_import() -> Callable[[str, Examples, str], Finding]:
+    time.sleep(2)
+    return misbehave
+
+
+class SlowToImport:
+    """A trial that takes two seconds to reach another process, as a library from a far disk."""
+
+    __call__ = staticmethod(misbehave)
+
+    def __reduce__(self):
+        return slow_to_import, ()
+
+
+def test_the_start_of_python_is_not_part_of_the_time_limit(examples: Examples):
+    trial = SlowToImport()
+    (finding,) = examine_apart(["sound"], examples, "cuda:0", trial=trial, limit_seconds=1.5)
+    assert not finding.fault
 
 
 def test_the_report_names_faults_causes_and_the_fastest():
     lines = report(
         [
-            Finding("native", absent="not built: install a C++ compiler"),
-            Finding("libjpeg", difference=0.25, images_per_second=1234.4),
-            Finding("dali-cpu", difference=0.2, images_per_second=900),
-            Finding("dali", fault="it crashed its process"),
+            Finding(name="native", absent="not built: install a C++ compiler"),
+            Finding(name="libjpeg", difference=0.25, images_per_second=1234.4),
+            Finding(name="dali-cpu", difference=0.2, images_per_second=900),
+            Finding(name="dali", fault="it raised Error: of\ntwo lines"),
         ]
     )
     assert [line.rstrip() for line in lines] == [
@@ -176,7 +187,8 @@ def test_the_report_names_faults_causes_and_the_fastest():
         "dali      WRONG",
         "",
         "native: not built: install a C++ compiler",
-        "dali: it crashed its process",
+        "dali: it raised Error: of",
+        "two lines",
         'fastest here: Loader(..., backend="libjpeg")',
     ]
 
@@ -190,7 +202,7 @@ def test_the_command_prints_versions_and_a_table(
 ):
     monkeypatch.setattr(doctor, "BACKENDS", ("libjpeg",))
     if not stored:  # one other process is enough, and slow to start
-        monkeypatch.setattr(Apart, "examine", lambda _, *arguments: examine(*arguments))
+        monkeypatch.setattr(doctor, "examine_apart", lambda _, *rest: [examine("libjpeg", *rest)])
     assert doctor.main([str(shards)] if stored else []) == 0
     out = capsys.readouterr().out
     for name in ("fastload", "Python", "processor", "PyTorch", "DALI", "driver", "GPU", "images"):
@@ -202,9 +214,8 @@ def test_the_command_prints_versions_and_a_table(
 def test_a_fault_makes_the_exit_status_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    found = Finding("libjpeg", fault="its pixels are 9.0 greys from Pillow's, 1 is allowed")
-    monkeypatch.setattr(doctor, "BACKENDS", ("libjpeg",))
-    monkeypatch.setattr(Apart, "examine", lambda *_: found)
+    found = Finding(name="libjpeg", fault="its pixels are 9.0 greys from Pillow's, 1 is allowed")
+    monkeypatch.setattr(doctor, "examine_apart", lambda *_: [found])
     assert doctor.main([]) == 1
     assert "libjpeg: its pixels are 9.0 greys" in capsys.readouterr().out
 

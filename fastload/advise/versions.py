@@ -1,0 +1,74 @@
+"""What is installed here: fastload, its libraries, the processor, the GPU and its driver."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from fastload import installation
+from fastload.cores import usable_cores
+from fastload.pixels import native
+
+
+def versions() -> list[tuple[str, str]]:
+    """What is installed, as (name, what) for each line of the report."""
+    simd = "not built"
+    if native.is_available():
+        portable = os.environ.get("FASTLOAD_SIMD") == "portable"
+        simd = "AVX2" if native.set_simd(portable=portable) else "portable, without AVX2"
+    return [
+        ("fastload", f"{_version(installation.DISTRIBUTION)}, native core: {simd}"),
+        ("Python", f"{platform.python_version()} on {platform.platform(terse=True)}"),
+        ("processor", f"{_processor()}, {usable_cores()} cores usable"),
+        ("PyTorch", f"{torch.__version__}, built for CUDA {torch.version.cuda or 'none'}"),
+        ("DALI", _dali_versions()),
+        ("driver", _driver()),
+        ("GPU", _gpu()),
+    ]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _dali_versions() -> str:
+    wanted = ("nvidia-dali", "nvidia-nvimgcodec", "nvidia-nvjpeg-")
+    found = {each.metadata["Name"]: each.version for each in metadata.distributions()}
+    named = [f"{name} {found[name]}" for name in sorted(found) if name.startswith(wanted)]
+    return ", ".join(named) or "not installed"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _driver() -> str:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return "nvidia-smi is not there"
+    query = [command, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        run = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"nvidia-smi failed: {error}"
+    return (run.stdout.split() or ["none"])[0]
+
+
+def _gpu() -> str:
+    if not torch.cuda.is_available():
+        return "none that PyTorch can use"
+    facts = torch.cuda.get_device_properties(0)
+    return f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB"
