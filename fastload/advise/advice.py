@@ -1,8 +1,7 @@
-"""What trials say about the parameters to take: decisions as pure functions, and their report."""
+"""Which parameters to take, by the trials: decisions as pure functions, and their report."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,28 +10,27 @@ from fastload.console.terminal import table
 from fastload.errors import FastloadError
 from fastload.load.buffers import READY_BATCHES
 
-FIRST_LINE = "# Written by `python -m fastload.tune`; a recipe for train/run.py --recipe."
-
-ENOUGH = 0.95  # of the best rate: fewer threads, or a smaller batch, are taken for the rest
+ENOUGH = 0.95  # of the best rate: the remaining 5 % are given up for fewer threads, smaller batches
 HEADROOM = 1.25  # the loader over the training step, so that a slow stretch of files stalls nothing
-GPU_SHARE = 0.9  # of the card's memory that the step may take; evaluation and fragments need some
-GPU_LOADER_BYTES = {"dali": 1 << 30}  # what a back-end keeps on the card; the others: two batches
-OTHER_LOADER_BYTES = 128 << 20
+GPU_SHARE = 0.9  # of the GPU's memory that the step may take; evaluation and fragments need some
+GPU_LOADER_BYTES = {"dali": 1 << 30}  # GPU memory that a back-end keeps for itself
+OTHER_LOADER_BYTES = 128 << 20  # of the back-ends on the CPU: two batches
 
 # Pl@ntNet-300K's 0.01 at a batch of 32, for 256 by the linear rule (Goyal et al. 2017): fine-tuning
-# with SGD, as the trainer's own default has it.
+# with SGD. The default of the trainer is the same.
 REFERENCE_BATCH, REFERENCE_RATE = 256, 0.08
 RTX_3060 = 400  # ResNet-50 at 224 pixels, images/s: between estimates of 350 and 470
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """What to take. The fields from `batch_size` on are 0 or "" where there was no GPU to ask.
+    """What to take.
 
     Attributes:
-        loader: The trial that is taken.
-        step: Likewise, or None.
-        accumulate: Batches per optimizer step.
+        loader: The trial of the loader that is taken.
+        step: The trial of the training step that is taken; None without a GPU, or where no batch
+            fitted it.
+        accumulate: Batches per optimizer step; 1 without a `step`.
         bottleneck: One sentence: which part limits training, and what would change that.
     """
 
@@ -43,7 +41,7 @@ class Advice:
 
     @property
     def images_per_second(self) -> float:
-        """What training is expected to reach."""
+        """The expected speed of training: of the loader or the step, whichever is slower."""
         step = self.step.images_per_second if self.step else float("inf")
         return min(self.loader.images_per_second, step)
 
@@ -62,16 +60,16 @@ def advise(
     *,
     gpu_bytes: int = 0,
 ) -> Advice:
-    """What the trials say.
+    """What to take, by the trials.
 
     Args:
         question: What was asked.
-        loaders: At least one that did not fail.
-        steps: Empty where there is no GPU.
-        gpu_bytes: Memory of the card.
+        loaders: Trials of the loader. At least one must have delivered images.
+        steps: Trials of the training step; empty where there is no GPU.
+        gpu_bytes: Memory of the GPU; 0 where there is none.
 
     Raises:
-        FastloadError: If no back-end delivered anything.
+        FastloadError: If no back-end delivered an image.
     """
     working = [trial for trial in loaders if trial.images_per_second > 0]
     if not working:
@@ -90,10 +88,15 @@ def advise(
 
 
 def choose_loader(trials: Sequence[LoaderTrial], *, needed: float | None) -> LoaderTrial:
-    """The fewest threads that deliver what is `needed`, else nearly as much as the best.
+    """The trial with the fewest threads that delivers what is needed.
 
-    A back-end on the CPU that suffices is taken before one that decodes on the GPU, whose cores are
-    the training step's.
+    A back-end on the CPU that suffices is taken before one that decodes on the GPU, because the
+    training step needs the GPU.
+
+    Args:
+        trials: At least one.
+        needed: Images per second. Where no trial delivers them, or for None, nearly as many as the
+            best trial delivers.
     """
     best = max(trial.images_per_second for trial in trials)
     enough = ENOUGH * best if needed is None else min(needed, ENOUGH * best)
@@ -105,11 +108,11 @@ def choose_loader(trials: Sequence[LoaderTrial], *, needed: float | None) -> Loa
 
 
 def choose_step(trials: Sequence[StepTrial], *, room: float | None) -> StepTrial | None:
-    """The smallest batch that is nearly as fast as the best of those that fit.
+    """The trial with the smallest batch that is nearly as fast as the fastest one that fits.
 
     Args:
-        trials: All of them.
-        room: Bytes of the card that the step may take; None for any number.
+        trials: Any number of them.
+        room: Bytes of GPU memory that the step may take; None for no limit.
     """
     fitting = [
         trial
@@ -143,41 +146,6 @@ def bottleneck(loader: LoaderTrial, step: StepTrial | None) -> str:
     )
 
 
-def recipe(question: Question, advice: Advice, samples: int) -> str:
-    """The TOML text, with what was measured in its comments."""
-    loader, step = advice.loader, advice.step
-    seconds = samples / advice.images_per_second
-    expected = f"{advice.images_per_second:,.0f} images/s, {duration(seconds)} per epoch"
-    lines = [
-        FIRST_LINE,
-        f"# {samples:,} training images; expected: {expected}.",
-        f"# Bottleneck: {advice.bottleneck}.",
-        *(f"# Left open: {what}." for what in left_open(question, advice)),
-        "",
-        "[data]",
-        f"data = {json.dumps(question.shards)}",
-        f'loader = "{loader.backend}"  # {loader.images_per_second:,.0f} images/s',
-        f"threads = {loader.num_threads}",
-    ]
-    if step:
-        lines.append(f"batch_size = {step.batch_size}  # {step.images_per_second:,.0f} images/s")
-    lines += ["", "[resolution]", f"size = {question.size}", ""]
-    lines += ["[model]", f"model = {json.dumps(question.model)}", ""]
-    if step:
-        lines += [
-            "[optimisation]",
-            f"accumulate = {advice.accumulate}",
-            f"lr = {REFERENCE_RATE}  # for a batch of {REFERENCE_BATCH}, fine-tuning with SGD",
-            f'lr_rule = "linear"  # the peak is {advice.learning_rate:.4g}',
-            "",
-            "[run]",
-            f'amp = "{step.amp}"',
-            f"device = {json.dumps(str(question.device))}",
-            "",
-        ]
-    return "\n".join(lines)
-
-
 def left_open(question: Question, advice: Advice) -> list[str]:
     """What the trials could not say."""
     if advice.step is None:
@@ -190,7 +158,7 @@ def left_open(question: Question, advice: Advice) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Three digits at most: "45 s", "12 min", "3.4 h"."""
+    """A time in words: "45 s", "12 min", "3.4 h"."""
     if seconds < 100:
         return f"{seconds:.3g} s"
     if seconds < 6000:
@@ -200,27 +168,11 @@ def duration(seconds: float) -> str:
 
 def report(question: Question, trials: Trials, advice: Advice, samples: int) -> list[str]:
     """What was measured and what to take, as lines of text."""
-    rows = [("back-end", "threads", "images/s")]
-    rows += [
-        (trial.backend, str(trial.num_threads), trial.failed or f"{trial.images_per_second:,.0f}")
-        for trial in trials.loaders
-    ]
-    lines = table(rows)
+    lines = _loader_table(trials)
     if trials.steps:
-        rows = [(question.model, "layout", "AMP", "images/s", "GPU memory, MiB")]  # type: ignore[list-item]  # a table of another width
-        rows += [
-            (  # type: ignore[misc]  # likewise
-                f"batch {trial.batch_size}",
-                "channels-last" if trial.channels_last else "contiguous",
-                trial.amp,
-                trial.failed or f"{trial.images_per_second:,.0f}",
-                f"{trial.gpu_bytes / 2**20:,.0f}",
-            )
-            for trial in trials.steps
-        ]
-        lines += ["", *table(rows)]
+        lines += ["", *_step_table(question.model, trials)]
     taken = f"{advice.loader.backend} with {threads(advice.loader.num_threads)}"
-    lines += ["", f"{taken}, and nobody who keeps it waiting:"]
+    lines += ["", f"the stages of {taken}, measured without a training step:"]
     lines += [*advice.loader.stats.table(), advice.loader.stats.remedy]
     epoch = f"{duration(samples / advice.images_per_second)} per epoch of {samples:,} images"
     if advice.step:
@@ -236,3 +188,27 @@ def report(question: Question, trials: Trials, advice: Advice, samples: int) -> 
     if trials.left_out:
         lines.append(f"not tried   {', '.join(trials.left_out)}: the time was used up")
     return lines
+
+
+def _loader_table(trials: Trials) -> list[str]:
+    rows = [("back-end", "threads", "images/s")]
+    rows += [
+        (trial.backend, str(trial.num_threads), trial.failed or f"{trial.images_per_second:,.0f}")
+        for trial in trials.loaders
+    ]
+    return table(rows)
+
+
+def _step_table(model: str, trials: Trials) -> list[str]:
+    rows = [(model, "layout", "AMP", "images/s", "GPU memory, MiB")]
+    rows += [
+        (
+            f"batch {trial.batch_size}",
+            "channels-last" if trial.channels_last else "contiguous",
+            trial.amp,
+            trial.failed or f"{trial.images_per_second:,.0f}",
+            f"{trial.gpu_bytes / 2**20:,.0f}",
+        )
+        for trial in trials.steps
+    ]
+    return table(rows)

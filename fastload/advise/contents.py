@@ -12,9 +12,9 @@ from wcwidth import width as cells
 from fastload.console.terminal import bar, byte_size, elide, for_encoding, printable, table
 from fastload.store.index import Manifest
 
-RARE = 20  # images; below it a class is hardly learned, and its accuracy hardly known
-REWEIGHT_RATIO = 10  # between most and least frequent class; a usual start of "long-tailed"
-SHOWN = 12  # classes at either end of a long list
+RARE = 20  # images; a class with fewer is hardly learned, and its accuracy is hardly known
+REWEIGHT_RATIO = 10  # of the most to the least frequent class; a usual start of "long-tailed"
+SHOWN = 12  # classes at each end of a long list
 
 WIDEST = 120  # columns; longer lines are hard to follow
 NAME_CELLS = 36
@@ -32,12 +32,12 @@ def report(
     """What is printed about a shard directory, as lines of text.
 
     Args:
-        manifest: Of the directory.
-        split: Whose classes and sizes are shown.
-        index: SAMPLE [N] of that split.
-        width: Of the terminal, in columns.
+        manifest: The manifest of the directory.
+        split: The split whose classes and sizes are shown.
+        index: The index of that split, SAMPLE [N].
+        width: Width of the terminal, in columns.
         whole: List every class, however many there are.
-        encoding: Of the terminal; what it cannot show becomes ASCII.
+        encoding: Encoding of the terminal; what it cannot show becomes ASCII.
     """
     blocks = [
         _splits(manifest),
@@ -136,6 +136,6 @@ def _preparation(manifest: Manifest) -> list[str]:
 
 
 def _counted(facts: Mapping[str, int]) -> str:
-    """Largest first."""
+    """The facts in words, the largest number first."""
     ordered = sorted(facts.items(), key=lambda fact: -fact[1])
     return "; ".join(f"{count:,} {printable(name)}" for name, count in ordered if count)

@@ -1,4 +1,4 @@
-"""Short, bounded trials of loader and training step on this machine."""
+"""Short trials of the loader and of the training step on this machine, within a limit of time."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Question:
     """What is to be tuned.
 
     Attributes:
-        shards: The shard directory, as it will be given to the trainer.
+        shards: The shard directory, as the trainer will be given it.
         model: A torchvision classification model, or timm:NAME.
-        size: Side of the training images.
+        size: Side of the training images, in pixels.
         device: Where the model trains.
-        effective_batch: Images per optimizer step that the recipe should come to, at least.
-        seconds: For all trials.
+        effective_batch: Least number of images per optimizer step that the recipe reaches.
+        seconds: Limit of time for all trials.
     """
 
     shards: str
@@ -56,7 +56,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderTrial:
-    """One back-end with one number of threads; images_per_second is 0 where it `failed`."""
+    """One back-end with one number of threads; images_per_second is 0 for a trial that `failed`."""
 
     backend: str
     num_threads: int
@@ -67,10 +67,10 @@ class LoaderTrial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTrial:
-    """The training step with one batch size; images_per_second is 0 where it `failed`.
+    """The training step with one batch size; images_per_second is 0 for a trial that `failed`.
 
     Attributes:
-        gpu_bytes: Most memory that PyTorch held on the device; 0 on a CPU.
+        gpu_bytes: The most memory that PyTorch held on the device; 0 on a CPU.
     """
 
     batch_size: int
@@ -87,17 +87,24 @@ def threads(count: int) -> str:
 
 
 def thread_counts(cores: int) -> list[int]:
-    """Powers of two below `cores`, and `cores`: what is tried after all of them together."""
+    """The numbers of threads to try: powers of two below `cores`, then `cores`."""
     return [*(1 << power for power in range(cores.bit_length()) if 1 << power < cores), cores]
 
 
 def measure_loader(
     question: Question, backend: str, num_threads: int, *, seconds: float, seed: int = 0
 ) -> LoaderTrial:
-    """Iterate the loader for a while.
+    """Iterate the loader for `seconds`, and measure its speed.
 
-    Each trial has its own seed, so that none finds the images in the page cache because another
-    read them. A back-end that cannot run here, or data that cannot be read, is a failed trial.
+    A back-end that cannot run here, or data that cannot be read, is a failed trial.
+
+    Args:
+        question: The data and the device.
+        backend: The back-end.
+        num_threads: Number of threads of the loader.
+        seconds: How long to measure, after a quarter of that time to warm up.
+        seed: Each trial has its own, so that no trial finds its images in the page cache because
+            another trial has just read them.
     """
     trial = LoaderTrial(backend=backend, num_threads=num_threads)
     samples = read_manifest(question.shards).splits["train"].samples
@@ -126,7 +133,10 @@ def _endless(loader: Loader) -> Iterator[int]:
 
 
 def _rate(counts: Iterator[int], seconds: float, *, warm: Callable[[], None]) -> float:
-    """Images per second, after two batches and a quarter of the time; `warm` is called there."""
+    """Images per second after a warm-up of two batches and a quarter of the time.
+
+    `warm` is called between warm-up and measurement.
+    """
     began = time.perf_counter()
     for number, _ in enumerate(counts, 1):
         if number >= 2 and time.perf_counter() - began >= seconds / 4:
@@ -149,17 +159,17 @@ def measure_step(
     device: torch.device,
     seconds: float,
 ) -> StepTrial:
-    """Train on synthetic images for a while: forward, backward, SGD with momentum.
+    """Train on synthetic images for `seconds`: forward, backward, SGD with momentum.
 
     Args:
         build: Makes the model, on the CPU; its output is [N, classes], at least 2 of them.
         trial: What to try.
-        size: Side of the images.
-        device: Where.
-        seconds: How long, after three steps to warm up.
+        size: Side of the images, in pixels.
+        device: Where the model trains.
+        seconds: How long to measure, after three steps to warm up.
 
     Returns:
-        The trial with its result; running out of memory is `failed`.
+        The trial with its result. A trial that runs out of memory has `failed`.
     """
     on_gpu = device.type == "cuda"
     synchronise: Callable[[], None] = torch.cuda.synchronize if on_gpu else _nothing
@@ -189,7 +199,7 @@ def _training_step(
     build: Callable[[], nn.Module], trial: StepTrial, *, size: int, device: torch.device
 ) -> Callable[[], None]:
     layout = torch.channels_last if trial.channels_last else torch.contiguous_format
-    # The images first: what does not fit is then known before the model is built.
+    # The images come first: a batch that does not fit fails before the model is built.
     images = torch.randint(
         0, 256, (trial.batch_size, 3, size, size), dtype=torch.uint8, device=device
     ).to(memory_format=layout)
@@ -236,18 +246,18 @@ def model_builder(name: str, num_classes: int) -> Callable[[], nn.Module]:
     return lambda: models.get_model(name, weights=None, num_classes=num_classes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trials:
-    """All that was tried, and what the time did not suffice for."""
+    """What was tried, and what the time did not suffice for."""
 
-    loaders: list[LoaderTrial]
-    steps: list[StepTrial]
-    left_out: list[str]
+    loaders: list[LoaderTrial] = field(default_factory=list)
+    steps: list[StepTrial] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def run_trials(question: Question) -> Trials:
-    """Try back-ends, threads and, on a GPU, batch sizes; shows progress on standard error."""
-    trials = Trials([], [], [])
+    """Try back-ends, numbers of threads and, on a GPU, batch sizes; shows progress."""
+    trials = Trials()
     cores = usable_cores()
     fewer = thread_counts(cores)[-2::-1]
     on_gpu = question.device.type == "cuda"
@@ -307,14 +317,14 @@ def try_steps(
     in_time: Callable[[str], bool],
     progress: Progress,
 ) -> None:
-    """Batch sizes upwards until one does not fit, or gains nothing; then the other layout once.
+    """Try larger and larger batches until one does not fit or gains nothing, then the other layout.
 
     Args:
-        steps: Results are appended.
+        steps: Each trial is appended to it.
         measure: Does one trial.
-        amp: Mixed precision of all of them.
-        in_time: Whether there is time for what its argument names.
-        progress: Counts.
+        amp: Mixed precision of all trials.
+        in_time: Tells whether there is time for the trial that its argument names.
+        progress: Counts the trials.
     """
     for batch_size in BATCH_SIZES:
         progress.add(note=f"batch {batch_size}")

@@ -19,14 +19,15 @@ def run_command(name: str, body: Callable[[], int]) -> int:
         body: Does the work and returns the exit status.
 
     Returns:
-        The body's status; 1 after an explained error, 130 after Ctrl-C, 0 where a pipe was closed.
+        The exit status of the body; 1 after an explained error; 130 after Ctrl-C; 0 where the
+        reader of the output has closed its pipe.
     """
     try:
         return body()
     except KeyboardInterrupt:
         say("", f"{name}: stopped by Ctrl-C", error=True)
         return 130
-    except BrokenPipeError:  # the reader of a pipe has seen enough: `... | head`
+    except BrokenPipeError:  # the reader has seen enough, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal, a line every ten seconds elsewhere."""
+"""How far a long command is: a bar on a terminal, a line at least every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from fastload.console.terminal import say
 
-QUIET_SECONDS = 8.0  # ten, less what one count may take longer than the last
+QUIET_SECONDS = 8.0  # ten seconds, less what one count may take longer than the count before it
 
 
 class Progress:
@@ -19,11 +19,11 @@ class Progress:
     Args:
         total: How much there is to do.
         unit: What is counted, such as "images".
-        done: How much was done before this run; not part of the rate.
-        what: What is under way, such as "epoch 3". Its bar goes when it ends, for the next one.
-        quiet_seconds: At most so long nothing is said where there is no terminal, as long as
-            counts come more often than that; 0 says every count.
-        silent: Say nothing at all.
+        done: How much was done before this run. It is not part of the rate.
+        what: What is under way, such as "epoch 3". A bar with such a name is removed at its end.
+        quiet_seconds: The longest time between two lines where there is no terminal, provided that
+            counts come more often; 0 prints a line for each count.
+        silent: Print nothing.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Progress:
         )
 
     def add(self, count: int = 1, *, note: str = "") -> None:
-        """Count; `note` is shown behind the rate."""
+        """Count `count` more as done; `note` is shown behind the rate."""
         self.count += count
         if self.silent:
             return
@@ -69,7 +69,7 @@ class Progress:
             self.bar.update(count)
             return
         now = time.monotonic()
-        # The next count may take as long as this one did, and would then come too late.
+        # The next count may take as long as this count did. A line there would come too late.
         if now + (now - self.counted) - self.said >= self.quiet_seconds:
             self.said = now
             self._say(note)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from fastload import doctor
 from fastload.advise import backends
 from fastload.advise.backends import Finding, examine, examine_apart, report
 from fastload.advise.examples import Examples, made_examples
 from fastload.installation import reinstall_command
 from fastload.pixels import dali, native
-from fastload.pixels.jpeg import read_header
-from tests.shards import flip_bit, noisy_picture, write_shards
 
 pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core")
 
@@ -34,23 +28,6 @@ def examples() -> Examples:
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(backends, "MEASURED_SECONDS", 0.05)
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pictures = [noisy_picture(seed, 0, height=90, width=120 + seed) for seed in range(30)]
-    return write_shards(tmp_path_factory.mktemp("doctor"), {"val": pictures}, classes=["a"])
-
-
-def test_the_made_examples_are_sound_jpegs_of_two_samplings(examples: Examples):
-    assert len(examples.jpegs) == len(examples.boxes) == len(examples.flips) == 10
-    for jpeg, box in zip(examples.jpegs, examples.boxes.tolist(), strict=True):
-        width, height = Image.open(io.BytesIO(jpeg)).size
-        top, left, tall, wide = box
-        assert 0 <= top < top + tall <= height
-        assert 0 <= left < left + wide <= width
-    assert len({read_header(jpeg).sampling for jpeg in examples.jpegs}) == 2
-    assert set(examples.flips.tolist()) == {True, False}
 
 
 BACKENDS = [
@@ -191,57 +168,3 @@ def test_the_report_names_faults_causes_and_the_fastest():
         "two lines",
         'fastest here: Loader(..., backend="libjpeg")',
     ]
-
-
-@pytest.mark.parametrize("stored", [False, True], ids=["made", "from shards"])
-def test_the_command_prints_versions_and_a_table(
-    shards: Path,
-    stored: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-):
-    monkeypatch.setattr(doctor, "BACKENDS", ("libjpeg",))
-    if not stored:  # one other process is enough, and slow to start
-        monkeypatch.setattr(doctor, "examine_apart", lambda _, *rest: [examine("libjpeg", *rest)])
-    assert doctor.main([str(shards)] if stored else []) == 0
-    out = capsys.readouterr().out
-    for name in ("fastload", "Python", "processor", "PyTorch", "DALI", "driver", "GPU", "images"):
-        assert f"\n{name} " in f"\n{out}"
-    assert ("split val" in out) == stored
-    assert 'fastest here: Loader(..., backend="libjpeg")' in out
-
-
-def test_a_fault_makes_the_exit_status_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    found = Finding(name="libjpeg", fault="its pixels are 9.0 greys from Pillow's, 1 is allowed")
-    monkeypatch.setattr(doctor, "examine_apart", lambda *_: [found])
-    assert doctor.main([]) == 1
-    assert "libjpeg: its pixels are 9.0 greys" in capsys.readouterr().out
-
-
-def test_a_folder_without_shards_is_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    assert doctor.main([str(tmp_path)]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("fastload.doctor: ")
-    assert "python -m fastload.shard" in error
-    assert error.count("\n") == 1
-
-
-def test_damaged_shards_are_named(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    for path in shards.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    flip_bit(tmp_path / "val-000000.tar", 700)
-    assert doctor.main([str(tmp_path)]) == 1
-    error = capsys.readouterr().err
-    assert "val-000000.tar, sample 000000, offset 512: its CRC-32 is" in error
-
-
-def test_a_device_that_is_no_gpu_is_an_argument_error(capsys: pytest.CaptureFixture[str]):
-    for device in ("cpu", "quantum"):
-        with pytest.raises(SystemExit) as raised:
-            doctor.main(["--device", device])
-        assert raised.value.code == 2
-        assert f"'{device}' is no GPU such as cuda:0" in capsys.readouterr().err
