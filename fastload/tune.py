@@ -55,6 +55,8 @@ def _tune(question: Question, out: Path) -> int:
     if "train" not in manifest.splits:
         raise FastloadError(f"{question.shards}: there is no split train to tune with")
     samples = manifest.splits["train"].samples
+    if not samples:
+        raise FastloadError(f"{question.shards}: split train has no images to tune with")
     model_builder(question.model, len(manifest.classes))  # a wrong name ends the command here
     trials = run_trials(question)
     memory = torch.cuda.get_device_properties(question.device).total_memory if on_gpu else 0

@@ -56,6 +56,12 @@ def test_a_folder_without_shards_is_one_sentence(
     assert error.count("\n") == 1
 
 
+def test_shards_without_images_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    empty = write_shards(tmp_path / "empty", {"train": []}, classes=["a"])
+    assert doctor.main([str(empty)]) == 1
+    assert "empty: split 'train' has no images to try\n" in capsys.readouterr().err
+
+
 def test_damaged_shards_are_named(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for path in shards.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

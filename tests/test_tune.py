@@ -11,7 +11,7 @@ import torch
 from fastload import tune
 from fastload.advise import trials
 from fastload.pixels import native
-from tests.shards import numbered
+from tests.shards import numbered, write_shards
 from train.recipe import read_recipe
 
 
@@ -60,9 +60,12 @@ def test_a_mistake_is_one_sentence_on_standard_error(shards, tmp_path, capsys, m
     assert not (tmp_path / "t.toml").exists()
 
 
-def test_a_folder_without_shards_is_one_sentence(tmp_path, capsys):
+def test_a_folder_without_shards_or_images_is_one_sentence(tmp_path, capsys):
     assert tune.main([str(tmp_path)]) == 1
     assert "fastload.tune: " in capsys.readouterr().err
+    empty = write_shards(tmp_path / "empty", {"train": []}, classes=["a"])
+    assert tune.main([str(empty)]) == 1
+    assert "empty: split train has no images to tune with\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
