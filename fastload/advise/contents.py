@@ -79,16 +79,14 @@ def _classes(
     name_cells = max(cells(names[label]) for label in shown)
     digits = len(f"{counts.max():,}")
     room = max(8, width - margin - name_cells - digits - 4)
-    lines = [title]
-    for place, label in enumerate(order):
-        if len(shown) < len(order) and SHOWN <= place < len(order) - SHOWN:
-            if place == SHOWN:
-                lines.append(f"{'…':>{margin}}  {cut:,} more; --all lists them")
-            continue
-        name = ljust(names[label], name_cells)
-        length = counts[label] / counts.max() * room
-        lines.append(f"{label:>{margin}}  {name} {counts[label]:>{digits},} {bar(length)}".rstrip())
-    return lines
+    lines = [
+        f"{label:>{margin}}  {ljust(names[label], name_cells)} {counts[label]:>{digits},}"
+        f" {bar(counts[label] / counts.max() * room)}".rstrip()
+        for label in shown
+    ]
+    if len(shown) < len(order):
+        lines.insert(SHOWN, f"{'…':>{margin}}  {cut:,} more; --all lists them")
+    return [title, *lines]
 
 
 def _imbalance(counts: NDArray[np.int64]) -> list[str]:
