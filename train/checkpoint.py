@@ -1,113 +1,150 @@
-"""Checkpoints that survive a crash, a kill and a full disk.
-
-A file is written under a temporary name, flushed to the disk and renamed over the old one, so at
-each moment the final name holds a complete checkpoint: the new one or the former. Reading unpickles
-tensors and plain values only.
-"""
+"""The two checkpoints of a run: last.pt continues the run, best.pt is the model to use."""
 
 from __future__ import annotations
 
-import os
-import pickle
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
+from torch import nn
 
-from fastload.errors import FastloadError, OutputError, first_line
-from fastload.files import explain_os_error
-
-FORMAT = 1
-
-
-class CheckpointError(FastloadError):
-    """A checkpoint cannot be read, or belongs to another run or model."""
-
-
-class _WatchedFile:
-    """A binary file that remembers why a write failed: torch.save reports it without the reason."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self._file.flush()
+from fastload.errors import first_line
+from train.assembly import Run
+from train.metrics import Evaluation
+from train.position import Position
+from train.readings import DivergedError
+from train.recipe import to_toml
+from train.tensorfile import CheckpointError, read_tensors, write_tensors
 
 
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint so that `path` is never anything but complete.
+def save(run: Run, path: Path) -> None:
+    """Write last.pt. Every rank must call this; one rank writes.
+
+    Raises:
+        OutputError: If the file cannot be written; the former checkpoint is intact.
+        DivergedError: If a weight is NaN or infinite on any rank; the former checkpoint is intact.
+    """
+    # One exchange of both, and no rank leaves before it: no other rank waits for ever.
+    parts = run.ranks.gathered((_random_state(run.ranks.device), all_finite(run.network.model)))
+    if not all(finite for _, finite in parts):
+        raise DivergedError(
+            f"the weights became NaN or infinite at step {run.position.step}; lower --lr, or "
+            f"set --clip 1 (they are not saved: {path} is as it was)"
+        )
+    if not run.ranks.writes:
+        return
+    write_tensors(
+        path,
+        {
+            "options": to_toml(run.options),
+            "classes": list(run.loaders.classes),
+            "model": run.network.model.state_dict(),
+            "batching": _batching(run),
+            "best_by": run.options.run.best_by,
+            "loader": run.loaders.train.state_dict(),
+            "progress": run.position.state_dict(),
+            "random": [random for random, _ in parts],
+            **run.stepper.state_dict(),
+        },
+    )
+
+
+def restore(run: Run, path: Path) -> None:
+    """Continue from last.pt.
+
+    Raises:
+        CheckpointError: If the file cannot be read, or is of another model, other classes or
+            batches.
+        StateMismatchError: If the loader's data, seed or sampling are others.
+    """
+    content = read_tensors(path)
+    try:
+        _check(run, path, content)
+        run.network.model.load_state_dict(content["model"])
+        run.stepper.load_state_dict(content)
+        position = Position.from_state_dict(content["progress"])
+        run.loaders.train.load_state_dict(content["loader"])
+        random = content["random"]
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = first_line(error)
+        raise CheckpointError(
+            f"{path}: is of another model or optimizer than the options say ({reason})"
+        ) from error
+    run.position.move_to(position)
+    if len(random) == run.ranks.world.size:
+        _set_random_state(random[run.ranks.world.rank], run.ranks.device)
+
+
+def save_best(run: Run, path: Path, evaluation: Evaluation) -> None:
+    """Write best.pt: what it takes to use the model, or to start from it with `--init`.
 
     Args:
-        path: The final name; its folder exists.
-        content: Tensors, and plain values in dicts and lists.
+        run: The run; its evaluated model is written.
+        path: The file. An older best.pt is replaced only once the new one is safe on the disk.
+        evaluation: The score of the model on the validation split.
 
     Raises:
-        OutputError: If it cannot be written, for one because the disk is full; a former
-            checkpoint of that name is as it was, and no temporary file is left.
+        OutputError: If the file cannot be written; the older one is intact.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            _save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        error.filename = str(path)
-        kept = "; the former checkpoint is intact" if path.exists() else ""
-        raise OutputError(f"{explain_os_error(error)}{kept}") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    if not run.ranks.writes:
+        return
+    resolution = run.options.resolution
+    write_tensors(
+        path,
+        {
+            "model": run.stepper.evaluated().state_dict(),
+            "name": run.options.model.model,
+            "options": to_toml(run.options),
+            "classes": list(run.loaders.classes),
+            "epoch": run.position.epoch,
+            "figures": evaluation.figures,
+            "thresholds": evaluation.thresholds,
+            "normalise": [list(values) for values in run.loaders.train.augment.normalise],
+            "size": resolution.eval_size or resolution.size,
+        },
+    )
 
 
-def _save(content: dict[str, Any], file: IO[bytes]) -> None:
-    watched = _WatchedFile(file)
-    try:
-        torch.save({"format": FORMAT, **content}, watched)  # type: ignore[arg-type]  # all it calls
-    except RuntimeError:
-        if watched.error is not None:
-            raise watched.error from None
-        raise
+def all_finite(model: nn.Module) -> bool:
+    """Whether no parameter is NaN or infinite."""
+    return bool(torch.stack([item.isfinite().all() for item in model.parameters()]).all())
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where folders can be opened."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _batching(run: Run) -> list[int]:
+    """What steps are counted in: images of a batch over all ranks, and batches of a step."""
+    data, optimisation = run.options.data, run.options.optimisation
+    return [data.batch_size * run.ranks.world.size, optimisation.accumulate]
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, with tensors on the CPU.
-
-    Raises:
-        CheckpointError: If it is not there, damaged, or of a format unknown to this version.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
+def _check(run: Run, path: Path, content: dict[str, Any]) -> None:
+    classes, best_by = list(run.loaders.classes), run.options.run.best_by
+    if content["classes"] != classes:
         raise CheckpointError(
-            f"{path}: no such checkpoint, so there is nothing to resume"
-        ) from error
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        reason = first_line(error)
-        raise CheckpointError(f"{path}: not a checkpoint that can be read ({reason})") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise CheckpointError(
-            f"{path}: not a checkpoint of this trainer (format {found}, not {FORMAT})"
+            f"{path}: was trained on {len(content['classes'])} other classes than the "
+            f"{len(classes)} of these shards; give the --data it was trained on"
         )
-    return dict(content)
+    if content["best_by"] != best_by:
+        raise CheckpointError(
+            f"{path}: has its best epoch by {content['best_by']}, now it would be by "
+            f"{best_by}; give the same --best-by"
+        )
+    if content["batching"] != _batching(run):
+        (batch, accumulate), (here, accumulate_here) = content["batching"], _batching(run)
+        raise CheckpointError(
+            f"{path}: its steps are of {batch} x {accumulate} images (--batch-size times "
+            f"processes x --accumulate), now they would be of {here} x {accumulate_here}; "
+            "give the same"
+        )
+
+
+def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _set_random_state(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

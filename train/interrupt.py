@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C become a request that training answers between two steps."""
+"""SIGTERM and Ctrl-C become a request, which training grants between two steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class InterruptedRunError(Exception):
     """The run was asked to stop; its state is on disk.
 
     Args:
-        number: Of the signal.
+        number: The number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -27,12 +27,21 @@ class Interrupt:
     """While entered, notes the first SIGTERM or SIGINT; a second one ends the process at once.
 
     Attributes:
-        number: Of the signal that came, 0 until then.
+        number: The number of the signal that came, 0 until then.
     """
 
     def __init__(self) -> None:
         self.number = 0
         self._former: dict[int, object] = {}
+
+    @property
+    def came(self) -> bool:
+        """Whether a signal came to this process."""
+        return self.number != 0
+
+    def error(self) -> InterruptedRunError:
+        """The exception that stops the run; SIGTERM where the signal came to another process."""
+        return InterruptedRunError(self.number or signal.SIGTERM)
 
     def __enter__(self) -> Interrupt:
         for number in (signal.SIGINT, signal.SIGTERM):

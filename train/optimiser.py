@@ -185,6 +185,12 @@ class Stepper:
         if self.average is not None:
             self.average.update()
 
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last step, before a layer's own factor."""
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"] / group["rate_scale"])
+
     @torch.no_grad()
     def _rescale(self, factor: Tensor) -> None:
         gradients = [parameter.grad for parameter in self._parameters()]

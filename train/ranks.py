@@ -19,7 +19,7 @@ from torch import Tensor, distributed
 from fastload.errors import FastloadError
 from fastload.world import World, detect
 
-# A rank that evaluates, writes the report or saves a checkpoint keeps the others waiting so long.
+# The other ranks wait so long for one that evaluates, saves a checkpoint or writes the report.
 _TIMEOUT = timedelta(minutes=30)
 
 Value = TypeVar("Value")
@@ -95,6 +95,17 @@ class Ranks:
             distributed.broadcast(part, src=rank)
             found.append(part)
         return found
+
+    def reset_peak_gpu_memory(self) -> None:
+        """Begin to measure `peak_gpu_megabytes`; nothing on a CPU."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_gpu_megabytes(self) -> float | None:
+        """The most memory that torch had allocated on this rank's GPU; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        return torch.cuda.max_memory_allocated(self.device) / 2**20
 
     def synchronise_buffers(self, model: torch.nn.Module) -> None:
         """Give every rank the buffers of rank 0: BatchNorm's statistics before evaluation."""

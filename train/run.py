@@ -1,8 +1,8 @@
 """Train an image classifier from shards: `python train/run.py --loader dali`.
 
-    shards -> Loader -> model -> loss -> step      every batch
-           -> evaluation -> log, checkpoints       every epoch
-           -> best weights on val and test         at the end
+    shards -> Loader -> model -> loss -> backward -> optimizer    every batch: `train_step`
+           -> validation -> log, last.pt, best.pt                 every epoch: `train_epochs`
+           -> best weights on val and test                        at the end: `outcome`
 
 --help lists all options and docs/training.md explains them. With several GPUs:
 `torchrun --nproc-per-node 2 train/run.py ...`.
@@ -26,56 +26,141 @@ if __name__ == "__main__":
     # reads this when torch loads it, so it stands before the imports; what the user has set stays.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from torch import Tensor
+
 from fastload.console.command import run_command
-from train import begin, epoch, say
+from train import checkpoint
+from train.assembly import Run, assemble
+from train.clock import clock_for
 from train.command import Command, parse
-from train.finish import finish
+from train.console import Console
+from train.diagnosis import check_first_batch, overfit_one_batch
+from train.evaluation import evaluate
 from train.interrupt import Interrupt, InterruptedRunError
-from train.record import Records
+from train.losses import Total
+from train.optimiser import autocast
+from train.outcome import evaluate_best, write_outcome
+from train.readings import Readings
+from train.record import Record, open_folder
 from train.schedule import is_over
-from train.session import prepare
-from train.state import save_best
+from train.trace import traced
 
 
 def train(command: Command) -> int:
     """Do what the command line asks for; returns the exit status."""
-    options = command.options
     with ExitStack() as stack:
-        # What is learned from, what learns, and how.
-        session = prepare(options, stack)
+        run = assemble(command.options, stack)
+        console = Console(writes=run.ranks.writes)
         if command.check:
-            say.setup(session)
-            found = begin.overfit_one_batch(session.loaders, session.network)
-            return say.overfit(session, found)
+            console.setup(run)
+            found = overfit_one_batch(run.loaders, run.network)
+            console.overfit(found)
+            return 0 if found.learns else 1
 
         # A new run, or one that goes on where it stopped.
-        folder = begin.open_folder(command, session.ranks)
-        last, progress = folder / "last.pt", session.progress
+        folder = open_folder(command, run.ranks)
+        last = folder / "last.pt"
         if command.resume:
-            session.state.restore(last)
-        say.setup(session, last if command.resume else None)
-        records = stack.enter_context(
-            Records(folder, options, progress, writes=session.ranks.writes)
+            checkpoint.restore(run, last)
+        console.setup(run, last if command.resume else None)
+        record = stack.enter_context(
+            Record(folder, run.options, run.position, writes=run.ranks.writes)
         )
         interrupt = stack.enter_context(Interrupt())
-
-        while not is_over(options.schedule, progress.history):
-            if not progress.trained:
-                records.add("train", epoch.train(session, interrupt, last))
-                session.state.save(last)
-            verdict = epoch.evaluate(session, interrupt)
-            records.add("val", verdict.row())
-            say.epoch(session, verdict.row())
-            figure = verdict.figure(options.run.best_by)
-            if progress.is_best(figure):
-                normalise = session.loaders.train.augment.normalise
-                save_best(folder / "best.pt", session.state, verdict.plain, normalise)
-            progress.finish_epoch(figure)
-            session.state.save(last)
+        train_epochs(run, folder, record, console, interrupt)
 
         # The best epoch, on val and on test.
-        say.result(session, folder, finish(session, folder, interrupt))
+        outcome = evaluate_best(run, folder, interrupt)
+        if run.ranks.writes:
+            console.result(folder, write_outcome(run, folder, outcome))
     return 0
+
+
+def train_epochs(
+    run: Run, folder: Path, record: Record, console: Console, interrupt: Interrupt
+) -> None:
+    """Train and evaluate until the schedule is over; a checkpoint follows each part of an epoch."""
+    position, last = run.position, folder / "last.pt"
+    while not is_over(run.options.schedule, position.history):
+        if not position.trained:
+            train_epoch(run, folder, console, interrupt)
+            record.add("train", run.row(position.meter.over(run.ranks)))
+            checkpoint.save(run, last)
+        verdict = evaluate(run, interrupt)
+        record.add("val", verdict.row())
+        console.epoch(run, position.meter.over(run.ranks), verdict)
+        figure = verdict.figure(run.options.run.best_by)
+        if position.is_best(figure):
+            checkpoint.save_best(run, folder / "best.pt", verdict.plain)
+        position.finish_epoch(figure)
+        checkpoint.save(run, last)
+
+
+def train_epoch(run: Run, folder: Path, console: Console, interrupt: Interrupt) -> None:
+    """Train to the end of the epoch under way, and save on the way.
+
+    Nothing in a step reads from the device (see `Readings` and `CudaClock`), so a GPU never waits
+    for the host to look at a number.
+
+    Raises:
+        InterruptedRunError: If a signal came; the state is in last.pt.
+        DivergedError: If a loss is NaN or infinite; last.pt is as it was.
+    """
+    loader, position, device = run.loaders.train, run.position, run.ranks.device
+    run.begin_epoch()
+    profiled = run.options.record.profile if position.epoch == 0 and run.ranks.writes else 0
+    progress = run.progress(loader, f"epoch {position.epoch + 1}", done=position.batch)
+    with progress, traced(folder / "trace.json", profiled, device) as trace_step:
+        readings = Readings(position, loader, every=run.read_every)
+        clock = clock_for(device, position.meter)
+        for images, labels in loader:
+            clock.begin()
+            position.batch += 1
+            steps = run.ends_step(position.batch)
+            logits, total = train_step(run, images, labels, steps=steps)
+            truth = labels if labels.ndim == 1 else labels.argmax(1)
+            readings.add(total, (logits.argmax(1) == truth).sum())
+            clock.end()
+            progress.add(note=position.meter.note)
+            if position.step == 0 and position.batch == 1:
+                parts = (run.loaders, run.network)
+                console.warn(check_first_batch(*parts, images, truth, logits))
+            if steps:
+                position.step += 1
+                trace_step()
+                save_when_due(run, folder / "last.pt", readings, interrupt)
+        readings.read()
+        clock.finish()
+    position.trained = True
+    if profiled:
+        console.profile(loader.stats())
+
+
+def train_step(run: Run, images: Tensor, labels: Tensor, *, steps: bool) -> tuple[Tensor, Total]:
+    """Forward, loss and backward of one batch, and the optimizer's step if it `steps` now.
+
+    Returns:
+        The logits, detached, and the loss.
+    """
+    with run.stepper.accumulating(last=steps):
+        with autocast(run.ranks.device, run.precision):
+            logits = run.network.forward(images)
+        total = run.balance.loss(logits, labels)
+        run.stepper.backward(total)
+    if steps:
+        run.stepper.step(run.rate())
+    return logits.detach(), total
+
+
+def save_when_due(run: Run, last: Path, readings: Readings, interrupt: Interrupt) -> None:
+    """After a step: save every `--save-every` steps, and before the run stops for a signal."""
+    every = run.options.run.save_every
+    stop = run.ranks.any(interrupt.came)
+    if stop or (every and run.position.step % every == 0):
+        readings.read()
+        checkpoint.save(run, last)
+    if stop:
+        raise interrupt.error()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

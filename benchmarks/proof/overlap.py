@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 import warnings
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,10 +22,14 @@ from benchmarks.harness import Row
 from benchmarks.proof.part import Place, fail, run_part
 from fastload import Augment, Loader
 from fastload.advise.trials import model_builder
+from train.assembly import assemble
+from train.clock import CudaClock
 from train.command import parse
-from train.loop import Progress, train_epoch
-from train.meter import CudaClock, Meter
-from train.session import prepare
+from train.console import Console
+from train.interrupt import Interrupt
+from train.meter import Meter
+from train.position import Position
+from train.run import train_epoch
 
 BATCH_SIZE, WARM, STEPS = 192, 6, 10
 CALLERS_MS = 1.0
@@ -126,19 +130,13 @@ def waits_of_a_step(place: Place) -> float:
         ]
     )
     with ExitStack() as stack:
-        session = prepare(command.options, stack)
+        # Not the first step of a run, whose batch is looked at.
+        run = replace(assemble(command.options, stack), position=Position(step=1))
         torch.cuda.set_sync_debug_mode("warn")
         try:
             with warnings.catch_warnings(record=True) as found:
                 warnings.simplefilter("always")
-                train_epoch(
-                    session.training,
-                    Progress(),
-                    rate=lambda: 0.01,
-                    after_batch=lambda *_: None,
-                    after_step=lambda _: None,
-                    bar=session.bar(session.training.loader, "epoch"),
-                )
+                train_epoch(run, place.out, Console(writes=False), Interrupt())
         finally:
             torch.cuda.set_sync_debug_mode("default")
         places: dict[str, int] = {}
@@ -147,7 +145,7 @@ def waits_of_a_step(place: Place) -> float:
                 where = f"{each.filename.rpartition('/')[2]}:{each.lineno}"
                 places[where] = places.get(where, 0) + 1
         print(places)
-        return sum(places.values()) / len(session.training.loader)
+        return sum(places.values()) / len(run.loaders.train)
 
 
 def body(place: Place) -> str:

@@ -1,6 +1,6 @@
 """Do the first steps on the GPU give the CPU's losses, in float32?
 
-The trainer's own session, ResNet-18 at 64 pixels, SGD, TF32 off: the same seed, batches and weights
+The trainer's own parts, ResNet-18 at 64 pixels, SGD, TF32 off: the same seed, batches and weights
 on both. The first loss must agree within 1e-4 of its value, the first gradient within 1 % of its
 length, and the losses of five steps within 1 %. Rounding grows from step to step: on a CPU, weights
 changed by a millionth of their size give losses 5e-7 apart at first and 7e-4 at the fifth step.
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.proof.part import Place, fail, run_part
+from train.assembly import assemble
 from train.command import parse
 from train.model import set_training
-from train.session import prepare
 
 STEPS, RATE = 5, 1e-4
 FIRST, LATER = 1e-4, 1e-2
@@ -36,18 +36,18 @@ def first_steps(place: Place, device: str) -> tuple[list[float], Tensor]:
     losses: list[float] = []
     gradients = torch.zeros(0)
     with ExitStack() as stack:
-        session = prepare(command.options, stack)
+        run = assemble(command.options, stack)
         torch.backends.cudnn.allow_tf32 = False
         torch.set_float32_matmul_precision("highest")
-        training = session.training
-        set_training(training.model)
-        for images, labels in islice(training.loader, STEPS):
-            total = training.loss(training.forward(images), labels)
-            training.stepper.backward(total)
+        model, stepper = run.network.model, run.stepper
+        set_training(model)
+        for images, labels in islice(run.loaders.train, STEPS):
+            total = run.balance.loss(run.network.forward(images), labels)
+            stepper.backward(total)
             if not losses:
-                of_all = [item.grad for item in training.model.parameters()]
+                of_all = [item.grad for item in model.parameters()]
                 gradients = torch.cat([grad.flatten().cpu() for grad in of_all if grad is not None])
-            training.stepper.step(RATE)
+            stepper.step(RATE)
             losses.append(float(total.loss.detach()) / float(total.weight))
     return losses, gradients
 

@@ -25,11 +25,11 @@ import torch
 from fastload import Augment, Loader
 from tests.shards import write_shards
 from tests.train.pictures import CLASSES, striped_picture, striped_shards
-from train.checkpoint import read_checkpoint, save_checkpoint
 from train.interrupt import Interrupt, InterruptedRunError
+from train.log import read_log
 from train.model import build_model
-from train.record import read_log
 from train.run import main
+from train.tensorfile import read_tensors, write_tensors
 
 ROOT = Path(__file__).parents[2]
 # Without the native core the loader warns that it is slower; that is not the matter here.
@@ -83,7 +83,7 @@ def test_the_validation_figures_are_those_of_the_logits_of_the_best_weights(shar
     main(arguments(shards, tmp_path, "a", "--epochs", "1"))
 
     model = build_model("shufflenet_v2_x0_5", 4).eval()
-    model.load_state_dict(read_checkpoint(tmp_path / "a" / "best.pt")["model"])
+    model.load_state_dict(read_tensors(tmp_path / "a" / "best.pt")["model"])
     view = Augment.eval(32)
     right = []
     with (
@@ -128,7 +128,7 @@ def uninterrupted(shards, tmp_path_factory) -> Path:
 
 def assert_same_run(folder: Path, other: Path) -> None:
     assert rows(folder) == rows(other)
-    one, two = (read_checkpoint(place / "last.pt") for place in (folder, other))
+    one, two = (read_tensors(place / "last.pt") for place in (folder, other))
     for name, value in one["model"].items():
         assert torch.equal(value, two["model"][name]), name
     for name, value in one["average"]["model"].items():
@@ -160,7 +160,7 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(shards, tmp_path, uninterrupte
     wait_for(tmp_path / "killed" / "last.pt", process)
     process.send_signal(signal.SIGKILL)
     assert process.wait(300) == -signal.SIGKILL
-    before = read_checkpoint(tmp_path / "killed" / "last.pt")["progress"]
+    before = read_tensors(tmp_path / "killed" / "last.pt")["progress"]
     assert before["step"] < 9
 
     assert main(["--resume", "--runs", str(tmp_path)]) == 0
@@ -193,7 +193,7 @@ def test_a_signal_saves_and_ends_the_run_and_it_goes_on_bit_for_bit(
     said = capsys.readouterr().err
     assert ended == status
     assert f"stopped by {number.name}; continue with --resume" in said
-    assert read_checkpoint(folder / "last.pt")["progress"]["step"] < 9
+    assert read_tensors(folder / "last.pt")["progress"]["step"] < 9
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert main(["--resume", "--runs", str(tmp_path), "--name", "stopped"]) == 0
     assert_same_run(folder, uninterrupted)
@@ -244,11 +244,11 @@ def test_a_resumed_run_says_where_it_goes_on(shards, tmp_path, capsys):
     assert "model:    shufflenet_v2_x0_5, random weights; 0.0 million" in capsys.readouterr().out
 
     def resumed(**progress: object) -> str:
-        content = read_checkpoint(last)
+        content = read_tensors(last)
         content["progress"].update(progress)
         if "batch" in progress:
             content["loader"].update(epoch=1, position=8 * content["progress"]["batch"])
-        save_checkpoint(last, content)
+        write_tensors(last, content)
         assert main(["--resume", "--runs", str(tmp_path)]) == 0
         said: str = capsys.readouterr().out
         assert "random weights" not in said
@@ -508,7 +508,8 @@ def test_no_room_for_a_checkpoint_is_one_sentence(shards, tmp_path, capsys, smal
     said = sentence(capsys, 1, arguments(shards, tmp_path, "a", "--epochs", "1"))
 
     assert "last.pt: File too large" in said
-    assert "last.pt" not in {item.name.removesuffix(".tmp") for item in (tmp_path / "a").iterdir()}
+    left = {item.name.removesuffix(".partial") for item in (tmp_path / "a").iterdir()}
+    assert "last.pt" not in left
 
 
 def test_a_second_signal_ends_at_once():

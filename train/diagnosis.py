@@ -1,56 +1,22 @@
-"""Before the first step: the run's folder, its random numbers, and what is known to be wrong."""
+"""What is known to be wrong with a run, before its first step and in its first batch."""
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fastload import randomness
-from fastload.errors import OutputError
 from train import checks
-from train.command import Command
 from train.data import Loaders
 from train.losses import compounding
 from train.metrics import ks_for
 from train.model import set_training
 from train.network import Network
 from train.options import Options
-from train.ranks import Ranks
-
-
-def open_folder(command: Command, ranks: Ranks) -> Path:
-    """The folder of the run: a new one, or that of the run to resume.
-
-    Raises:
-        OutputError: If a new run's folder holds another run.
-        OSError: If it cannot be made.
-    """
-    options = command.options
-    model = options.model.model.replace(":", "-").replace("/", "-")
-    name = options.run.name or ranks.shared(time.strftime(f"{model}-%Y%m%d-%H%M%S"))
-    folder = Path(options.run.runs) / name
-    if (folder / "last.pt").exists() and not command.resume:
-        raise OutputError(
-            f"{folder}: holds a run already; continue it with --resume, or give another --name"
-        )
-    if ranks.writes:
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def seed_everything(seed: int, ranks: Ranks) -> None:
-    """Seed torch, each rank with numbers of its own: what is dropped out differs between ranks."""
-    word = randomness.hashes(seed, 0, np.array([ranks.world.rank], np.int64))[0]
-    torch.manual_seed(int(word >> np.uint64(1)))
 
 
 def check_setup(options: Options, loaders: Loaders, network: Network) -> list[str]:
-    """What is wrong before anything has run.
+    """What is wrong with options, data and model.
 
     Returns:
         Warnings, one sentence each.
@@ -84,7 +50,15 @@ def check_setup(options: Options, loaders: Loaders, network: Network) -> list[st
 def check_first_batch(
     loaders: Loaders, network: Network, images: Tensor, labels: Tensor, logits: Tensor
 ) -> list[str]:
-    """What the first batch of a run shows to be wrong, one sentence each."""
+    """What the first batch of a run shows to be wrong, one sentence each.
+
+    Args:
+        loaders: What is read.
+        network: What learns.
+        images: float [N, 3, H, W], the first batch.
+        labels: int64 [N].
+        logits: float [N, C], the answers before any step.
+    """
     loss = float(functional.cross_entropy(logits.detach().float(), labels))
     num_classes = len(loaders.classes)
     found = [

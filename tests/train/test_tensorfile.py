@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from fastload.errors import OutputError
-from train.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from train.tensorfile import CheckpointError, read_tensors, write_tensors
 
 
 def test_what_is_saved_is_read_again(tmp_path):
     path = tmp_path / "last.pt"
 
-    save_checkpoint(path, {"model": {"w": torch.arange(3)}, "epoch": 2, "list": [1.5, None]})
+    write_tensors(path, {"model": {"w": torch.arange(3)}, "epoch": 2, "list": [1.5, None]})
 
-    found = read_checkpoint(path)
+    found = read_tensors(path)
     assert torch.equal(found["model"]["w"], torch.arange(3))
     assert (found["epoch"], found["list"]) == (2, [1.5, None])
     assert [item.name for item in tmp_path.iterdir()] == ["last.pt"]
@@ -38,28 +38,28 @@ def small_disk():
 
 def test_a_full_disk_is_one_sentence_and_the_former_checkpoint_intact(tmp_path, small_disk):
     path = tmp_path / "last.pt"
-    save_checkpoint(path, {"step": 1})
+    write_tensors(path, {"step": 1})
 
     with pytest.raises(OutputError, match=r"last\.pt: .*; the former checkpoint is intact"):
-        save_checkpoint(path, {"step": 2, "w": torch.zeros(100_000)})
+        write_tensors(path, {"step": 2, "w": torch.zeros(100_000)})
 
-    assert read_checkpoint(path)["step"] == 1
+    assert read_tensors(path)["step"] == 1
     assert [item.name for item in tmp_path.iterdir()] == ["last.pt"]
 
 
 def test_no_space_is_said(tmp_path):
     # The temporary file leads to a device that is always full.
-    (tmp_path / "last.pt.tmp").symlink_to("/dev/full")
+    (tmp_path / "last.pt.partial").symlink_to("/dev/full")
 
     with pytest.raises(OutputError, match=r"last\.pt: no space is left on the device; free some"):
-        save_checkpoint(tmp_path / "last.pt", {"w": torch.zeros(1_000_000)})
+        write_tensors(tmp_path / "last.pt", {"w": torch.zeros(1_000_000)})
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_gone_is_one_sentence(tmp_path):
     with pytest.raises(OutputError, match="there is no such file or folder"):
-        save_checkpoint(tmp_path / "gone" / "last.pt", {"step": 1})
+        write_tensors(tmp_path / "gone" / "last.pt", {"step": 1})
 
 
 def test_an_interrupted_write_leaves_nothing_behind(tmp_path):
@@ -67,13 +67,13 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path):
         def __reduce__(self):
             raise KeyboardInterrupt
 
-    save_checkpoint(tmp_path / "last.pt", {"step": 1})
+    write_tensors(tmp_path / "last.pt", {"step": 1})
 
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(tmp_path / "last.pt", {"step": Interrupting()})
+        write_tensors(tmp_path / "last.pt", {"step": Interrupting()})
 
     assert [item.name for item in tmp_path.iterdir()] == ["last.pt"]
-    assert read_checkpoint(tmp_path / "last.pt")["step"] == 1
+    assert read_tensors(tmp_path / "last.pt")["step"] == 1
 
 
 def harmful(folder: Path) -> object:
@@ -88,18 +88,18 @@ def test_reading_runs_no_code(tmp_path):
     torch.save({"format": 1, "step": harmful(tmp_path)}, tmp_path / "last.pt")
 
     with pytest.raises(CheckpointError, match="not a checkpoint that can be read"):
-        read_checkpoint(tmp_path / "last.pt")
+        read_tensors(tmp_path / "last.pt")
     assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize("keep", [0, 10, 700, -1])
 def test_a_truncated_checkpoint_is_one_sentence(tmp_path, keep):
     path = tmp_path / "last.pt"
-    save_checkpoint(path, {"w": torch.zeros(1000)})
+    write_tensors(path, {"w": torch.zeros(1000)})
     path.write_bytes(path.read_bytes()[:keep])
 
     with pytest.raises(CheckpointError, match="not a checkpoint that can be read") as raised:
-        read_checkpoint(path)
+        read_tensors(path)
     assert "\n" not in str(raised.value)
 
 
@@ -107,6 +107,6 @@ def test_a_checkpoint_of_others_and_none_at_all_are_told_apart(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.pt")
 
     with pytest.raises(CheckpointError, match=r"not a checkpoint of this trainer \(format None"):
-        read_checkpoint(tmp_path / "other.pt")
+        read_tensors(tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match="no such checkpoint, so there is nothing to resume"):
-        read_checkpoint(tmp_path / "none.pt")
+        read_tensors(tmp_path / "none.pt")

@@ -1,0 +1,142 @@
+"""The charts of report.html as SVG, drawn by matplotlib where it is installed.
+
+Text stays text, so the browser chooses the fonts. Equal data give equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, HEIGHT = 460, 240  # pixels
+_SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+# Okabe and Ito's colours, told apart by people with any colour vision.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",  # for the measures; the page sets its own fonts
+    "font.size": 11,
+    "text.color": "#555",
+    "axes.labelcolor": "#555",
+    "xtick.color": "#555",
+    "ytick.color": "#555",
+    "axes.edgecolor": "#ddd",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#ddd",
+}
+
+ElementTree.register_namespace("", _SVG)
+ElementTree.register_namespace("xlink", _LINK)
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def line_chart(name: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """An SVG of lines over epochs.
+
+    Args:
+        name: What the chart shows; no two charts of a page have the same name.
+        series: Name -> (epoch, value), in order. Values that are NaN or infinite are left out.
+    """
+    finite = {
+        label: [(x, y) for x, y in points if math.isfinite(y)] for label, points in series.items()
+    }
+    values = [y for points in finite.values() for _, y in points]
+
+    def draw(axes: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+        for number, (label, points) in enumerate(finite.items()):
+            colour = _COLOURS[number % len(_COLOURS)]
+            across, upwards = [x for x, _ in points], [y for _, y in points]
+            axes.plot(across, upwards, "o-", ms=4, color=colour, label=label, gid=f"line{number}")
+        axes.set_ylim(min(0.0, *values), max(values) * 1.05 or 1.0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.set_xlabel("epoch", loc="right")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(finite), frameon=False)
+
+    return _text(_drawn(name, draw)) if values else _EMPTY
+
+
+def scatter_chart(name: str, points: Sequence[tuple[float, float, str]]) -> str:
+    """An SVG with a point for each class, whose name shows on hover.
+
+    Args:
+        name: As for `line_chart`.
+        points: (images, accuracy in [0, 1], name of the class); images are above 0.
+    """
+
+    def draw(axes: Axes) -> None:
+        from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
+
+        across, upwards = [count for count, _, _ in points], [share for _, share, _ in points]
+        axes.plot(across, upwards, "o", ms=6, mew=0, alpha=0.5, color=_COLOURS[0], gid="classes")
+        axes.set_xscale("log")
+        axes.set_xlim(min(across) / 1.12, max(across) * 1.12)
+        axes.set_ylim(0.0, 1.05)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.set_xlabel("training images", loc="right")
+
+    if not points:
+        return _EMPTY
+    root = _drawn(name, draw)
+    marks = root.iterfind(f".//{{{_SVG}}}g[@id='classes']//{{{_SVG}}}use")
+    for mark, (count, accuracy, label) in zip(marks, points, strict=True):
+        title = ElementTree.SubElement(mark, f"{{{_SVG}}}title")
+        title.text = f"{label}: {accuracy:.0%}, {count:.0f} images"
+    return _text(root)
+
+
+def _drawn(name: str, draw: Callable[[Axes], None]) -> ElementTree.Element:
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    drawing = io.BytesIO()
+    # The ids are hashes of content and name, so those of two charts on a page differ.
+    with style.context(["default", {**_STYLE, "svg.hashsalt": name}]):
+        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        draw(axes)
+        figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
+    root = ElementTree.fromstring(drawing.getvalue())
+    root.attrib.update({"width": str(WIDTH), "height": str(HEIGHT), "role": "img"})
+    root.attrib.update({"aria-label": name, "style": "stroke-linejoin: round"})
+    for parent, child in (("", "metadata"), (f"/{{{_SVG}}}defs", "style")):
+        for place in root.findall(f".{parent}"):  # the style would be that of the whole page
+            for unwanted in place.findall(f"{{{_SVG}}}{child}"):
+                place.remove(unwanted)
+    return root
+
+
+def _text(root: ElementTree.Element) -> str:
+    """The drawing as text, with those ids only that it refers to."""
+    text = ElementTree.tostring(root, encoding="unicode")
+    for element in root.iter():
+        name = element.get("id")
+        if name and not re.search(rf"#{re.escape(name)}\b", text):
+            del element.attrib["id"]
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+_EMPTY = (
+    f'<svg xmlns="{_SVG}" width="{WIDTH}" height="{HEIGHT}">'
+    f'<text x="{WIDTH // 2}" y="{HEIGHT // 2}" text-anchor="middle">nothing yet</text></svg>'
+)

@@ -1,0 +1,131 @@
+"""What a run comes to: the best weights on val and test, and the files that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from train.assembly import Run
+from train.confusion import find_confusions
+from train.evaluation import Scores, Verdict, judge, score
+from train.interrupt import Interrupt
+from train.log import read_log
+from train.recipe import to_toml
+from train.record import write_classes, write_result, write_text
+from train.report import Report
+from train.tensorfile import read_tensors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The best weights of a run, evaluated.
+
+    Attributes:
+        best_epoch: The epoch that they are of, from 1.
+        verdicts: The verdict on val, and on test where the data has this split.
+        scores: The answers on val.
+    """
+
+    best_epoch: int
+    verdicts: Mapping[str, Verdict]
+    scores: Scores
+
+
+def evaluate_best(run: Run, folder: Path, interrupt: Interrupt) -> Outcome:
+    """Evaluate the best epoch on val and test. Every rank must call this.
+
+    Args:
+        run: The run; its evaluated model takes the best weights.
+        folder: The folder of the run.
+        interrupt: Asked between batches.
+
+    Raises:
+        InterruptedRunError: If a signal came; `--resume` does this again.
+    """
+    best = read_tensors(folder / "best.pt")
+    run.stepper.evaluated().load_state_dict(best["model"])
+    scores = score(run, run.loaders.val, interrupt)
+    verdicts = {"val": judge(run, scores)}
+    if run.loaders.test is not None:
+        answers = score(run, run.loaders.test, interrupt)
+        verdicts["test"] = judge(run, answers, chosen_on=verdicts["val"])
+    return Outcome(best_epoch=best["epoch"] + 1, verdicts=verdicts, scores=scores)
+
+
+def write_outcome(run: Run, folder: Path, outcome: Outcome) -> dict[str, Any]:
+    """Write classes.csv, result.json and report.html. One rank calls this.
+
+    Returns:
+        The content of result.json.
+    """
+    loaders, options, verdicts = run.loaders, run.options, outcome.verdicts
+    log = read_log(folder / "log.csv")
+    counts = loaders.train_counts.tolist()
+    result = {
+        "name": folder.name,
+        "model": options.model.model,
+        "epochs": run.position.epoch,
+        "best_epoch": outcome.best_epoch,
+        "best_by": options.run.best_by,
+        "classes": len(loaders.classes),
+        "train_images": sum(counts),
+        "backend": loaders.train.backend,
+        "device": str(run.ranks.device),
+        "processes": run.ranks.world.size,
+        **_speed(log),
+        **{split: verdict.figures for split, verdict in verdicts.items()},
+        "thresholds": verdicts["val"].plain.thresholds,
+    }
+    names = zip(loaders.classes, loaders.class_names, counts, strict=True)
+    write_classes(folder / "classes.csv", list(names), {s: v.plain for s, v in verdicts.items()})
+    write_result(folder / "result.json", result)
+    if options.record.report:
+        write_text(folder / "report.html", _report(run, folder, outcome, log).html())
+    return result
+
+
+def _speed(log: Sequence[Mapping[str, str]]) -> dict[str, float]:
+    """Over all epochs: images per second in training, share of waiting, seconds of each part."""
+    rows = {split: [row for row in log if row["split"] == split] for split in ("train", "val")}
+    images = sum(float(row["images"]) for row in rows["train"])
+    seconds = sum(float(row["seconds"]) for row in rows["train"])
+    computing = sum(float(row["compute_seconds"]) for row in rows["train"])
+    return {
+        "images_per_second": images / seconds,
+        "waiting_share": 1 - computing / seconds,
+        "training_seconds": seconds,
+        "evaluation_seconds": sum(float(row["seconds"]) for row in rows["val"]),
+    }
+
+
+def _report(run: Run, folder: Path, outcome: Outcome, log: Sequence[Mapping[str, str]]) -> Report:
+    loaders, options, speed = run.loaders, run.options, _speed(log)
+    best = f"{outcome.best_epoch} of {len(log) // 2}, by {options.run.best_by} on val"
+    figures = {
+        f"{split}: {name}": f"{verdict.figures[key]:.1%}"
+        for split, verdict in outcome.verdicts.items()
+        for name, key in (
+            ("top-1", "top1"),
+            ("macro-average top-1", "macro_top1"),
+            ("macro-average top-1, prior corrected", "corrected_macro_top1"),
+        )
+    }
+    train = loaders.train
+    return Report(
+        title=folder.name,
+        facts={
+            "model": options.model.model,
+            **figures,
+            "best epoch": best,
+            "training": f"{speed['images_per_second']:.0f} images/s on {train.device}",
+            "waiting for data": f"{speed['waiting_share']:.1%}, back-end {train.backend}",
+        },
+        log=log,
+        class_names=loaders.class_names,
+        train_counts=loaders.train_counts.tolist(),
+        accuracies=outcome.verdicts["val"].plain.class_top1.tolist(),
+        confusions=find_confusions(run, outcome.scores),
+        options=to_toml(options),
+    )
