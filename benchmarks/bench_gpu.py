@@ -30,7 +30,8 @@ from benchmarks.conftest import CLOCK, Keep, require_result
 from benchmarks.harness import Row, seconds_of
 from benchmarks.peers import ON_GPU, Contender
 from fastload import Augment, Loader
-from fastload.advise.trials import StepTrial, measure_step, model_builder
+from fastload.advise.models import build_model
+from fastload.advise.trials import StepTrial, measure_step
 
 pytestmark = [
     pytest.mark.gpu,
@@ -55,7 +56,7 @@ def test_training_step(batch_size: int, channels_last: bool, keep: Keep, benchma
     """The step runs, or the batch does not fit, which is a row too."""
     amp = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     trial = measure_step(
-        model_builder(MODEL, CLASSES),
+        lambda: build_model(MODEL, CLASSES),
         StepTrial(batch_size=batch_size, channels_last=channels_last, amp=amp),
         size=SIZE,
         device=cuda(),
@@ -112,7 +113,7 @@ def test_decoding(contender: Contender, comparison: Comparison, benchmark: Any) 
 
 def train(batches: Iterator[tuple[Tensor, Tensor]]) -> float:
     """Images per second of training on batches that are on the GPU, uint8."""
-    model = model_builder(MODEL, CLASSES)().to(cuda(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+    model = build_model(MODEL, CLASSES).to(cuda(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     images, began = 0, 0.0
     for number, (pixels, labels) in enumerate(batches):

@@ -21,8 +21,9 @@ from pathlib import Path
 import torch
 
 from fastload.advise.advice import advise, report
+from fastload.advise.models import require_model
 from fastload.advise.recipe import recipe, write_recipe
-from fastload.advise.trials import TIME_SECONDS, Question, model_builder, run_trials
+from fastload.advise.trials import TIME_SECONDS, Question, run_trials
 from fastload.console.command import run_command
 from fastload.console.terminal import say
 from fastload.errors import FastloadError
@@ -57,7 +58,7 @@ def _tune(question: Question, out: Path) -> int:
     samples = manifest.splits["train"].samples
     if not samples:
         raise FastloadError(f"{question.shards}: split train has no images to tune with")
-    model_builder(question.model, len(manifest.classes))  # a wrong name ends the command here
+    require_model(question.model)  # a wrong name ends the command here
     trials = run_trials(question)
     memory = torch.cuda.get_device_properties(question.device).total_memory if on_gpu else 0
     advice = advise(question, trials.loaders, trials.steps, gpu_bytes=memory)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastload import tune
-from fastload.advise import trials
+from fastload.load.backend import BackendName
 from fastload.pixels import native
 from tests.shards import numbered, write_shards
 from train.recipe import read_recipe
@@ -32,7 +32,7 @@ def test_the_command_writes_a_recipe_and_says_what_it_left_open(shards, tmp_path
     assert "left open" in printed
     assert "ms / 1,000 images" in printed
     tables = read_recipe(out)
-    assert tables["data"]["loader"] in trials.CPU_BACKENDS
+    assert BackendName(tables["data"]["loader"]).on_cpu
 
 
 def test_what_the_time_does_not_suffice_for_is_named(shards, tmp_path, capsys):
@@ -47,7 +47,7 @@ def test_what_the_time_does_not_suffice_for_is_named(shards, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--model", "nothing"], "no classification model"),
+        (["--model", "nothing"], "no torchvision classification model"),
         (["--device", "cuda"], "PyTorch finds no GPU"),
     ],
 )

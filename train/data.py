@@ -26,9 +26,9 @@ from fastload.load.augment import (
     RandomResizedCrop,
 )
 from fastload.store.index import read_manifest
-from train.model import Normalisation, imagenet_normalisation
 from train.options import AugmentOptions, ModelOptions, Options
 from train.ranks import Ranks
+from train.weights import Normalisation, imagenet_normalisation
 
 _CROPS: dict[str, Crop] = {
     "random-resized": RandomResizedCrop(),
@@ -46,11 +46,11 @@ class Loaders:
     """What is read.
 
     Attributes:
-        train: Endless in epochs; each an order of its own.
-        val: Each sample of the split once, in the order of the index.
-        test: Likewise; None where the data has no test split.
+        train: The training split; each epoch has an order of its own.
+        val: The validation split: each sample once, in the order of the index.
+        test: The test split, read as `val` is; None where the data has no test split.
         classes: Names of the class folders; the position is the label.
-        class_names: Readable names of the same classes.
+        class_names: Readable names of the classes, by label.
         train_counts: int64 [C], training images of each class.
     """
 

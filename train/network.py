@@ -10,17 +10,11 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from train.model import (
-    Normalisation,
-    build_model,
-    freeze_all_but,
-    head_names,
-    load_weights,
-    parameter_groups,
-    start_weights,
-)
+from fastload.advise.models import build_model
+from train.model import freeze_all_but, head_names, parameter_groups
 from train.options import Options
 from train.ranks import Ranks
+from train.weights import Normalisation, load_weights, start_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +23,11 @@ class Network:
 
     Attributes:
         model: The bare module: saved, evaluated, averaged.
-        forward: The same as training calls it: compiled, and wrapped for several processes.
-        groups: Of its trainable parameters, for an optimizer.
-        normalise: (mean, std) of the images that its weights were trained on, where known.
+        forward: The module as training calls it: compiled, and wrapped for several processes.
+        groups: The trainable parameters, grouped for an optimizer.
+        normalise: (mean, std) of the images that the weights were trained on, where known.
         fresh_head: True unless the last layer came with the weights.
-        origin: Where its weights come from, and which of them were kept.
+        origin: Where the weights come from, and which of them were kept.
     """
 
     model: nn.Module
@@ -58,7 +52,7 @@ def build_network(options: Options, classes: Sequence[str], ranks: Ranks) -> Net
         ranks: The processes that train it together.
 
     Raises:
-        WeightsError: If there is no such model, or its weights cannot be had or do not fit.
+        FastloadError: If there is no such model, or its weights cannot be had or do not fit.
     """
     chosen = options.model
     model = build_model(chosen.model, len(classes))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmarks.harness import Row
 from benchmarks.proof.part import Place, fail, run_part
 from fastload import Augment, Loader
-from fastload.advise.trials import model_builder
+from fastload.advise.models import build_model
 from train.assembly import assemble
 from train.clock import CudaClock
 from train.command import parse
@@ -65,7 +65,7 @@ def covered(span: Span, others: list[Span]) -> float:
 
 def measure(place: Place, backend: str) -> Measured:
     """Train some steps under the profiler, then some under the clock."""
-    model = model_builder("resnet50", 1000)().to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+    model = build_model("resnet50", 1000).to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=True)
     loss_of = nn.CrossEntropyLoss()
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from fastload.advise.trials import LoaderTrial, Question, StepTrial, Trials, threads
 from fastload.console.terminal import table
 from fastload.errors import FastloadError
+from fastload.load.backend import BackendName
 from fastload.load.buffers import READY_BATCHES
 
 ENOUGH = 0.95  # of the best rate: the remaining 5 % are given up for fewer threads, smaller batches
 HEADROOM = 1.25  # the loader over the training step, so that a slow stretch of files stalls nothing
 GPU_SHARE = 0.9  # of the GPU's memory that the step may take; evaluation and fragments need some
-GPU_LOADER_BYTES = {"dali": 1 << 30}  # GPU memory that a back-end keeps for itself
+GPU_LOADER_BYTES = {BackendName.DALI: 1 << 30}  # GPU memory that a back-end keeps for itself
 OTHER_LOADER_BYTES = 128 << 20  # of the back-ends on the CPU: two batches
 
 # Pl@ntNet-300K's 0.01 at a batch of 32, for 256 by the linear rule (Goyal et al. 2017): fine-tuning
@@ -76,7 +77,7 @@ def advise(
         reasons = "; ".join(f"{trial.backend}: {trial.failed}" for trial in loaders)
         raise FastloadError(f"no back-end delivered an image ({reasons}); see fastload.doctor")
     best = max(working, key=lambda trial: trial.images_per_second)
-    kept = GPU_LOADER_BYTES.get(best.backend, OTHER_LOADER_BYTES)
+    kept = GPU_LOADER_BYTES.get(BackendName(best.backend), OTHER_LOADER_BYTES)
     step = choose_step(steps, room=GPU_SHARE * gpu_bytes - kept if gpu_bytes else None)
     loader = choose_loader(working, needed=step.images_per_second * HEADROOM if step else None)
     accumulate = 1
@@ -103,7 +104,11 @@ def choose_loader(trials: Sequence[LoaderTrial], *, needed: float | None) -> Loa
     fitting = [trial for trial in trials if trial.images_per_second >= enough]
     return min(
         fitting,
-        key=lambda trial: (trial.backend == "dali", trial.num_threads, -trial.images_per_second),
+        key=lambda trial: (
+            not BackendName(trial.backend).on_cpu,
+            trial.num_threads,
+            -trial.images_per_second,
+        ),
     )
 
 

@@ -71,7 +71,7 @@ def pillow_pixels(examples: Examples) -> NDArray[np.uint8]:
 
 def examine(name: str, examples: Examples, device: str) -> Finding:
     """Try one back-end in this process: first its pixels, then its speed."""
-    way = torch.device(device if name == "dali" else "cpu")
+    way = torch.device("cpu" if BackendName(name).on_cpu else device)
     absent = why_absent(name, way)
     if absent:
         return Finding(name=name, absent=absent)
@@ -138,11 +138,11 @@ def _lost(name: str, lost: Lost, limit_seconds: float) -> Finding:
 
 def why_absent(name: str, device: torch.device) -> str:
     """Why a back-end cannot run here and what to install; "" where nothing is known against it."""
-    if name == "native" and not native.is_available():
+    if name == BackendName.NATIVE and not native.is_available():
         return f"{native.why_unavailable()}: {native.how_to_mend()}"
-    if name == "dali-cpu":
+    if name == BackendName.DALI_CPU:
         return dali.why_unavailable()
-    if name == "dali":
+    if name == BackendName.DALI:
         return dali.why_unavailable(device=device.index or 0)
     return ""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastload.advise.models import build_model
 from fastload.console.progress import Progress
 from fastload.cores import usable_cores
 from fastload.errors import FastloadError, first_line
@@ -19,7 +21,6 @@ from fastload.load.loader import Loader
 from fastload.load.stats import Stats
 from fastload.store.index import read_manifest
 
-CPU_BACKENDS = tuple(name.value for name in BackendName if name.on_cpu)
 BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 LOADER_BATCH = 128
 TIME_SECONDS = 150.0  # for all trials; start-up and the last trial stay within 3 minutes with it
@@ -225,27 +226,6 @@ def _nothing() -> None:
     pass
 
 
-def model_builder(name: str, num_classes: int) -> Callable[[], nn.Module]:
-    """Makes a torchvision classification model, or timm:NAME, with random weights.
-
-    Raises:
-        FastloadError: If there is no model of that name, or timm is not installed.
-    """
-    if name.startswith("timm:"):
-        try:
-            import timm
-        except ImportError as error:
-            raise FastloadError(f"{name} needs timm: pip install timm") from error
-        if not timm.is_model(name[5:]):
-            raise FastloadError(f"timm has no model {name[5:]!r}; see timm.list_models()")
-        return lambda: timm.create_model(name[5:], num_classes=num_classes)
-    from torchvision import models
-
-    if name not in models.list_models(module=models):
-        raise FastloadError(f"torchvision has no classification model {name!r}")
-    return lambda: models.get_model(name, weights=None, num_classes=num_classes)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trials:
     """What was tried, and what the time did not suffice for."""
@@ -261,7 +241,7 @@ def run_trials(question: Question) -> Trials:
     cores = usable_cores()
     fewer = thread_counts(cores)[-2::-1]
     on_gpu = question.device.type == "cuda"
-    backends = [*CPU_BACKENDS, *(["dali"] if on_gpu else [])]
+    backends = [name.value for name in BackendName if name.on_cpu or on_gpu]
     planned = len(backends) + len(fewer) + (len(BATCH_SIZES) + 1 if on_gpu else 0)
     each = min(MOST_SECONDS, max(LEAST_SECONDS, question.seconds / planned / 2))
     ends = time.monotonic() + question.seconds
@@ -300,7 +280,7 @@ def run_trials(question: Question) -> Trials:
 
 
 def _step_measurer(question: Question, *, seconds: float) -> Callable[[StepTrial], StepTrial]:
-    build = model_builder(question.model, len(read_manifest(question.shards).classes))
+    build = partial(build_model, question.model, len(read_manifest(question.shards).classes))
 
     def measure(trial: StepTrial) -> StepTrial:
         size, device = question.size, question.device

@@ -13,7 +13,6 @@ from fastload.advise import trials
 from fastload.advise.advice import choose_step
 from fastload.advise.trials import Question, StepTrial
 from fastload.console.progress import Progress
-from fastload.errors import FastloadError
 from tests.shards import numbered
 
 CPU = torch.device("cpu")
@@ -102,8 +101,3 @@ def test_another_error_of_the_model_is_not_swallowed():
             device=CPU,
             seconds=0.01,
         )
-
-
-def test_a_model_that_does_not_exist_is_one_sentence():
-    with pytest.raises(FastloadError, match="no classification model 'resnet5O'"):
-        trials.model_builder("resnet5O", 3)

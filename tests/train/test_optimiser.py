@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from fastload.advise.models import build_model
 from fastload.world import World
 from train.losses import Total, balance
-from train.model import build_model, parameter_groups
+from train.model import parameter_groups
 from train.optimiser import MovingAverage, Stepper, autocast, make_optimizer, precision_for
 from train.options import LossOptions, OptimisationOptions
 from train.ranks import Ranks

@@ -23,11 +23,11 @@ import pytest
 import torch
 
 from fastload import Augment, Loader
+from fastload.advise.models import build_model
 from tests.shards import write_shards
 from tests.train.pictures import CLASSES, striped_picture, striped_shards
 from train.interrupt import Interrupt, InterruptedRunError
 from train.log import read_log
-from train.model import build_model
 from train.run import main
 from train.tensorfile import read_tensors, write_tensors
 

@@ -1,0 +1,180 @@
+"""Weights from files and downloads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastload.advise.models import build_model
+from train.data import normalisation_for
+from train.model import head_names
+from train.options import ModelOptions
+from train.weights import (
+    WeightsError,
+    imagenet_normalisation,
+    load_weights,
+    read_weights,
+    start_weights,
+)
+
+SMALL = "shufflenet_v2_x0_5"
+
+
+def save(path: Path, content: object) -> Path:
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda weights: weights,
+        lambda weights: {"state_dict": weights, "epoch": 3},
+        lambda weights: {"model": {f"module.{k}": v for k, v in weights.items()}},
+        lambda weights: {"state_dict": {f"model._orig_mod.{k}": v for k, v in weights.items()}},
+    ],
+    ids=["plain", "state_dict", "ddp", "lightning-compiled"],
+)
+def test_weights_are_found_however_they_are_wrapped(tmp_path, wrap):
+    source = build_model(SMALL, 5)
+    model = build_model(SMALL, 5)
+
+    weights = read_weights(save(tmp_path / "w.pt", wrap(source.state_dict()))).tensors
+    loaded = load_weights(model, weights, head=head_names(SMALL, 5))
+
+    assert set(loaded.kept) == set(model.state_dict())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, source.state_dict()[name])
+
+
+def test_another_number_of_classes_starts_the_head_anew_and_says_so(tmp_path):
+    source, model = build_model(SMALL, 9), build_model(SMALL, 5)
+    before = model.get_parameter("fc.weight").detach().clone()
+
+    weights = read_weights(save(tmp_path / "w.pt", source.state_dict())).tensors
+    loaded = load_weights(model, weights, head=head_names(SMALL, 5))
+
+    assert set(loaded.reshaped) == {"fc.weight", "fc.bias"}
+    assert "other shape, started anew: fc.weight, fc.bias" in str(loaded)
+    assert torch.equal(model.get_parameter("fc.weight"), before)
+    stem = "conv1.0.weight"
+    assert torch.equal(model.get_parameter(stem), source.get_parameter(stem))
+
+
+def test_what_is_missing_and_unused_is_said():
+    model = build_model(SMALL, 5)
+    weights = dict(model.state_dict())
+    weights["extra.weight"] = weights.pop("conv1.0.weight")
+
+    text = str(load_weights(model, weights, head=head_names(SMALL, 5)))
+
+    assert "not in the weights, started anew: conv1.0.weight" in text
+    assert "not in the model, dropped: extra.weight" in text
+
+
+@pytest.mark.parametrize("other", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x1_0"])
+def test_weights_of_another_model_are_refused_and_nothing_is_changed(other):
+    model = build_model(SMALL, 5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    with pytest.raises(WeightsError, match="so they are of another model"):
+        load_weights(model, build_model(other, 5).state_dict(), head=head_names(SMALL, 5))
+
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "made by the file"),)
+
+    path = save(tmp_path / "w.pt", {"model": Harmful()})
+
+    with pytest.raises(WeightsError, match="not a file of weights that can be read safely"):
+        read_weights(path)
+    assert not (tmp_path / "made by the file").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a file of weights"),
+        (b"hello", "not a file of weights"),
+        (b"PK\x03\x04 broken", "not a file of weights"),
+        (None, "there is no such file; give imagenet, scratch or a file"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path, content, message):
+    path = tmp_path / "w.pt"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(WeightsError, match=message) as raised:
+        read_weights(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_without_tensors_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match="holds no tensors"):
+        read_weights(save(tmp_path / "w.pt", {"model": {"epoch": 3}}))
+
+
+def test_scratch_needs_no_weights():
+    assert start_weights(ModelOptions(init="scratch")) is None
+
+
+def test_imagenet_weights_that_cannot_be_downloaded_name_the_other_choices(tmp_path, monkeypatch):
+    # A proxy on a closed port of this machine makes every download fail, with or without a network.
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    with pytest.raises(WeightsError) as raised:
+        start_weights(ModelOptions(model="resnet18"))
+
+    assert str(raised.value).startswith("the ImageNet weights of resnet18 cannot be downloaded (")
+    assert str(raised.value).endswith("; give --init FILE, or --init scratch")
+    assert "\n" not in str(raised.value)
+
+
+def test_imagenet_weights_in_the_cache_need_no_network(tmp_path, monkeypatch):
+    from torchvision.models import ShuffleNet_V2_X0_5_Weights
+
+    source = build_model(SMALL, 1000)
+    name = Path(ShuffleNet_V2_X0_5_Weights.DEFAULT.url).name
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(source.state_dict(), tmp_path / "hub" / "checkpoints" / name)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    weights = start_weights(ModelOptions(model=SMALL))
+
+    assert weights is not None
+    assert torch.equal(weights.tensors["fc.weight"], source.get_parameter("fc.weight"))
+
+
+def test_unknown_imagenet_weights_name_those_there_are():
+    options = ModelOptions(model="resnet50", init="imagenet:V9")
+
+    with pytest.raises(WeightsError, match=r"no weights V9; it has IMAGENET1K_V1, IMAGENET1K_V2"):
+        start_weights(options)
+
+
+def test_the_normalisation_of_the_weights_is_known():
+    mean, std = imagenet_normalisation(ModelOptions(model="resnet18")) or ((), ())
+
+    assert mean == (0.485, 0.456, 0.406)
+    assert std == (0.229, 0.224, 0.225)
+    assert imagenet_normalisation(ModelOptions(init="scratch")) is None
+    assert imagenet_normalisation(ModelOptions(model="no such model")) is None
+
+
+def test_timm_weights_with_another_normalisation_get_it():
+    pytest.importorskip("timm")
+    options = ModelOptions(model="timm:vit_tiny_patch16_224", init="imagenet")
+
+    assert normalisation_for(options) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert normalisation_for(ModelOptions(init="scratch"))[0] == (0.485, 0.456, 0.406)
