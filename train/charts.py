@@ -75,7 +75,7 @@ def scatter_chart(name: str, points: Sequence[tuple[float, float, str]]) -> str:
     """An SVG with a point for each class, whose name shows on hover.
 
     Args:
-        name: As for `line_chart`.
+        name: What the chart shows; no two charts of a page have the same name.
         points: (images, accuracy in [0, 1], name of the class); images are above 0.
     """
 

@@ -1,7 +1,7 @@
 """Why is my accuracy almost zero? Checks that find the usual causes and name them.
 
-Each returns a sentence for the user, or None where all is well, and raises where training makes no
-sense.
+Each check returns a sentence for the user, or None where all is well. It raises where training
+cannot work.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from fastload.errors import FastloadError
 
-# A fresh head on 1,000 classes starts within a few per cent of ln(1000) = 6.9; random deep networks
-# without normalisation scatter, so only what cannot be an untrained classifier is reported.
+# A fresh head on 1,000 classes starts within a few per cent of ln(1000) = 6.9. Random deep networks
+# without normalisation scatter, so only a loss that no untrained classifier has is reported.
 _FIRST_LOSS_RATIO = 2.0
 
 # Normalised photographs have a mean near 0 and a deviation near 1; these bounds hold for batches of
@@ -26,7 +26,7 @@ _FIRST_LOSS_RATIO = 2.0
 _MEAN_LIMIT = 2.0
 _DEVIATION_LIMITS = (0.35, 3.0)
 
-# Chance below which a batch of one class is no accident.
+# Below this probability a batch of one class is no accident.
 _ACCIDENT = 1e-4
 
 
@@ -41,7 +41,7 @@ def check_classes(
     train_counts: NDArray[np.int64],
     val_counts: NDArray[np.int64],
 ) -> str | None:
-    """Whether validation asks about the classes that training shows, under the same numbers.
+    """Whether validation and training have the same classes under the same labels.
 
     Args:
         train: Class names of the training data, by label.
@@ -97,8 +97,8 @@ def check_normalisation(
     """Whether images are normalised as the weights were trained.
 
     Args:
-        used: Mean and deviation of each channel, on the scale [0, 1].
-        expected: Likewise, of the weights; None if unknown.
+        used: Mean and deviation of each channel of the images, on the scale [0, 1].
+        expected: Mean and deviation that the weights were trained with; None if unknown.
     """
     if expected is None or np.allclose(used, expected, atol=0.01):
         return None
@@ -112,8 +112,8 @@ def check_labels(labels: Tensor, train_counts: NDArray[np.int64]) -> str | None:
     """Whether a batch holds more than one class.
 
     Args:
-        labels: int64 [N], of one batch of a shuffled split.
-        train_counts: int64 [C].
+        labels: int64 [N], the labels of one batch of a shuffled split.
+        train_counts: int64 [C], training images of each class.
     """
     first = int(labels[0])
     share = train_counts[first] / max(train_counts.sum(), 1)
@@ -164,13 +164,13 @@ def check_first_loss(loss: float, num_classes: int, *, fresh_head: bool) -> str 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overfit:
-    """What came of training on one batch alone.
+    """The result of training on one batch alone.
 
     Attributes:
         first_loss: Cross-entropy before the first step.
-        last_loss: After the last.
+        last_loss: Cross-entropy after the last step.
         accuracy: Share of the batch that is right at the end, in [0, 1].
-        steps: How many were made.
+        steps: The number of steps.
     """
 
     first_loss: float
@@ -188,10 +188,10 @@ def overfit(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = 10
     """Train on one batch until it is known by heart, as every sound set-up can.
 
     Args:
-        model: As it would be trained, in the mode of training; changed in place.
+        model: The model in training mode; changed in place.
         images: float [N, 3, H, W].
         labels: int64 [N].
-        steps: At most so many.
+        steps: The largest number of steps.
     """
     parameters = [item for item in model.parameters() if item.requires_grad]
     # The default rate of Adam, which suits nearly every model, so that no schedule is in question.

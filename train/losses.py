@@ -1,8 +1,8 @@
 """Losses for a long tail, as sums and weights, so that a mean over any number of batches is exact.
 
 Each loss returns a `Total`: the weighted sum over the batch and the sum of the weights. Their
-quotient is what `torch.nn.CrossEntropyLoss` calls the mean; kept apart, sums of several
-micro-batches or ranks add up to the loss of the large batch, with class weights too.
+quotient is what `torch.nn.CrossEntropyLoss` calls the mean. The two sums of several micro-batches
+or ranks add up to the loss of the large batch, with class weights too.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def class_prior(counts: NDArray[np.int64], weights: NDArray[np.float64]) -> Tens
             the product of both.
 
     Returns:
-        float32 [C], positive, sums to 1; some class must have images. A class that is never seen
-        counts as if it were as rare as the rarest that is, since its logarithm is taken.
+        float32 [C], positive, sums to 1; some class must have images. The logarithm of each value
+        is taken, so a class that is never seen gets the value of the rarest class that is seen.
     """
     seen = counts * weights
     seen = np.where(seen > 0, seen, seen[seen > 0].min())
@@ -89,13 +89,13 @@ class Balance:
 def balance(
     reweight: str, options: LossOptions, counts: NDArray[np.int64], device: torch.device
 ) -> Balance:
-    """The loss, and what it leaves for a correction at evaluation.
+    """The loss of training, and the class frequencies that evaluation may still correct.
 
     Args:
         reweight: The rule by which rare classes are drawn more often, or "none".
-        options: The loss.
+        options: Which loss, and its numbers.
         counts: int64 [C], training images of each class.
-        device: Where logits are.
+        device: Where the logits are.
     """
     drawn = class_weights(reweight, counts)
     weights = class_weights(options.class_weights, counts)

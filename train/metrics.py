@@ -15,7 +15,7 @@ Where we differ: equal scores are ordered by class number (the reference leaves 
 argsort), and k >= C, where every answer would be right, is left out (the reference fails there).
 Like the reference, an average over classes covers the classes that have a sample.
 
-Everything is a pure function of tensors and runs on the device that they are on.
+Everything is a pure function of tensors, and runs on the device of the tensors.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FEW_SHOT_UNDER = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What a model scored on one split.
+    """The figures of a model on one split.
 
     Attributes:
         figures: Name -> value: `loss`, `top1`, `macro_top1`, `average5`, `macro_average5`,
@@ -45,7 +45,8 @@ class Evaluation:
         thresholds: k -> the threshold of average-k.
         class_counts: int64 [C], samples of each class in this split.
         class_top1: float64 [C] in [0, 1], NaN where a class has no sample.
-        class_top5: float64 [C], likewise for top-5; NaN everywhere where C <= 5.
+        class_top5: float64 [C] in [0, 1], NaN where a class has no sample, and everywhere where
+            C <= 5.
     """
 
     figures: dict[str, float]

@@ -27,8 +27,8 @@ def head_names(name: str, num_classes: int) -> frozenset[str]:
     """The parameters whose shape depends on the number of classes.
 
     Args:
-        name: As for `build_model`.
-        num_classes: As for `build_model`.
+        name: The name of a model, for `build_model`.
+        num_classes: Outputs of the model.
 
     Returns:
         Names such as {"fc.weight", "fc.bias"}.
@@ -65,9 +65,11 @@ def parameter_groups(
 
     Args:
         model: Any module.
-        weight_decay: For weights; norms, known by their type, and vectors such as biases get 0.
-        stem_rate: Learning rate of the first layer over that of the last, in (0, 1]; geometric in
-            between, in eight steps, over the modules in the order of registration.
+        weight_decay: The decay of weights; norms, known by their type, and vectors such as biases
+            get 0.
+        stem_rate: Learning rate of the first layer over that of the last layer, in (0, 1]. The
+            rates in between are geometric, in eight steps over the modules in the order of
+            registration.
 
     Returns:
         Groups for a torch optimizer, each with "params", "weight_decay" and "rate_scale".

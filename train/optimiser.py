@@ -55,7 +55,7 @@ def make_optimizer(
         groups: From `parameter_groups`.
         options: Which of the two, and its numbers.
         device: Where the model is.
-        precision: Of `precision_for`.
+        precision: The dtype of mixed precision, from `precision_for`.
     """
     on_gpu = device.type == "cuda"
     if options.optimizer == "adamw":
@@ -78,6 +78,10 @@ def make_optimizer(
 
 class MovingAverage:
     """An exponential moving average of a model's parameters and buffers.
+
+    torch.optim.swa_utils.AveragedModel would give other values and cost more: its first update
+    copies the weights, and each update walks over all tensors in Python and copies a counter to the
+    device.
 
     The decay grows to its final value as (1 + n) / (10 + n) over the updates n, as in TensorFlow's
     ExponentialMovingAverage, so that a short run does not average its random start.
@@ -105,9 +109,9 @@ class MovingAverage:
 
 
 def _tensors(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Parameters and buffers of floating point, and others, such as BatchNorm's counters.
+    """Parameters and buffers of floating point; other buffers, such as BatchNorm's counters.
 
-    They stay the same tensors as long as the model stays on its device.
+    The tensors stay the same objects as long as the model stays on its device.
     """
     every = [*model.parameters(), *model.buffers()]
     return (
@@ -119,16 +123,17 @@ def _tensors(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
 class Stepper:
     """Gathers the gradients of some batches and makes one exact step of them.
 
-    The gradient of a step is that of (sum of losses) / (sum of weights) over all its batches and
-    ranks, so it is the gradient of one large batch; only BatchNorm sees the small ones.
+    The gradient of a step is that of (sum of losses) / (sum of weights) over all batches of the
+    step and all ranks. So it is the gradient of one large batch; only BatchNorm sees the small
+    batches.
 
     Args:
         model: The bare module: its parameters are stepped and clipped.
-        forward: The same as it is called: compiled, or wrapped in DistributedDataParallel.
+        forward: The module as it is called: compiled, or wrapped in DistributedDataParallel.
         optimizer: Over groups from `parameter_groups`.
         options: Clipping and moving average.
         device: Where the model is.
-        precision: Of `precision_for`.
+        precision: The dtype of mixed precision, from `precision_for`.
         batch_size: Images of a full batch on this rank.
         ranks: The processes of the run.
     """
@@ -157,14 +162,14 @@ class Stepper:
 
     @contextmanager
     def accumulating(self, *, last: bool) -> Iterator[None]:
-        """Around the forward and backward pass of a batch; ranks exchange gradients in the last."""
+        """Around forward and backward of a batch; ranks exchange gradients in the `last` batch."""
         no_sync = getattr(self._forward, "no_sync", None)
         with nullcontext() if last or no_sync is None else no_sync():
             yield
 
     def backward(self, total: Total) -> None:
         """Add the gradients of one batch's loss."""
-        # The division only keeps numbers near 1, which float16 needs; `step` takes it back.
+        # The division keeps numbers near 1, which float16 needs; `step` reverts it.
         self.scaler.scale(total.loss / self._batch_size).backward()  # type: ignore[no-untyped-call]  # untyped in torch
         self._weight += total.weight.detach()
 
@@ -173,7 +178,7 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["rate_scale"]
         self.scaler.unscale_(self.optimizer)
-        # DistributedDataParallel gives the mean over ranks, and what is wanted is the sum.
+        # DistributedDataParallel gives the mean over ranks; the step needs the sum.
         total = self._ranks.summed(self._weight)
         self._rescale(self._batch_size * self._ranks.world.size / total)
         if self._clip:
@@ -200,11 +205,11 @@ class Stepper:
         return [item for group in self.optimizer.param_groups for item in group["params"]]
 
     def evaluated(self) -> nn.Module:
-        """The model that is evaluated and kept: the moving average, where there is one."""
+        """The model that is evaluated and saved: the moving average, where there is one."""
         return self._model if self.average is None else self.average.model
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizer, scaler and moving average; between steps there is nothing else."""
+        """Optimizer, scaler and moving average; between two steps nothing else has a state."""
         average = None
         if self.average is not None:
             average = {"model": self.average.model.state_dict(), "updates": self.average.updates}

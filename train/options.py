@@ -254,7 +254,7 @@ class RunOptions:
 class RecordOptions:
     """What is recorded besides log.csv, result.json and the checkpoints."""
 
-    report: bool = _option(True, "write report.html")
+    report: bool = _option(True, "write report.html; its charts need matplotlib")
     tensorboard: bool = _option(True, "write TensorBoard events where it is installed")
     wandb: str = _option("", "project of Weights & Biases to log to")
     profile: int = _option(

@@ -23,7 +23,7 @@ from train.options import ModelOptions
 # A download that has not connected within this time will not connect; torch would wait for ever.
 _DOWNLOAD_TIMEOUT_SECONDS = 20.0
 
-# What other trainers wrap weights in: torchvision's references, timm, lightning and ours.
+# The keys under which trainers save weights: torchvision's references, timm, lightning and ours.
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "state_dict_ema")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
@@ -131,12 +131,12 @@ def _impatient() -> Iterator[None]:
 
 
 def read_weights(path: Path) -> Weights:
-    """The weights in a checkpoint file, whoever wrote it.
+    """The weights in a checkpoint file of any trainer.
 
     Args:
-        path: A plain state dict, or one under "model", "state_dict", ...; names may carry the
-            prefixes of DistributedDataParallel, torch.compile or lightning. Only tensors and plain
-            values are ever unpickled.
+        path: A file with a state dict, or with one under "model", "state_dict", ...; names may have
+            the prefixes of DistributedDataParallel, torch.compile or lightning. Only tensors and
+            plain values are unpickled.
 
     Raises:
         WeightsError: If the file cannot be read, or holds no tensors.
@@ -193,14 +193,14 @@ def load_weights(
     Args:
         model: Changed in place.
         weights: Name -> tensor.
-        head: Parameters that may well have another shape, since their number of classes differs.
+        head: Parameters whose shape depends on the number of classes.
 
     Returns:
         What was kept and what was not.
 
     Raises:
-        WeightsError: If they would fill less than half of the model without its head: they are of
-            another model, and this one is left as it was.
+        WeightsError: If the weights would fill less than half of the model without its head. They
+            are of another model then, and this model is left as it was.
     """
     own = model.state_dict()
     fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}

@@ -244,8 +244,11 @@ def test_frozen_parameters_need_no_gradient():
         parameter.requires_grad_(name.startswith("fc"))
     stepper = stepper_for(model, OptimisationOptions())
     loss = balance("none", LossOptions(), COUNTS, CPU).loss
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
 
     stepper.backward(loss(model(torch.randn(2, 3, 32, 32)), torch.tensor([0, 1])))
     stepper.step(0.1)
 
-    assert stepper.optimizer.param_groups[0]["lr"] == 0.1
+    assert stepper.learning_rate == 0.1
+    changed = {k for k, v in model.named_parameters() if not torch.equal(v, before[k])}
+    assert changed == {"fc.weight", "fc.bias"}
