@@ -53,6 +53,7 @@ def line_chart(name: str, series: Mapping[str, Sequence[tuple[float, float]]]) -
     finite = {
         label: [(x, y) for x, y in points if math.isfinite(y)] for label, points in series.items()
     }
+    epochs = [x for points in finite.values() for x, _ in points]
     values = [y for points in finite.values() for _, y in points]
 
     def draw(axes: Axes) -> None:
@@ -62,8 +63,10 @@ def line_chart(name: str, series: Mapping[str, Sequence[tuple[float, float]]]) -
             colour = _COLOURS[number % len(_COLOURS)]
             across, upwards = [x for x, _ in points], [y for _, y in points]
             axes.plot(across, upwards, "o-", ms=4, color=colour, label=label, gid=f"line{number}")
+        margin = 0.3 + 0.02 * (max(epochs) - min(epochs))
+        axes.set_xlim(min(epochs) - margin, max(epochs) + margin)
         axes.set_ylim(min(0.0, *values), max(values) * 1.05 or 1.0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.set_xlabel("epoch", loc="right")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(finite), frameon=False)

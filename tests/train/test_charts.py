@@ -48,6 +48,16 @@ def test_each_series_has_a_line_and_its_name():
     assert {"train", "val", "epoch"} <= set(texts)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 30])
+def test_epochs_are_whole_numbers(epochs):
+    chart = line_chart("Loss", {"a": [(epoch, 0.5) for epoch in range(1, epochs + 1)]})
+
+    texts = [str(text.text) for text in ElementTree.fromstring(chart).iter(f"{SVG}text")]
+    numbers = texts[: texts.index("epoch")]
+    assert 1 <= len(numbers) <= 10
+    assert all(text.isdecimal() and int(text) <= epochs for text in numbers)
+
+
 def test_values_that_are_no_numbers_are_left_out_of_a_curve():
     assert len(marks_of(line_chart("Loss", {"a": [(1, math.nan), (2, 1.0)]}))) == 1
 
