@@ -1,4 +1,4 @@
-"""What a run comes to: the best weights on val and test, and the files that say so."""
+"""The outcome of a run: its best epoch on val and test, and the files with the figures."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from train.tensorfile import read_tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """The best weights of a run, evaluated.
+class BestEpoch:
+    """The best epoch of a run, evaluated.
 
     Attributes:
-        best_epoch: The epoch that they are of, from 1.
+        number: The number of the epoch, from 1.
         verdicts: The verdict on val, and on test where the data has this split.
         scores: The answers on val.
     """
 
-    best_epoch: int
+    number: int
     verdicts: Mapping[str, Verdict]
     scores: Scores
 
 
-def evaluate_best(run: Run, folder: Path, interrupt: Interrupt) -> Outcome:
+def evaluate_best(run: Run, folder: Path, interrupt: Interrupt) -> BestEpoch:
     """Evaluate the best epoch on val and test. Every rank must call this.
 
     Args:
@@ -44,30 +44,30 @@ def evaluate_best(run: Run, folder: Path, interrupt: Interrupt) -> Outcome:
     Raises:
         InterruptedRunError: If a signal came; `--resume` does this again.
     """
-    best = read_tensors(folder / "best.pt")
-    run.stepper.evaluated().load_state_dict(best["model"])
+    content = read_tensors(folder / "best.pt")
+    run.stepper.evaluated().load_state_dict(content["model"])
     scores = score(run, run.loaders.val, interrupt)
     verdicts = {"val": judge(run, scores)}
     if run.loaders.test is not None:
         answers = score(run, run.loaders.test, interrupt)
         verdicts["test"] = judge(run, answers, chosen_on=verdicts["val"])
-    return Outcome(best_epoch=best["epoch"] + 1, verdicts=verdicts, scores=scores)
+    return BestEpoch(number=content["epoch"] + 1, verdicts=verdicts, scores=scores)
 
 
-def write_outcome(run: Run, folder: Path, outcome: Outcome) -> dict[str, Any]:
+def write_outcome(run: Run, folder: Path, best: BestEpoch) -> dict[str, Any]:
     """Write classes.csv, result.json and report.html. One rank calls this.
 
     Returns:
         The content of result.json.
     """
-    loaders, options, verdicts = run.loaders, run.options, outcome.verdicts
+    loaders, options, verdicts = run.loaders, run.options, best.verdicts
     log = read_log(folder / "log.csv")
     counts = loaders.train_counts.tolist()
     result = {
         "name": folder.name,
         "model": options.model.model,
         "epochs": run.position.epoch,
-        "best_epoch": outcome.best_epoch,
+        "best_epoch": best.number,
         "best_by": options.run.best_by,
         "classes": len(loaders.classes),
         "train_images": sum(counts),
@@ -82,7 +82,7 @@ def write_outcome(run: Run, folder: Path, outcome: Outcome) -> dict[str, Any]:
     write_classes(folder / "classes.csv", list(names), {s: v.plain for s, v in verdicts.items()})
     write_result(folder / "result.json", result)
     if options.record.report:
-        write_text(folder / "report.html", _report(run, folder, outcome, log).html())
+        write_text(folder / "report.html", _report(run, folder, best, log).html())
     return result
 
 
@@ -100,12 +100,12 @@ def _speed(log: Sequence[Mapping[str, str]]) -> dict[str, float]:
     }
 
 
-def _report(run: Run, folder: Path, outcome: Outcome, log: Sequence[Mapping[str, str]]) -> Report:
+def _report(run: Run, folder: Path, best: BestEpoch, log: Sequence[Mapping[str, str]]) -> Report:
     loaders, options, speed = run.loaders, run.options, _speed(log)
-    best = f"{outcome.best_epoch} of {len(log) // 2}, by {options.run.best_by} on val"
+    which = f"{best.number} of {len(log) // 2}, by {options.run.best_by} on val"
     figures = {
         f"{split}: {name}": f"{verdict.figures[key]:.1%}"
-        for split, verdict in outcome.verdicts.items()
+        for split, verdict in best.verdicts.items()
         for name, key in (
             ("top-1", "top1"),
             ("macro-average top-1", "macro_top1"),
@@ -118,14 +118,14 @@ def _report(run: Run, folder: Path, outcome: Outcome, log: Sequence[Mapping[str,
         facts={
             "model": options.model.model,
             **figures,
-            "best epoch": best,
+            "best epoch": which,
             "training": f"{speed['images_per_second']:.0f} images/s on {train.device}",
             "waiting for data": f"{speed['waiting_share']:.1%}, back-end {train.backend}",
         },
         log=log,
         class_names=loaders.class_names,
         train_counts=loaders.train_counts.tolist(),
-        accuracies=outcome.verdicts["val"].plain.class_top1.tolist(),
-        confusions=find_confusions(run, outcome.scores),
+        accuracies=best.verdicts["val"].plain.class_top1.tolist(),
+        confusions=find_confusions(run, best.scores),
         options=to_toml(options),
     )

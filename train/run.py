@@ -70,9 +70,9 @@ def train(command: Command) -> int:
         train_epochs(run, folder, record, console, interrupt)
 
         # The best epoch, on val and on test.
-        outcome = evaluate_best(run, folder, interrupt)
+        best = evaluate_best(run, folder, interrupt)
         if run.ranks.writes:
-            console.result(folder, write_outcome(run, folder, outcome))
+            console.result(folder, write_outcome(run, folder, best))
     return 0
 
 
