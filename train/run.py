@@ -116,8 +116,8 @@ def train_epoch(run: Run, folder: Path, console: Console, interrupt: Interrupt) 
         for images, labels in loader:
             clock.begin()
             position.batch += 1
-            steps = run.ends_step(position.batch)
-            logits, total = train_step(run, images, labels, steps=steps)
+            ends_step = run.ends_step(position.batch)
+            logits, total = train_step(run, images, labels, ends_step=ends_step)
             truth = labels if labels.ndim == 1 else labels.argmax(1)
             readings.add(total, (logits.argmax(1) == truth).sum())
             clock.end()
@@ -125,7 +125,7 @@ def train_epoch(run: Run, folder: Path, console: Console, interrupt: Interrupt) 
             if position.step == 0 and position.batch == 1:
                 parts = (run.loaders, run.network)
                 console.warn(check_first_batch(*parts, images, truth, logits))
-            if steps:
+            if ends_step:
                 position.step += 1
                 trace_step()
                 save_when_due(run, folder / "last.pt", readings, interrupt)
@@ -136,18 +136,20 @@ def train_epoch(run: Run, folder: Path, console: Console, interrupt: Interrupt) 
         console.profile(loader.stats())
 
 
-def train_step(run: Run, images: Tensor, labels: Tensor, *, steps: bool) -> tuple[Tensor, Total]:
-    """Forward, loss and backward of one batch, and the optimizer's step if it `steps` now.
+def train_step(
+    run: Run, images: Tensor, labels: Tensor, *, ends_step: bool
+) -> tuple[Tensor, Total]:
+    """Forward, loss and backward of one batch; the optimizer steps if the batch `ends_step`.
 
     Returns:
         The logits, detached, and the loss.
     """
-    with run.stepper.accumulating(last=steps):
+    with run.stepper.accumulating(last=ends_step):
         with autocast(run.ranks.device, run.precision):
             logits = run.network.forward(images)
         total = run.balance.loss(logits, labels)
         run.stepper.backward(total)
-    if steps:
+    if ends_step:
         run.stepper.step(run.rate())
     return logits.detach(), total
 

@@ -127,6 +127,7 @@ def waits_of_a_step(place: Place) -> float:
             *("--data", str(place.shards), "--runs", str(place.out / "runs"), "--name", "waits"),
             *("--model", "resnet18", "--init", "scratch", "--size", "64", "--batch-size", "32"),
             *("--loader", "native", "--device", "cuda", "--ema", "0.9", "--clip", "1"),
+            *("--save-every", "0"),
         ]
     )
     with ExitStack() as stack:
