@@ -1,1 +1,15 @@
-"""The trainer: `python train/run.py`. It is part of the checkout and is not installed."""
+"""The trainer: `python train/run.py`. It is part of the checkout and is not installed.
+
+    run           the page: epochs, one epoch, one step
+    command       command line -> options; recipe reads and writes them as TOML
+    assembly      options -> Run: ranks, data, network (model, weights), losses, optimiser, schedule
+    position      where the run stands; meter adds up an epoch, readings and clock feed it
+    diagnosis     what is wrong before the first step; checks has each single check
+    evaluation    the model on a split -> Scores -> Verdict; metrics has the figures
+    checkpoint    last.pt and best.pt; tensorfile writes them whole
+    record        the folder of a run: log, trackers, classes.csv, result.json; trace of a profile
+    outcome       the best epoch on val and test -> report, with charts and confusion
+    console       what is printed; interrupt: Ctrl-C and SIGTERM
+
+The tests of a module are in tests/train/.
+"""
