@@ -12,8 +12,6 @@ runs/<name>/
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import time
@@ -22,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fastload.errors import OutputError
-from fastload.files import write_atomically
+from fastload.files import write_atomically, write_csv
 from train.command import Command
 from train.log import Log, Row, cell
 from train.metrics import Evaluation
@@ -99,22 +97,19 @@ def write_classes(
         classes: (folder name, readable name, training images) of each class.
         evaluations: Split -> the score of the model there.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     columns = [f"{split}_{what}" for split in evaluations for what in ("images", "top1", "top5")]
-    writer.writerow(["label", "class", "name", "train_images", *columns])
-    for label, facts in enumerate(classes):
-        cells = [
-            value
-            for found in evaluations.values()
-            for value in (
-                int(found.class_counts[label]),
-                cell(float(found.class_top1[label])),
-                cell(float(found.class_top5[label])),
-            )
+    rows = [
+        [
+            *map(str, (label, *facts)),
+            *(
+                cell(values[label].item())
+                for found in evaluations.values()
+                for values in (found.class_counts, found.class_top1, found.class_top5)
+            ),
         ]
-        writer.writerow([label, *facts, *cells])
-    write_text(path, text.getvalue())
+        for label, facts in enumerate(classes)
+    ]
+    write_csv(path, ["label", "class", "name", "train_images", *columns], rows)
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:

@@ -49,7 +49,7 @@ def test_a_full_disk_is_one_sentence_and_the_former_checkpoint_intact(tmp_path, 
 
 def test_no_space_is_said(tmp_path):
     # The temporary file leads to a device that is always full.
-    (tmp_path / "last.pt.partial").symlink_to("/dev/full")
+    (tmp_path / ".last.pt.partial").symlink_to("/dev/full")
 
     with pytest.raises(OutputError, match=r"last\.pt: no space is left on the device; free some"):
         write_tensors(tmp_path / "last.pt", {"w": torch.zeros(1_000_000)})
