@@ -22,7 +22,7 @@ import torch
 
 from fastload.advise.advice import advise, report
 from fastload.advise.models import require_model
-from fastload.advise.recipe import recipe, write_recipe
+from fastload.advise.recipe import recipe_text, write_recipe
 from fastload.advise.trials import TIME_SECONDS, Question, run_trials
 from fastload.console.command import run_command
 from fastload.console.terminal import say
@@ -62,7 +62,7 @@ def _tune(question: Question, out: Path) -> int:
     trials = run_trials(question)
     memory = torch.cuda.get_device_properties(question.device).total_memory if on_gpu else 0
     advice = advise(question, trials.loaders, trials.steps, gpu_bytes=memory)
-    write_recipe(out, recipe(question, advice, samples))
+    write_recipe(out, recipe_text(question, advice, samples))
     say(*report(question, trials, advice, samples), f"written to  {out}")
     return 0
 

@@ -41,7 +41,7 @@ device = {device}
 """
 
 
-def recipe(question: Question, advice: Advice, samples: int) -> str:
+def recipe_text(question: Question, advice: Advice, samples: int) -> str:
     """The TOML text, with what was measured in its comments.
 
     Args:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fastload.advise.advice import Advice, advise
-from fastload.advise.recipe import FIRST_LINE, recipe, write_recipe
+from fastload.advise.recipe import FIRST_LINE, recipe_text, write_recipe
 from fastload.advise.trials import LoaderTrial, Question, StepTrial
 from fastload.errors import OutputError
 from train.options import Options
@@ -31,7 +31,7 @@ def read(path: Path) -> Options:
 def test_the_trainer_reads_what_the_loader_needs(tmp_path: Path, shards: str):
     question = Question(shards=shards, size=160, model="timm:resnet10t")
     path = tmp_path / "tuned.toml"
-    write_recipe(path, recipe(question, advice_on(question), 300_000))
+    write_recipe(path, recipe_text(question, advice_on(question), 300_000))
     options, default = read(path), Options()
     assert (options.data.data, options.data.loader, options.data.threads) == (shards, "native", 3)
     assert options.resolution.size == 160
@@ -45,7 +45,7 @@ def test_the_trainer_reads_what_the_training_step_needs(tmp_path: Path, device: 
     question = Question(shards="shards", device=torch.device(device), effective_batch=200)
     advice = advice_on(question, STEP)
     path = tmp_path / "tuned.toml"
-    write_recipe(path, recipe(question, advice, 300_000))
+    write_recipe(path, recipe_text(question, advice, 300_000))
     options = read(path)
     assert options.data.batch_size == 64
     assert (options.run.amp, options.run.device) == ("bf16", device)
@@ -62,7 +62,7 @@ def test_the_trainer_reads_what_the_training_step_needs(tmp_path: Path, device: 
 def test_comments_say_what_was_measured_and_left_open(steps: list[StepTrial], said: str):
     question = Question(shards="shards")
     advice = advice_on(question, *steps)
-    text = recipe(question, advice, 300_000)
+    text = recipe_text(question, advice, 300_000)
     comments = [line for line in text.splitlines() if line.startswith("#")]
     assert comments[0] == FIRST_LINE
     assert comments[1].startswith("# 300,000 training images; expected: ")
