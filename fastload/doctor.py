@@ -20,7 +20,7 @@ import torch
 
 from fastload.advise.backends import BACKENDS, examine_apart, report
 from fastload.advise.examples import made_examples, stored_examples
-from fastload.advise.versions import versions
+from fastload.advise.versions import installed_versions
 from fastload.console.command import run_command
 from fastload.console.terminal import say
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     examples = stored_examples(options.shards) if options.shards else made_examples()
-    facts = [*versions(), ("images", f"{len(examples.jpegs)}, {examples.origin}")]
+    facts = [*installed_versions(), ("images", f"{len(examples.jpegs)}, {examples.origin}")]
     width = max(len(name) for name, _ in facts)
     say(*(f"{name:<{width}}  {what}" for name, what in facts), "")
     findings = examine_apart(BACKENDS, examples, options.device)

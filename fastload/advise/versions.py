@@ -16,7 +16,7 @@ from fastload.cores import usable_cores
 from fastload.pixels import native
 
 
-def versions() -> list[tuple[str, str]]:
+def installed_versions() -> list[tuple[str, str]]:
     """What is installed, as (name, what) for each line of the report."""
     simd = "not built"
     if native.is_available():
