@@ -18,7 +18,7 @@ except ImportError:  # setuptools < 70.1
 
 HERE = Path(__file__).parent
 SOURCES = sorted(str(path.relative_to(HERE)) for path in (HERE / "native").glob("*.cpp"))
-HEADERS = sorted(str(path.relative_to(HERE)) for path in (HERE / "native").glob("*.hpp"))
+HEADERS = sorted(str(path.relative_to(HERE)) for path in (HERE / "native").rglob("*.hpp"))
 
 
 class BuildCore(build_ext):
@@ -45,6 +45,7 @@ def core():
         "fastload.pixels._core",
         sources=SOURCES,
         depends=HEADERS,
+        include_dirs=["native"],
         extra_compile_args=[*flags, "-Wall", "-Wextra"],
         extra_link_args=links,
         optional=True,

@@ -169,8 +169,8 @@ def stages_of(crops: Crops, rounds: int) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "core.so"
         flags = ["-std=c++17", "-O3", "-fPIC", "-shared", "-fno-exceptions", "-fno-rtti"]
-        source = str(ROOT / "native" / "core.cpp")
-        command = [compiler, *flags, "-DFL_STAGES", source, "-o", str(library)]
+        source, include = str(ROOT / "native" / "abi.cpp"), f"-I{ROOT / 'native'}"
+        command = [compiler, *flags, include, "-DFL_STAGES", source, "-o", str(library)]
         subprocess.run(command, check=True)
         core = ctypes.CDLL(str(library))
     runs = np.array([_stage_pass(core, crops) for _ in range(rounds)])

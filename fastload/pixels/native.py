@@ -1,4 +1,4 @@
-"""The C++ core (native/*.cpp) behind one thin binding: decode boxes, transcode, check, checksum.
+"""The C++ core (native/) behind one thin binding: decode boxes, transcode, check, checksum.
 
 The core is a plain C library beside this file, loaded on first use. It is absent where there was no
 C++ compiler, and ignored where FASTLOAD_NATIVE=0 is set; `decode.py` then takes libjpeg-turbo.
@@ -54,7 +54,7 @@ _SIGNATURES = {
 
 
 class _Facts(ctypes.Structure):
-    """`Facts` of native/check.hpp."""
+    """`Facts` of native/transcode/facts.hpp."""
 
     _fields_ = (
         ("status", ctypes.c_int32),

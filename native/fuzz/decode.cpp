@@ -1,13 +1,13 @@
 // Fuzzes fl_decode_boxes: the last bytes choose box, size, flip and instructions. What earlier
 // images left in the working memory changes nothing, and a file that is transcoded without loss
 // gives the same pixels afterwards.
-#include "../decode.hpp"
+#include "decode/decode.hpp"
 
 #include <cstdlib>
 #include <cstring>
 #include <vector>
 
-#include "../check.hpp"
+#include "transcode/facts.hpp"
 
 namespace {
 
@@ -15,17 +15,18 @@ constexpr size_t kChoice = 10;
 constexpr int kSizes[] = {1, 2, 7, 16, 33, 64, 96, 224};
 constexpr int kCanary = 64;
 
-fl::Workspace shared_work;
+fl::DecodeWorkspace shared_work;
+fl::TranscodeWorkspace transcode_work;
 
 // Pixels between canaries.
-int decode(fl::Workspace& work, const uint8_t* data, size_t size, const fl::Box& box, int side,
-           bool flip, std::vector<uint8_t>* pixels) {
-    const size_t bytes = static_cast<size_t>(side) * static_cast<size_t>(side) * 3;
+int decode(fl::DecodeWorkspace& work, const uint8_t* data, size_t size, const fl::Box& box,
+           int side, bool flip, std::vector<uint8_t>* pixels) {
+    const size_t bytes = size_t(side) * size_t(side) * 3;
     pixels->assign(bytes + 2 * kCanary, 0xA5);
     fl::Spent spent;
     const int status =
         fl::decode_box(work, data, size, box, side, flip, pixels->data() + kCanary, spent);
-    for (size_t i = 0; i < kCanary; i++) {
+    for (size_t i = 0; i < kCanary; ++i) {
         if ((*pixels)[i] != 0xA5 || (*pixels)[kCanary + bytes + i] != 0xA5) std::abort();
     }
     return status;
@@ -58,7 +59,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::vector<uint8_t> pixels, again;
     const int status = decode(shared_work, data, size, box, side, flip, &pixels);
     if (choice[9] & 32) {
-        auto* fresh = new fl::Workspace();
+        auto* fresh = new fl::DecodeWorkspace();
         if (decode(*fresh, data, size, box, side, flip, &again) != status) std::abort();
         delete fresh;
         if (status == fl::kOk && pixels != again) std::abort();
@@ -66,7 +67,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (status != fl::kOk) return 0;
 
     fl::Facts facts;
-    if (fl::transcode_file(data, size, {64, false, false}, fl::scan_memory(), &facts)) return 0;
+    if (fl::transcode_file(data, size, {64, false, false}, transcode_work, facts)) return 0;
     if (decode(shared_work, facts.bytes, facts.size, box, side, flip, &again)) std::abort();
     if (pixels != again) std::abort();
     std::free(facts.bytes);

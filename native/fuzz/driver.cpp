@@ -99,7 +99,7 @@ void run(const Bytes& input) {
 // Whether the last run reached an edge, or a count of it in powers of two, not seen before.
 bool learn() {
     bool found = false;
-    for (size_t i = 0; i < kEdges; i++) {
+    for (size_t i = 0; i < kEdges; ++i) {
         if (!edges[i]) continue;
         const uint8_t bucket = static_cast<uint8_t>(1u << (31 - __builtin_clz(edges[i])));
         if (known_edges[i] & bucket) continue;
@@ -120,7 +120,7 @@ std::vector<size_t> segments(const Bytes& bytes) {
         at += 2 + (bytes[at + 2] << 8 | bytes[at + 3]);
         while (scan && at + 1 < bytes.size() &&
                !(bytes[at] == 0xFF && bytes[at + 1] != 0 && (bytes[at + 1] & 0xF8) != 0xD0))
-            at++;
+            ++at;
     }
     offsets.push_back(at < bytes.size() ? at : bytes.size());
     return offsets;
@@ -147,7 +147,7 @@ void mutate(Bytes* bytes, const std::vector<Bytes>& corpus) {
     static const uint8_t telling[] = {0x00, 0x01, 0x7F, 0x80, 0xC0, 0xC1, 0xC2, 0xC4, 0xD0,
                                       0xD7, 0xD8, 0xD9, 0xDA, 0xDB, 0xDD, 0xE1, 0xEE, 0xFE,
                                       0xFF, 0x11, 0x22, 0x21, 0x12, 0x3F, 0xF0};
-    for (int rounds = 1 << random_below(4); rounds > 0; rounds--) {
+    for (int rounds = 1 << random_below(4); rounds > 0; --rounds) {
         if (bytes->empty()) bytes->push_back(0xFF);
         const std::vector<size_t> offsets = segments(*bytes);
         const size_t at = place(*bytes, offsets), size = bytes->size();
@@ -193,7 +193,7 @@ void mutate(Bytes* bytes, const std::vector<Bytes>& corpus) {
                 break;
             default:  // bytes of another file at the same place
                 if (other.size() <= at) break;
-                for (size_t i = at; i < at + random_below(60) && i < size && i < other.size(); i++)
+                for (size_t i = at; i < at + random_below(60) && i < size && i < other.size(); ++i)
                     (*bytes)[i] = other[i];
         }
     }
@@ -221,7 +221,7 @@ extern "C" void __sanitizer_cov_trace_pc() {
     const uintptr_t here = reinterpret_cast<uintptr_t>(__builtin_return_address(0));
     const uintptr_t hash = (here ^ here >> 16) * 0x9E3779B1u >> 8;
     uint8_t& count = edges[(hash ^ previous_edge) % kEdges];
-    if (count < 255) count++;
+    if (count < 255) ++count;
     previous_edge = hash >> 1;
 }
 
@@ -231,7 +231,7 @@ int main(int argc, char** argv) {
     signal(SIGABRT, on_signal);
     __sanitizer_set_death_callback(save_current);
     if (seconds <= 0) {
-        for (int i = 1; i < argc; i++) {
+        for (int i = 1; i < argc; ++i) {
             Bytes bytes;
             if (!read_file(argv[i], &bytes)) return 2;
             run(bytes);
@@ -249,7 +249,7 @@ int main(int argc, char** argv) {
     const double start = now();
     const size_t num_seeds = corpus.size();
     size_t executions = 0;
-    for (size_t i = 0; i < num_seeds; i++, executions++) {
+    for (size_t i = 0; i < num_seeds; ++i, ++executions) {
         run(corpus[i]);
         learn();
     }
@@ -261,7 +261,7 @@ int main(int argc, char** argv) {
         Bytes input = corpus[which];
         mutate(&input, corpus);
         run(input);
-        executions++;
+        ++executions;
         if (learn()) corpus.push_back(std::move(input));
     }
     size_t reached = 0;

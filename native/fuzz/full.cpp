@@ -2,12 +2,13 @@
 #include <cstdlib>
 #include <vector>
 
-#include "../check.hpp"
-#include "../decode.hpp"
+#include "decode/decode.hpp"
+#include "transcode/facts.hpp"
 
 namespace {
 
-fl::Workspace work;
+fl::DecodeWorkspace work;
+fl::TranscodeWorkspace transcode_work;
 
 bool decode(const uint8_t* data, size_t size, std::vector<uint8_t>* pixels) {
     int height, width;
@@ -18,7 +19,7 @@ bool decode(const uint8_t* data, size_t size, std::vector<uint8_t>* pixels) {
         width = decoder.frame().width;
     }
     if (int64_t{height} * width > (1 << 22)) return false;  // sound, but slow here
-    pixels->resize(static_cast<size_t>(height) * static_cast<size_t>(width) * 3);
+    pixels->resize(size_t(height) * size_t(width) * 3);
     return fl::decode_full(work, data, size, height, width, pixels->data()) == fl::kOk;
 }
 
@@ -30,7 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::vector<uint8_t> pixels, stored_pixels;
     if (!decode(data, size, &pixels)) return 0;
     fl::Facts facts;
-    if (fl::transcode_file(data, size, {64, false, false}, fl::scan_memory(), &facts)) return 0;
+    if (fl::transcode_file(data, size, {64, false, false}, transcode_work, facts)) return 0;
     if (!decode(facts.bytes, facts.size, &stored_pixels)) std::abort();
     if (pixels != stored_pixels) std::abort();
     std::free(facts.bytes);

@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "../check.hpp"
+#include "transcode/facts.hpp"
 
 extern "C" {
 void fl_decode_boxes(const uint8_t* buffer, const int64_t* starts, const int64_t* sizes,
@@ -51,8 +51,8 @@ Batch load(const std::string& folder) {
         std::fclose(file);
         int32_t height, width;
         if (read.empty() || fl_picture_size(read.data(), read.size(), &height, &width)) continue;
-        batch.starts.push_back(static_cast<int64_t>(batch.bytes.size()));
-        batch.sizes.push_back(static_cast<int64_t>(read.size()));
+        batch.starts.push_back(int64_t(batch.bytes.size()));
+        batch.sizes.push_back(int64_t(read.size()));
         batch.bytes.insert(batch.bytes.end(), read.begin(), read.end());
         for (const int32_t value : {height / 3, width / 3, height - height / 3, width - width / 3})
             batch.boxes.push_back(value);
@@ -79,7 +79,7 @@ struct Results {
 };
 
 void work(const Batch& batch, size_t begin, size_t end, Results* results) {
-    const auto count = static_cast<int64_t>(end - begin);
+    const auto count = int64_t(end - begin);
     int64_t nanoseconds[2] = {};
     fl_decode_boxes(batch.bytes.data(), batch.starts.data() + begin, batch.sizes.data() + begin,
                     count, batch.boxes.data() + 4 * begin, batch.flips.data() + begin, kSide,
@@ -87,9 +87,9 @@ void work(const Batch& batch, size_t begin, size_t end, Results* results) {
                     nanoseconds);
     fl_crc32_many(batch.bytes.data(), batch.starts.data() + begin, batch.sizes.data() + begin,
                   count, results->sums.data() + begin);
-    for (size_t i = begin; i < end; i++) {
+    for (size_t i = begin; i < end; ++i) {
         const uint8_t* data = batch.bytes.data() + batch.starts[i];
-        const auto size = static_cast<size_t>(batch.sizes[i]);
+        const auto size = size_t(batch.sizes[i]);
         fl::Facts facts;
         results->checked[i] = fl_check(data, size, &facts);
         results->transcoded[i] = fl_transcode(data, size, 64, 0, 1, &facts);
@@ -110,7 +110,7 @@ int main(int argc, char** argv) {
     do {
         Results found(batch.count());
         std::vector<std::thread> threads;
-        for (size_t n = 0; n < kThreads; n++) {
+        for (size_t n = 0; n < kThreads; ++n) {
             threads.emplace_back([&, n] {
                 fl_set_simd(n & 1 ? -1 : 0);  // may change while others decode
                 work(batch, batch.count() * n / kThreads, batch.count() * (n + 1) / kThreads,
@@ -122,7 +122,7 @@ int main(int argc, char** argv) {
             std::fprintf(stderr, "threads found other results than one thread\n");
             return 1;
         }
-        rounds++;
+        ++rounds;
     } while (std::chrono::steady_clock::now() < until);
     std::printf("%s: %d rounds of %zu images on %d threads, no race\n", argv[0], rounds,
                 batch.count(), kThreads);

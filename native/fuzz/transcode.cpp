@@ -3,7 +3,13 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "../check.hpp"
+#include "transcode/facts.hpp"
+
+namespace {
+
+fl::TranscodeWorkspace work;
+
+}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (size < 3) return 0;
@@ -13,13 +19,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const fl::TranscodeOptions options = {pixels[choice & 3], (choice & 4) != 0,
                                           (choice & 16) != 0};
     fl::Facts first, second, checked;
-    const int status = fl::transcode_file(data, size, options, fl::scan_memory(), &first);
-    const int whole = fl::check(data, size, fl::scan_memory(), &checked);
+    const int status = fl::transcode_file(data, size, options, work, first);
+    const int whole = fl::check_file(data, size, work, checked);
     if (status == fl::kOk && whole != fl::kOk) std::abort();
     if (fl::is_corrupt(status) && !fl::is_corrupt(whole)) std::abort();
     if (status != fl::kOk) return 0;
-    if (fl::transcode_file(first.bytes, first.size, options, fl::scan_memory(), &second))
-        std::abort();
+    if (fl::transcode_file(first.bytes, first.size, options, work, second)) std::abort();
     if (first.size != second.size || std::memcmp(first.bytes, second.bytes, first.size))
         std::abort();
     std::free(first.bytes);

@@ -1,34 +1,11 @@
-// Tokens to the bytes of an entropy-coded scan (T.81, F.1.2 and F.1.2.3).
+// Bits to the bytes of an entropy-coded scan (T.81, B.1.1.5 and F.1.2.3).
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
-#include "optimal.hpp"
-#include "tokens.hpp"
+#include "core/bits.hpp"
 
 namespace fl {
-
-// What to emit for each key: the code, shifted to leave room for the extra bits, and the total
-// length.
-struct Emit {
-    uint32_t bits;
-    uint32_t length;
-};
-
-// Codes of a table in order of length (T.81, Annex C), into the 256 entries of `emit`.
-inline void assign_codes(const CodeBook& book, Emit* emit) {
-    uint32_t code = 0;
-    int k = 0;
-    for (int length = 1; length <= kMaxCodeLength; length++) {
-        for (int i = 0; i < book.counts[length]; i++) {
-            const int symbol = book.symbols[k++];
-            const uint32_t extra = symbol & 15;
-            emit[symbol] = {code++ << extra, length + extra};
-        }
-        code <<= 1;
-    }
-}
 
 // Writes bits, most significant first, each FF byte followed by a stuffed 00 (T.81, B.1.1.5).
 // `out` must have room for twice the bits and 8 bytes.
@@ -72,16 +49,12 @@ class BitWriter {
         out_ += byte == 0xFF;
     }
     void write8(uint64_t bytes) {
-        // Any byte FF? Its high bit is set and is cleared by adding one (as zero-byte tests do).
-        if (bytes & 0x8080808080808080u & ~(bytes + 0x0101010101010101u)) {
+        if (find_ff(bytes)) {
             for (int shift = 56; shift >= 0; shift -= 8)
                 write1(static_cast<uint8_t>(bytes >> shift));
             return;
         }
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        bytes = __builtin_bswap64(bytes);
-#endif
-        std::memcpy(out_, &bytes, 8);
+        store_big64(bytes, out_);
         out_ += 8;
     }
 

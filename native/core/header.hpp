@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "status.hpp"
+#include "core/status.hpp"
 
 namespace fl {
 
@@ -41,6 +41,10 @@ enum Marker : uint8_t {
     kAPP14 = 0xEE,
     kTEM = 0x01,
 };
+
+// Above this number of pixels Pillow too refuses a picture: twice PIL.Image.MAX_IMAGE_PIXELS. Their
+// coefficients take 1.1 GB. fastload/pixels/jpeg.py holds the same number.
+constexpr int64_t kMaxPixels = 178956970;
 
 struct QuantTable {
     uint16_t values[64];  // natural order

@@ -5,27 +5,28 @@
 // bytes 00 and FF may remain, with which some encoders pad.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
-#include "bits.hpp"
-#include "header.hpp"
-#include "tokens.hpp"
+#include "core/array.hpp"
+#include "core/bits.hpp"
+#include "core/header.hpp"
 
 namespace fl {
 
-class Intervals {
+class IntervalReader {
   public:
-    // `bytes` is working space. It stays valid until the next `begin`.
-    Intervals(Cursor& cursor, Array<uint8_t>& bytes) : cursor_(cursor), bytes_(bytes) {}
+    // `bytes` is working space. A reader of bits stays valid until the next `begin`.
+    IntervalReader(Cursor& cursor, Array<uint8_t>& bytes) : cursor_(cursor), bytes_(bytes) {}
 
-    // The next interval's bits; the cursor then stands at the marker that ends it.
-    Status begin(BitReader* reader) {
-        const uint8_t* const at = cursor_.data + cursor_.position;
+    // The next interval's bits; the cursor then stands at the marker that ends the interval.
+    Status begin(BitReader& reader) {
+        const uint8_t* at = cursor_.data + cursor_.position;
         const uint8_t* const stop = next_marker(at, cursor_.data + cursor_.size);
-        const size_t most = static_cast<size_t>(stop - at) + kBitPadding;
-        if (!bytes_.reserve(most)) return kOutOfMemory;
-        *reader = BitReader(bytes_.data(), unstuff(at, stop, bytes_.data()));
-        cursor_.position += static_cast<size_t>(stop - at);
+        uint8_t* const bytes = bytes_.reserve(size_t(stop - at) + kBitPadding);
+        if (!bytes) return kOutOfMemory;
+        cursor_.position += size_t(stop - at);
+        reader = BitReader(bytes, copy_interval(at, stop, bytes));
         return kOk;
     }
 
@@ -33,13 +34,12 @@ class Intervals {
     Status finish(const BitReader& reader) const {
         const ptrdiff_t left = reader.bits_left();
         if (left < 0) return overrun();
-        for (const uint8_t* byte = reader.end - left / 8; byte < reader.end; byte++) {
+        for (const uint8_t* byte = reader.end - left / 8; byte < reader.end; ++byte)
             if (*byte != 0 && *byte != 0xFF) return kBadInterval;
-        }
         return kOk;
     }
 
-    // Step over the marker between two intervals.
+    // Steps over the marker between two intervals.
     Status restart() {
         const int marker = next();
         if (marker == kRST0 + restarts_) {
@@ -55,7 +55,7 @@ class Intervals {
         while (is_restart(next())) {
             cursor_.position += 2;
             BitReader rest;
-            if (const Status status = begin(&rest)) return status;
+            if (const Status status = begin(rest)) return status;
             if (const Status status = finish(rest)) return status;
         }
         return kOk;
@@ -75,5 +75,11 @@ class Intervals {
     Array<uint8_t>& bytes_;
     int restarts_ = 0;
 };
+
+// MCUs from `mcu` to the end of its restart interval, or of the scan.
+inline size_t interval_length(int restart_interval, size_t mcu, size_t mcus) {
+    const size_t left = mcus - mcu;
+    return restart_interval && size_t(restart_interval) < left ? size_t(restart_interval) : left;
+}
 
 }  // namespace fl

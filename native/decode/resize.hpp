@@ -15,10 +15,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
-#include "colour.hpp"
-#include "scratch.hpp"
-#include "simd.hpp"
+#include "core/array.hpp"
+#include "core/simd.hpp"
+#include "decode/colour.hpp"
 
 namespace fl {
 
@@ -84,9 +85,9 @@ class TapsBuilder {
         }
     }
 
-    Buffer<Taps::Span> spans_;
-    Buffer<int16_t> weights_;
-    Buffer<double> exact_;
+    Array<Taps::Span> spans_;
+    Array<int16_t> weights_;
+    Array<double> exact_;
 };
 
 namespace resize_detail {
@@ -139,6 +140,24 @@ FL_AVX2 inline __m256i both_weights(const int16_t* pair) {
     return _mm256_set1_epi32(both);
 }
 
+// Calls run(count) with `count` as a constant from 1 to 4, for which the compiler unrolls the loop
+// over taps; with 0 where there are more.
+template <typename Run>
+inline void unrolled(int count, Run run) {
+    switch (count) {
+        case 1:
+            return run(std::integral_constant<int, 1>());
+        case 2:
+            return run(std::integral_constant<int, 2>());
+        case 3:
+            return run(std::integral_constant<int, 3>());
+        case 4:
+            return run(std::integral_constant<int, 4>());
+        default:
+            return run(std::integral_constant<int, 0>());
+    }
+}
+
 template <int kCount>  // 0: any count
 FL_AVX2 inline void across_avx2(const int16_t* const* pairs, const int16_t* weights, int any_count,
                                 int rows, int16_t* out) {
@@ -155,22 +174,6 @@ FL_AVX2 inline void across_avx2(const int16_t* const* pairs, const int16_t* weig
         // Back in the order of rows: see store_pairs.
         store(out + y, _mm256_packs_epi32(_mm256_srai_epi32(low, kFirstShift),
                                           _mm256_srai_epi32(high, kFirstShift)));
-    }
-}
-
-FL_AVX2 inline void across_avx2(const int16_t* const* pairs, const int16_t* weights, int count,
-                                int rows, int16_t* out) {
-    switch (count) {
-        case 1:
-            return across_avx2<1>(pairs, weights, count, rows, out);
-        case 2:
-            return across_avx2<2>(pairs, weights, count, rows, out);
-        case 3:
-            return across_avx2<3>(pairs, weights, count, rows, out);
-        case 4:
-            return across_avx2<4>(pairs, weights, count, rows, out);
-        default:
-            return across_avx2<0>(pairs, weights, count, rows, out);
     }
 }
 
@@ -301,7 +304,10 @@ class Resizer {
         int16_t* to = group_.data() + (size_t(channel) * 8 + place) * rows_;
         const int16_t* weights = taps.weights + size_t(x) * taps.max_pairs * 2;
 #if FL_X86
-        if (avx2_) return resize_detail::across_avx2(pairs, weights, span.count, rows_, to);
+        if (avx2_)
+            return resize_detail::unrolled(span.count, [&](auto count) {
+                resize_detail::across_avx2<count()>(pairs, weights, span.count, rows_, to);
+            });
 #endif
         resize_detail::across_portable(pairs, weights, span.count, rows_, to);
     }
@@ -319,7 +325,10 @@ class Resizer {
             const int16_t* at = turned_.data() + taps.spans[y].first * stride_ + 2 * kMargin;
 #if FL_X86
             if (avx2_) {
-                row_avx2(at, weights, taps.spans[y].count, taps.size, out);
+                const int any_count = taps.spans[y].count;
+                resize_detail::unrolled(any_count, [&](auto count) {
+                    row_avx2<count()>(at, weights, any_count, taps.size, out);
+                });
                 continue;
             }
 #endif
@@ -342,23 +351,7 @@ class Resizer {
     }
 
 #if FL_X86
-    FL_AVX2 void row_avx2(const int16_t* at, const int16_t* weights, int count, int size,
-                          uint8_t* out) {
-        switch (count) {
-            case 1:
-                return row_avx2<1>(at, weights, count, size, out);
-            case 2:
-                return row_avx2<2>(at, weights, count, size, out);
-            case 3:
-                return row_avx2<3>(at, weights, count, size, out);
-            case 4:
-                return row_avx2<4>(at, weights, count, size, out);
-            default:
-                return row_avx2<0>(at, weights, count, size, out);
-        }
-    }
-
-    template <int kCount>
+    template <int kCount>  // 0: any count
     FL_AVX2 void row_avx2(const int16_t* at, const int16_t* weights, int count, int size,
                           uint8_t* out) {
         using resize_detail::down_avx2;
@@ -380,10 +373,10 @@ class Resizer {
     }
 #endif
 
-    Buffer<int16_t> ring_;    // [channel][slot][row][2]: column pairs
-    Buffer<int16_t> group_;   // [channel][8][row]: finished columns
-    Buffer<int16_t> turned_;  // [channel][row / 2][kMargin + column][2]: row pairs
-    Buffer<const int16_t*> pairs_;
+    Array<int16_t> ring_;    // [channel][slot][row][2]: column pairs
+    Array<int16_t> group_;   // [channel][8][row]: finished columns
+    Array<int16_t> turned_;  // [channel][row / 2][kMargin + column][2]: row pairs
+    Array<const int16_t*> pairs_;
     int rows_ = 0, channels_ = 0, slots_ = 0;
     bool avx2_ = false;
     ptrdiff_t stride_ = 0, plane_ = 0;  // in int16

@@ -7,32 +7,32 @@
 #include <cstdint>
 #include <cstring>
 
-#include "coefficients.hpp"
-#include "huffman.hpp"
-#include "intervals.hpp"
-#include "layout.hpp"
-#include "sequential.hpp"
+#include "core/huffman.hpp"
+#include "transcode/coefficients.hpp"
+#include "transcode/intervals.hpp"
+#include "transcode/layout.hpp"
+#include "transcode/sequential.hpp"
 
 namespace fl {
 
-constexpr int kMostAc = (1 << kMostAcCategory) - 1;
-constexpr int kMostShift = 13;  // Al, T.81, Table B.3
+constexpr int kMaxAc = (1 << kMaxAcCategory) - 1;
+constexpr int kMaxShift = 13;  // Al, T.81, Table B.3
 
 // Which bits of each coefficient have been sent: all but the lowest `missing`; -1: none.
-struct Progress {
+struct SentBits {
     int8_t missing[4][64];
 
-    Progress() { std::memset(missing, -1, sizeof missing); }
+    SentBits() { std::memset(missing, -1, sizeof missing); }
 
-    // Enter a scan, if it may come next.
+    // Enters a scan, if it may come next.
     Status advance(const Scan& scan) {
         const int low = scan.approximation_low, high = scan.approximation_high;
         const int first = scan.spectral_start, last = scan.spectral_end;
         const bool band = first == 0 ? last == 0 : scan.num_components == 1 && first <= last;
-        if (!band || last > 63 || low > kMostShift || (high && high != low + 1)) return kBadScan;
-        for (int i = 0; i < scan.num_components; i++) {
+        if (!band || last > 63 || low > kMaxShift || (high && high != low + 1)) return kBadScan;
+        for (int i = 0; i < scan.num_components; ++i) {
             int8_t* component = missing[scan.components[i].component];
-            for (int k = first; k <= last; k++) {
+            for (int k = first; k <= last; ++k) {
                 if (component[k] != (high ? high : -1)) return kBadProgression;
                 component[k] = static_cast<int8_t>(low);
             }
@@ -40,11 +40,9 @@ struct Progress {
         return kOk;
     }
     bool complete(int num_components) const {
-        for (int i = 0; i < num_components; i++) {
-            for (int k = 0; k < 64; k++) {
+        for (int i = 0; i < num_components; ++i)
+            for (int k = 0; k < 64; ++k)
                 if (missing[i][k]) return false;
-            }
-        }
         return true;
     }
 };
@@ -55,7 +53,7 @@ struct Progress {
 struct Budget {
     uint64_t left;
 
-    explicit Budget(size_t bytes) : left((1u << 24) + 1024 * static_cast<uint64_t>(bytes)) {}
+    explicit Budget(size_t bytes) : left((1u << 24) + 1024 * uint64_t(bytes)) {}
     [[nodiscard]] bool spend(uint64_t coefficients) {
         if (coefficients > left) return false;
         left -= coefficients;
@@ -75,7 +73,7 @@ class ProgressiveScan {
 
     Status build(const Header& header) {
         if (first_ == 0 && refining_) return kOk;  // bits without codes
-        for (int i = 0; i < scan_.num_components; i++) {
+        for (int i = 0; i < scan_.num_components; ++i) {
             const ScanComponent& component = scan_.components[i];
             const HuffmanSpec& spec =
                 first_ == 0 ? header.dc[component.dc] : header.ac[component.ac];
@@ -85,37 +83,35 @@ class ProgressiveScan {
         return kOk;
     }
 
-    Status read(const Visit& visit, int restart_interval, Cursor& cursor, Plane* planes,
-                size_t* mcu) {
-        Intervals intervals(cursor, bytes_);
+    Status read(const Visit& visit, int restart_interval, Cursor& cursor, CoefficientPlane* planes,
+                size_t& mcu) {
+        IntervalReader intervals(cursor, bytes_);
         const size_t mcus = visit.mcus();
         int row = 0, column = 0;
-        for (*mcu = 0; *mcu < mcus;) {
-            if (const Status status = intervals.begin(&reader_)) return status;
+        for (mcu = 0; mcu < mcus;) {
+            if (const Status status = intervals.begin(reader_)) return status;
             std::memset(predicted_, 0, sizeof predicted_);
             run_ = 0;
-            size_t until = restart_interval ? static_cast<size_t>(restart_interval) : mcus;
-            if (until > mcus - *mcu) until = mcus - *mcu;
-            for (; until > 0; until--, ++*mcu) {
-                for (int b = 0; b < visit.blocks; b++) {
+            for (size_t left = interval_length(restart_interval, mcu, mcus); left > 0;
+                 --left, ++mcu) {
+                for (int b = 0; b < visit.blocks; ++b) {
                     const Visit::Block& at = visit.block[b];
-                    int16_t* block =
-                        planes[at.part].block(row * visit.step_rows[at.part] + at.row,
-                                              column * visit.step_columns[at.part] + at.column);
+                    const int y = row * visit.step_rows[at.component] + at.row;
+                    const int x = column * visit.step_columns[at.component] + at.column;
+                    int16_t* const block = planes[at.component].block(y, x);
                     const Status status = read_block(block, at.slot);
                     if (reader_.bits_left() < 0) return intervals.overrun();
                     if (status) return status;
                 }
                 if (++column == visit.mcu_columns) {
                     column = 0;
-                    row++;
+                    ++row;
                 }
             }
             if (run_ > 0) return kBadInterval;
             if (const Status status = intervals.finish(reader_)) return status;
-            if (*mcu < mcus) {
+            if (mcu < mcus)
                 if (const Status status = intervals.restart()) return status;
-            }
         }
         return intervals.end();
     }
@@ -135,10 +131,10 @@ class ProgressiveScan {
         reader_.refill();
         const int size = tables_[slot].decode(reader_);
         if (size < 0) return kBadCode;
-        if (size > kMostDcCategory) return kCoefficientRange;
+        if (size > kMaxDcCategory) return kCoefficientRange;
         const int dc = predicted_[slot] += extend(reader_.take(size), size);
         const int value = dc * (1 << low_);
-        if (dc < -kMostDc || dc > kMostDc || value < -kMostDc || value > kMostDc)
+        if (dc < -kMaxDc || dc > kMaxDc || value < -kMaxDc || value > kMaxDc)
             return kCoefficientRange;
         block[0] = static_cast<int16_t>(value);
         return kOk;
@@ -154,11 +150,11 @@ class ProgressiveScan {
 
     Status first_ac(int16_t* block) {  // G.1.2.2
         if (run_ > 0) {
-            run_--;
+            --run_;
             return kOk;
         }
         int k = first_;
-        for (; k <= last_; k++) {
+        for (; k <= last_; ++k) {
             reader_.refill();
             const int symbol = tables_[0].decode(reader_);
             if (symbol < 0) return kBadCode;
@@ -173,24 +169,24 @@ class ProgressiveScan {
             }
             k += run;
             if (k > last_) return kCoefficientOverrun;
-            if (size > kMostAcCategory) return kCoefficientRange;
+            if (size > kMaxAcCategory) return kCoefficientRange;
             const int value = extend(reader_.take(size), size) * (1 << low_);
-            if (value < -kMostAc || value > kMostAc) return kCoefficientRange;
+            if (value < -kMaxAc || value > kMaxAc) return kCoefficientRange;
             block[k] = static_cast<int16_t>(value);
         }
         return k == last_ + 1 ? kOk : kCoefficientOverrun;
     }
 
-    void correct(int16_t* coefficient) {  // one more bit of a coefficient's magnitude
+    void correct(int16_t& coefficient) {  // one more bit of its magnitude
         if (!bits(1)) return;
-        const int step = *coefficient < 0 ? -(1 << low_) : 1 << low_;
-        *coefficient = static_cast<int16_t>(*coefficient + step);
+        const int step = coefficient < 0 ? -(1 << low_) : 1 << low_;
+        coefficient = static_cast<int16_t>(coefficient + step);
     }
 
     Status refine_ac(int16_t* block) {  // G.1.2.3
         int k = first_;
         if (run_ == 0) {
-            for (; k <= last_; k++) {
+            for (; k <= last_; ++k) {
                 reader_.refill();
                 const int symbol = tables_[0].decode(reader_);
                 if (symbol < 0) return kBadCode;
@@ -198,7 +194,7 @@ class ProgressiveScan {
                 int value = 0;
                 if ((symbol & 15) == 1) {
                     value = reader_.take(1) ? 1 << low_ : -(1 << low_);
-                    if (value < -kMostAc || value > kMostAc) return kCoefficientRange;
+                    if (value < -kMaxAc || value > kMaxAc) return kCoefficientRange;
                 } else if ((symbol & 15) != 0) {
                     return kBadCode;
                 } else if (zeros < 15) {
@@ -206,9 +202,9 @@ class ProgressiveScan {
                     break;
                 }
                 // Pass `zeros` coefficients without history, correcting those with.
-                for (; k <= last_; k++) {
+                for (; k <= last_; ++k) {
                     if (block[k] != 0)
-                        correct(&block[k]);
+                        correct(block[k]);
                     else if (--zeros < 0)
                         break;
                 }
@@ -217,10 +213,9 @@ class ProgressiveScan {
             }
         }
         if (run_ > 0) {
-            for (; k <= last_; k++) {
-                if (block[k] != 0) correct(&block[k]);
-            }
-            run_--;
+            for (; k <= last_; ++k)
+                if (block[k] != 0) correct(block[k]);
+            --run_;
         }
         return kOk;
     }

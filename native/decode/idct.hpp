@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "simd.hpp"
+#include "core/simd.hpp"
 
 namespace fl {
 
@@ -289,10 +289,33 @@ FL_AVX2 inline void idct4_avx2(const int16_t* a, const int16_t* b, const int16_t
 
 }  // namespace idct_detail
 
-// The sample of a block that holds only a DC coefficient.
-inline uint8_t dc_sample(int16_t dc, int16_t quant) {
+// One block to `size` samples a side: 8, 4, 2 or 1.
+inline void idct_block(const int16_t* block, const int16_t* quant, int size, uint8_t* out,
+                       ptrdiff_t stride) {
     using namespace idct_detail;
-    return to_sample((saturate16(4 * wrap16(dc * quant)) + 16) >> 5);
+    switch (size) {
+        case 8:
+            return idct8_portable(block, quant, out, stride);
+        case 4:
+            return idct_reduced<4>(block, quant, out, stride);
+        case 2:
+            return idct_reduced<2>(block, quant, out, stride);
+        default:  // the DC coefficient alone
+            *out = to_sample((saturate16(4 * wrap16(block[0] * quant[0])) + 16) >> 5);
+    }
+}
+
+// Two blocks of one component to `size` samples a side: 8 or 4. Only where use_avx2() said yes.
+inline void idct_blocks(const int16_t* a, const int16_t* b, const int16_t* quant, int size,
+                        uint8_t* out_a, uint8_t* out_b, ptrdiff_t stride) {
+#if FL_X86
+    if (size == 4)
+        idct_detail::idct4_avx2(a, b, quant, out_a, out_b, stride);
+    else
+        idct_detail::idct8_avx2(a, b, quant, out_a, out_b, stride);
+#else
+    (void)a, (void)b, (void)quant, (void)size, (void)out_a, (void)out_b, (void)stride;
+#endif
 }
 
 }  // namespace fl

@@ -9,9 +9,9 @@
 #include <cstdint>
 #include <cstring>
 
-#include "bits.hpp"
-#include "header.hpp"
-#include "huffman.hpp"
+#include "core/bits.hpp"
+#include "core/header.hpp"
+#include "core/huffman.hpp"
 
 namespace fl {
 
@@ -21,9 +21,6 @@ struct Coefficient {
     unsigned advance;  // coefficients: run + 1, or kEndOfBlock
     int value;         // 0 for a run of sixteen zeros and for the end of the block
 };
-
-// Beyond any run, so that it can be told from one.
-constexpr unsigned kEndOfBlock = 128;
 
 // The advance of an entry that is not in the table: no position in a block can take it.
 constexpr unsigned kNotInTable = 192;
@@ -71,23 +68,19 @@ struct PairTable {
 
 namespace lookup_detail {
 
-// Call put(first, last, coefficient) for each code whose additional bits fit the look-up as well:
+// Calls put(first, last, coefficient) for each code whose additional bits fit the look-up as well:
 // window prefixes in [first, last) mean that coefficient.
 template <typename Put>
 inline void each_entry(const HuffmanSpec& spec, bool dc, Put put) {
-    uint32_t code = 0;
-    int index = 0;
-    for (int length = 1; length <= kLookBits; ++length, code <<= 1) {
-        for (int i = 0; i < spec.counts[length]; ++i, ++code) {
-            const int symbol = spec.symbols[index++], spare = kLookBits - length - (symbol & 15);
-            if (spare < 0) continue;
-            for (uint32_t extra = 0; extra < 1u << (symbol & 15); ++extra) {
-                const uint32_t prefix = (code << (symbol & 15) | extra) << spare;
-                const uint64_t window = uint64_t{prefix} << (64 - kLookBits);
-                put(prefix, prefix + (1u << spare), coefficient(window, length, symbol, dc));
-            }
+    each_code(spec, kLookBits, [&](uint32_t code, int length, int symbol) {
+        const int size = symbol & 15, spare = kLookBits - length - size;
+        if (spare < 0) return;
+        for (uint32_t extra = 0; extra < 1u << size; ++extra) {
+            const uint32_t prefix = (code << size | extra) << spare;
+            const uint64_t window = uint64_t{prefix} << (64 - kLookBits);
+            put(prefix, prefix + (1u << spare), coefficient(window, length, symbol, dc));
         }
-    }
+    });
 }
 
 }  // namespace lookup_detail
@@ -98,8 +91,7 @@ inline Status PairTable::build(const HuffmanSpec& from, bool dc) {
     if (dc)
         for (int i = 0; i < from.total; ++i)
             if (from.symbols[i] > 15) return kBadHuffmanTable;
-    const Status status = huffman.build(from);
-    if (status != kOk) return status;
+    if (const Status status = huffman.build(from)) return status;
     constexpr uint32_t kSize = 1 << kLookBits;
     PairEntry single[kSize];
     for (PairEntry& entry : single) entry = {kNotInTable << 24, 0};

@@ -1,8 +1,8 @@
-// Entropy-coded bytes: the way from stuffed bytes between markers (T.81 B.1.1.5) to bits.
+// Entropy-coded data: from the stuffed bytes between two markers (T.81, B.1.1.5) to bits.
 //
-// `next_marker` finds where an interval ends; `unstuff` copies it without its stuffed zeros and
-// puts kBitPadding zero bytes behind it; BitReader then refills eight bytes at a time without a
-// branch.
+// `next_marker` finds the end of an interval. `copy_interval` copies an interval without its
+// stuffed zeros and puts kBitPadding zero bytes behind it. BitReader then refills eight bytes at a
+// time without a branch.
 #pragma once
 
 #include <cstddef>
@@ -14,23 +14,28 @@ namespace fl {
 // A reader may stand at most 8 bytes behind the last byte, and loads 8 from there.
 constexpr size_t kBitPadding = 16;
 
+// Between the byte order of this machine and the order in which the first byte is the highest.
+inline uint64_t big_endian(uint64_t word) {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    return __builtin_bswap64(word);
+#else
+    return word;
+#endif
+}
 inline uint64_t load_big64(const uint8_t* p) {
     uint64_t word;
     std::memcpy(&word, p, 8);
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    word = __builtin_bswap64(word);
-#endif
-    return word;
+    return big_endian(word);
+}
+inline uint64_t load_little64(const uint8_t* p) { return __builtin_bswap64(load_big64(p)); }
+inline void store_big64(uint64_t word, uint8_t* p) {
+    word = big_endian(word);
+    std::memcpy(p, &word, 8);
 }
 
-// Which bytes of eight are FF, as the top bit of each; exact up to the first such byte, which is
-// the lowest that is set. (Zero-byte test of Mycroft on the complement.)
-inline uint64_t find_ff(const uint8_t* p) {
-    uint64_t word;
-    std::memcpy(&word, p, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    word = __builtin_bswap64(word);
-#endif
+// Which bytes of `word` are FF, as the top bit of each; exact up to the lowest such byte, and zero
+// only where no byte is FF. (Zero-byte test of Mycroft on the complement.)
+inline uint64_t find_ff(uint64_t word) {
     return (~word - 0x0101010101010101) & word & 0x8080808080808080;
 }
 
@@ -38,7 +43,7 @@ inline uint64_t find_ff(const uint8_t* p) {
 inline const uint8_t* next_marker(const uint8_t* at, const uint8_t* end) {
     while (at < end) {
         if (end - at >= 8) {
-            const uint64_t found = find_ff(at);
+            const uint64_t found = find_ff(load_little64(at));
             if (found == 0) {
                 at += 8;
                 continue;
@@ -59,14 +64,14 @@ inline const uint8_t* next_marker(const uint8_t* at, const uint8_t* end) {
     return end;
 }
 
-// Copy from `at` to the next marker or `end` without stuffed zeros and fill bytes, then pad. `out`
-// has room for as many bytes and kBitPadding more. Returns the bytes written before the padding;
-// `at` then stands at the marker.
+// Copies from `at` to the next marker or `end` without stuffed zeros and fill bytes, then pads.
+// `out` has room for as many bytes and kBitPadding more. Returns the number of bytes before the
+// padding. `at` then stands at the marker, or at `end`.
 inline size_t copy_interval(const uint8_t*& at, const uint8_t* end, uint8_t* out) {
     uint8_t* const start = out;
     while (at < end) {
         if (end - at >= 8) {
-            const uint64_t found = find_ff(at);
+            const uint64_t found = find_ff(load_little64(at));
             std::memcpy(out, at, 8);  // what is beyond an FF is written over
             const int sound = found == 0 ? 8 : __builtin_ctzll(found) / 8;
             at += sound;
@@ -89,11 +94,6 @@ inline size_t copy_interval(const uint8_t*& at, const uint8_t* end, uint8_t* out
     }
     std::memset(out, 0, kBitPadding);
     return out - start;
-}
-
-// The same for [begin, end) that is known to hold no marker.
-inline size_t unstuff(const uint8_t* begin, const uint8_t* end, uint8_t* out) {
-    return copy_interval(begin, end, out);
 }
 
 // Reads bits, most significant first, from unstuffed bytes with kBitPadding behind them. Reading

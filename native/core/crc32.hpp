@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "simd.hpp"
+#include "core/simd.hpp"
 
 namespace fl {
 

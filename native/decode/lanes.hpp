@@ -1,113 +1,20 @@
-// The entropy-coded scan: which restart intervals cover a box, and their decoding into
-// coefficients.
+// Huffman decoding of restart intervals into coefficients: the inner loop of the decoder.
 //
 // Huffman decoding is serial: each symbol must be read before the next one's place is known. Two
 // restart intervals are therefore decoded side by side ("lanes"), so that the processor has two
-// such chains to work on. A lane that finishes an interval (or fills its block buffer) hands its
-// blocks over and takes the next interval.
+// such chains to work on. A lane stops where its interval ends or its block buffer is full; the
+// caller then takes the blocks and sets the lane to its next interval.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
-#include "bits.hpp"
-#include "lookup.hpp"
-#include "scratch.hpp"
-#include "simd.hpp"
+#include "core/bits.hpp"
+#include "core/header.hpp"
+#include "core/simd.hpp"
+#include "decode/lookup.hpp"
 
 namespace fl {
-
-// MCUs [row_begin, row_end) x [column_begin, column_end) of a picture `per_row` MCUs wide.
-struct McuBox {
-    int row_begin, row_end, column_begin, column_end;
-    int per_row, total;
-};
-
-// First MCU at or after `mcu` that lies in the box; `total` if none does.
-inline int next_in_box(const McuBox& box, int mcu) {
-    int row = mcu / box.per_row, column = mcu % box.per_row;
-    if (row < box.row_begin) {
-        row = box.row_begin;
-        column = box.column_begin;
-    } else if (column < box.column_begin) {
-        column = box.column_begin;
-    } else if (column >= box.column_end) {
-        ++row;
-        column = box.column_begin;
-    }
-    return row < box.row_end ? row * box.per_row + column : box.total;
-}
-
-struct Interval {
-    size_t offset, size;  // in the unstuffed bytes
-    int first_mcu, num_mcus;
-    bool checked;  // decoded to its end, where it must be complete
-};
-
-// The unstuffed intervals that the box needs, in order.
-class CoveringIntervals {
-  public:
-    // `data` is the scan's entropy-coded data and whatever follows them.
-    Status find(const uint8_t* data, const uint8_t* end, int restart_interval, const McuBox& box) {
-        const size_t bytes = end - data;
-        // Each interval but one has a marker of two bytes in the file, whatever the header says.
-        size_t most = restart_interval ? size_t(box.total) / restart_interval + 1 : 1;
-        if (most > bytes / 2 + 1) most = bytes / 2 + 1;
-        count_ = 0;
-        if (!bytes_.reserve(bytes + most * kBitPadding) || !intervals_.reserve(most))
-            return kOutOfMemory;
-        used_ = 0;
-        if (restart_interval != 0) return split(data, end, restart_interval, box);
-        const int needed = box.row_end * box.per_row;
-        append(data, end, 0, needed, needed == box.total);
-        return kOk;
-    }
-
-    int count() const { return count_; }
-    const Interval& operator[](int i) { return intervals_.data()[i]; }
-    BitReader reader(int i) {
-        const Interval& interval = intervals_.data()[i];
-        return BitReader(bytes_.data() + interval.offset, interval.size);
-    }
-    size_t held_bytes() const { return bytes_.bytes() + intervals_.bytes(); }
-    void release() {
-        bytes_.release();
-        intervals_.release();
-    }
-
-  private:
-    Status split(const uint8_t* data, const uint8_t* end, int restart_interval, const McuBox& box) {
-        const int last_needed = (box.row_end - 1) * box.per_row + box.column_end - 1;
-        for (int first = 0, number = 0;; ++number) {
-            const int left = box.total - first;
-            const int length = restart_interval < left ? restart_interval : left;
-            if (next_in_box(box, first) < first + length)
-                data = append(data, end, first, length, true);
-            else
-                data = next_marker(data, end);
-            first += length;
-            if (first > last_needed) return kOk;
-            if (data == end || data[1] == kEOI) return kTruncatedScan;
-            if (data[1] != kRST0 + number % 8) return kBadRestart;
-            data += 2;
-        }
-    }
-
-    // Returns the end of the interval that begins at `data`.
-    const uint8_t* append(const uint8_t* data, const uint8_t* end, int first, int length,
-                          bool checked) {
-        const size_t size = copy_interval(data, end, bytes_.data() + used_);
-        intervals_.data()[count_++] = {used_, size, first, length, checked};
-        used_ += size + kBitPadding;
-        return data;
-    }
-
-    Buffer<uint8_t> bytes_;
-    Buffer<Interval> intervals_;
-    int count_ = 0;
-    size_t used_ = 0;
-};
 
 // The blocks of an MCU, as a ring.
 struct Step {
@@ -126,7 +33,7 @@ struct Lane {
     const uint8_t* place;    // in kPlaces: by coefficients of the block that were read, in [0, 64)
 };
 
-namespace scan_detail {
+namespace lane_detail {
 
 // By coefficients read once a symbol was taken: where its value goes, in natural order.
 //   1..64     the value's place
@@ -155,12 +62,6 @@ FL_INLINE void refill(BitReader& bits) {
 FL_INLINE void skip(BitReader& bits, uint32_t entry) {
     bits.window <<= entry & 63;
     bits.count = static_cast<int>(static_cast<uint32_t>(bits.count) - entry);
-}
-
-// A block begins: with its DC difference.
-FL_INLINE void begin_block(Lane& lane, const PairTable* dc) {
-    lane.table = dc;
-    lane.place = kPlaces.natural;
 }
 
 // Go on to `last`, where a block of 64 coefficients or with an end-of-block code is at its end. No
@@ -221,7 +122,6 @@ FL_INLINE Status look_up(Lane& lane) {
 constexpr int kLooksPerRefill = 5;
 static_assert(kLooksPerRefill * kLookBits <= 56, "a window must last for the group");
 
-// Run until a lane reaches its stop.
 FL_INLINE Status run_one(Lane& lane) {
     Lane a = lane;
     Status status = kOk;
@@ -264,6 +164,20 @@ inline Status run_two_portable(Lane& a, Lane& b) { return run_two(a, b); }
 FL_AVX2 inline Status run_one_avx2(Lane& lane) { return run_one(lane); }  // for BMI2's shifts
 FL_AVX2 inline Status run_two_avx2(Lane& a, Lane& b) { return run_two(a, b); }
 
-}  // namespace scan_detail
+}  // namespace lane_detail
+
+// A block begins with its DC difference.
+inline void begin_block(Lane& lane, const PairTable* dc) {
+    lane.table = dc;
+    lane.place = lane_detail::kPlaces.natural;
+}
+
+// Runs until a lane reaches its stop.
+inline Status run_lane(Lane& lane, bool avx2) {
+    return avx2 ? lane_detail::run_one_avx2(lane) : lane_detail::run_one_portable(lane);
+}
+inline Status run_lanes(Lane& a, Lane& b, bool avx2) {
+    return avx2 ? lane_detail::run_two_avx2(a, b) : lane_detail::run_two_portable(a, b);
+}
 
 }  // namespace fl

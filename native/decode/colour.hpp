@@ -10,13 +10,13 @@
 #include <cstdint>
 #include <cstring>
 
-#include "scratch.hpp"
-#include "simd.hpp"
+#include "core/array.hpp"
+#include "core/simd.hpp"
 
 namespace fl {
 
 // Decoded samples around a box. Positions are relative to the first decoded sample.
-struct Planes {
+struct SamplePlanes {
     const uint8_t* samples[3];  // Y, Cb, Cr: first column, first row
     ptrdiff_t stride[3];        // bytes from one column to the next
     int num_components;         // 1 or 3
@@ -232,7 +232,7 @@ FL_AVX2 inline void upsample_down_avx2(const uint8_t* c, int rows, int16_t* out)
 // `first_row` (even), `rows` of them (a multiple of kRowBlock).
 class ColumnPairs {
   public:
-    bool open(const Planes& planes, int first_row, int rows, bool avx2) {
+    bool open(const SamplePlanes& planes, int first_row, int rows, bool avx2) {
         planes_ = planes;
         first_row_ = first_row;
         rows_ = rows;
@@ -352,11 +352,11 @@ class ColumnPairs {
         }
     }
 
-    Planes planes_;
+    SamplePlanes planes_;
     int first_row_, rows_;
     bool avx2_;
     int loaded_;  // the last chroma column in columns_
-    Buffer<int16_t> room_;
+    Array<int16_t> room_;
     int16_t* columns_[2][3];  // Cb, Cr: chroma columns at luma height, by column modulo 3
     int16_t* ready_[2][2];    // Cb, Cr: for the left and the right column of the pair, less 128
 };

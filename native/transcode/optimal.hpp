@@ -9,29 +9,20 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/huffman.hpp"
+
 namespace fl {
-
-constexpr int kMaxCodeLength = 16;  // T.81, Annex C: BITS has 16 entries
-
-// A Huffman table as DHT stores it: how many codes of each length, and the symbols in order of
-// code.
-struct CodeBook {
-    uint8_t counts[kMaxCodeLength + 1] = {};  // counts[length]; counts[0] is unused
-    uint8_t symbols[256] = {};
-    int size = 0;
-};
 
 // Least-cost code lengths, none above `limit`, for weights in ascending order.
 // lengths[i] belongs to weights[i]; n is at most 257 and at least 2, and n <= 2^limit.
 inline void package_merge(const uint64_t* weights, int n, int limit, uint8_t* lengths) {
     constexpr int kMost = 2 * 257;
-    static_assert(kMaxCodeLength == 16, "one row of flags for each length");
     bool is_leaf[kMaxCodeLength][kMost];
     uint64_t previous[kMost], merged[kMost];
     std::copy(weights, weights + n, previous);
     std::fill(is_leaf[0], is_leaf[0] + n, true);
     int previous_size = n;
-    for (int level = 1; level < limit; level++) {
+    for (int level = 1; level < limit; ++level) {
         const int packages = previous_size / 2;
         int leaf = 0, package = 0, size = 0;
         while (leaf < n || package < packages) {
@@ -50,10 +41,10 @@ inline void package_merge(const uint64_t* weights, int n, int limit, uint8_t* le
     // the list below, and a leaf's code length is the number of lists in which it is taken.
     std::memset(lengths, 0, n);
     int taken = 2 * n - 2;
-    for (int level = limit - 1; level >= 0 && taken > 0; level--) {
+    for (int level = limit - 1; level >= 0 && taken > 0; --level) {
         int leaves = 0;
-        for (int i = 0; i < taken; i++) leaves += is_leaf[level][i];
-        for (int i = 0; i < leaves; i++) lengths[i]++;
+        for (int i = 0; i < taken; ++i) leaves += is_leaf[level][i];
+        for (int i = 0; i < leaves; ++i) ++lengths[i];
         taken = 2 * (taken - leaves);
     }
 }
@@ -61,25 +52,26 @@ inline void package_merge(const uint64_t* weights, int n, int limit, uint8_t* le
 // The best table for symbols that occur `frequency[symbol]` times, codes of at most `limit` bits.
 // At least one symbol must occur, and fewer than 2^limit. No code is all ones (T.81, Annex C): a
 // symbol that never occurs takes the last code and is then left out, as in K.2.
-inline CodeBook optimal_book(const uint32_t* frequency, int limit) {
+inline HuffmanSpec optimal_codes(const uint32_t* frequency, int limit) {
     uint64_t ranked[257];  // frequency and symbol in one key
     int n = 0;
     ranked[n++] = 0;  // the reserved code: occurs never, so it is among the longest
-    for (int symbol = 0; symbol < 256; symbol++) {
+    for (int symbol = 0; symbol < 256; ++symbol) {
         if (frequency[symbol]) ranked[n++] = uint64_t{frequency[symbol]} << 8 | symbol;
     }
     std::sort(ranked + 1, ranked + n);
     uint64_t weights[257];
-    for (int i = 0; i < n; i++) weights[i] = ranked[i] >> 8;
+    for (int i = 0; i < n; ++i) weights[i] = ranked[i] >> 8;
     uint8_t lengths[257];
     package_merge(weights, n, limit, lengths);
 
-    CodeBook book;
-    for (int i = n - 1; i > 0; i--) {  // most frequent, hence shortest, first
-        book.counts[lengths[i]]++;
-        book.symbols[book.size++] = static_cast<uint8_t>(ranked[i]);
+    HuffmanSpec spec = {};
+    for (int i = n - 1; i > 0; --i) {  // most frequent, hence shortest, first
+        spec.counts[lengths[i]]++;
+        spec.symbols[spec.total++] = static_cast<uint8_t>(ranked[i]);
     }
-    return book;
+    spec.defined = true;
+    return spec;
 }
 
 }  // namespace fl

@@ -1,0 +1,121 @@
+// The C ABI, called through ctypes by fastload/pixels/native.py. No function throws, and none keeps
+// a pointer. All are safe to call from several threads at once.
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+#include "core/crc32.hpp"
+#include "core/simd.hpp"
+#include "core/status.hpp"
+#include "decode/decode.hpp"
+#include "transcode/facts.hpp"
+
+#define FL_EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+// The calling thread's Workspace, freed when the thread ends; null when there is no memory.
+template <typename Workspace>
+Workspace* workspace() {
+    struct Owner {
+        Workspace* workspace = nullptr;
+        ~Owner() { delete workspace; }
+    };
+    thread_local Owner owner;
+    if (owner.workspace == nullptr) owner.workspace = new (std::nothrow) Workspace();
+    return owner.workspace;
+}
+
+// What a check or transcoding says that could not begin.
+fl::Status without_memory(fl::Facts& facts) {
+    facts = {};
+    facts.status = fl::kOutOfMemory;
+    fl::describe(fl::kOutOfMemory, {}, facts.reason, sizeof facts.reason);
+    return fl::kOutOfMemory;
+}
+
+}  // namespace
+
+// Sentence for a status; never null.
+FL_EXPORT const char* fl_reason(int status) { return fl::reason(status); }
+
+// Whether a status means damage rather than a kind of file that is not taken.
+FL_EXPORT int fl_is_corrupt(int status) { return fl::is_corrupt(status); }
+
+// 0 portable, 1 AVX2; more than the processor has is lowered. Returns what is now used.
+FL_EXPORT int fl_set_simd(int level) {
+    const int best = fl::best_simd();
+    fl::simd_level().store(level < 0 ? best : level < best ? level : best);
+    return fl::simd_level().load();
+}
+
+FL_EXPORT int fl_simd(void) { return fl::simd_level().load(); }
+
+// `boxes` is [count][4]: top, left, height, width; `out` is [count][size][size][3]. What the
+// decoding and the resizing took is added to `nanoseconds` [2].
+FL_EXPORT void fl_decode_boxes(const uint8_t* buffer, const int64_t* starts, const int64_t* sizes,
+                               int64_t count, const int32_t* boxes, const uint8_t* flips,
+                               int32_t size, uint8_t* out, int32_t* statuses,
+                               int64_t* nanoseconds) {
+    fl::DecodeWorkspace* const work = workspace<fl::DecodeWorkspace>();
+    fl::Spent spent;
+    for (int64_t i = 0; i < count; ++i) {
+        const int32_t* const box = boxes + 4 * i;
+        statuses[i] = work ? fl::decode_box(*work, buffer + starts[i], size_t(sizes[i]),
+                                            {box[0], box[1], box[2], box[3]}, size, flips[i] != 0,
+                                            out + i * size * size * 3, spent)
+                           : fl::kOutOfMemory;
+    }
+    nanoseconds[0] += spent.decode;
+    nanoseconds[1] += spent.resize;
+}
+
+// Height and width of a picture that fl_decode_full takes.
+FL_EXPORT int fl_picture_size(const uint8_t* data, size_t bytes, int32_t* height, int32_t* width) {
+    fl::DecodeWorkspace* const work = workspace<fl::DecodeWorkspace>();
+    if (!work) return fl::kOutOfMemory;
+    fl::BoxDecoder decoder(*work);
+    if (const fl::Status status = decoder.open(data, bytes)) return status;
+    *height = decoder.frame().height;
+    *width = decoder.frame().width;
+    return fl::kOk;
+}
+
+// `out` is [height][width][3], as fl_picture_size said for the same bytes.
+FL_EXPORT int fl_decode_full(const uint8_t* data, size_t bytes, int32_t height, int32_t width,
+                             uint8_t* out) {
+    fl::DecodeWorkspace* const work = workspace<fl::DecodeWorkspace>();
+    return work ? fl::decode_full(*work, data, bytes, height, width, out) : fl::kOutOfMemory;
+}
+
+FL_EXPORT void fl_crc32_many(const uint8_t* buffer, const int64_t* starts, const int64_t* sizes,
+                             int64_t count, uint32_t* out) {
+    for (int64_t i = 0; i < count; ++i) out[i] = fl::crc32(buffer + starts[i], size_t(sizes[i]));
+}
+
+FL_EXPORT int fl_check(const uint8_t* data, size_t size, fl::Facts* facts) {
+    fl::TranscodeWorkspace* const work = workspace<fl::TranscodeWorkspace>();
+    return work ? fl::check_file(data, size, *work, *facts) : without_memory(*facts);
+}
+
+// On success facts->bytes holds facts->size bytes, which the caller gives to fl_free.
+FL_EXPORT int fl_transcode(const uint8_t* data, size_t size, int interval_pixels, int smallest,
+                           int orient, fl::Facts* facts) {
+    fl::TranscodeWorkspace* const work = workspace<fl::TranscodeWorkspace>();
+    if (!work) return without_memory(*facts);
+    const fl::TranscodeOptions options = {interval_pixels, smallest != 0, orient != 0};
+    return fl::transcode_file(data, size, options, *work, *facts);
+}
+
+FL_EXPORT void fl_free(void* memory) { std::free(memory); }
+
+#ifdef FL_STAGES
+// Nanoseconds of this thread's crops in header and unstuffing, Huffman, IDCT, resize and colour.
+FL_EXPORT void fl_stages(int64_t* nanoseconds) {
+    for (int i = 0; i < fl::kStageCount; ++i) {
+        nanoseconds[i] = fl::stages().nanoseconds[i];
+        fl::stages().nanoseconds[i] = 0;
+    }
+}
+#endif

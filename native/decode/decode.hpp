@@ -1,0 +1,63 @@
+// One picture: a box of it resized to a square, or all of it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "decode/box_decoder.hpp"
+#include "decode/stages.hpp"
+
+namespace fl {
+
+// Samples a side that a block is reduced to within its inverse DCT, where the resize reduces
+// further.
+//
+// The inverse DCT is no triangle filter, so the resize must follow with enough of its own: measured
+// on 40 photographs against the exact way, PSNR at the least reduction allowed here is at least
+// 46 dB (median 51). A crop must be 5 times the output for the first step.
+inline int block_size_for(const Box& box, int size) {
+    const int side = box.height < box.width ? box.height : box.width;
+    const double reduction = static_cast<double>(side) / size;
+    return reduction >= 40 ? 1 : reduction >= 12 ? 2 : reduction >= 5 ? 4 : 8;
+}
+
+inline bool lies_inside(const Box& box, const Frame& frame) {
+    return box.top >= 0 && box.left >= 0 && box.height >= 1 && box.width >= 1 &&
+           box.height <= frame.height - box.top && box.width <= frame.width - box.left;
+}
+
+// `out` is [size][size][3].
+inline Status decode_box(DecodeWorkspace& work, const uint8_t* data, size_t bytes, const Box& box,
+                         int size, bool flip, uint8_t* out, Spent& spent) {
+    begin_marks();
+    BoxDecoder decoder(work);
+    Status status;
+    {
+        const Stopwatch decoding(spent.decode);
+        status = decoder.open(data, bytes);
+        if (status) return status;
+        if (!lies_inside(box, decoder.frame())) return kBadBox;
+        status = decoder.decode(box, block_size_for(box, size));
+    }
+    if (status == kOk) {
+        const Stopwatch resizing(spent.resize);
+        status = decoder.resize(box, size, flip, out);
+    }
+    mark(kResizeStage);
+    work.trim();
+    return status;
+}
+
+// `out` is [height][width][3]; both are those of the picture.
+inline Status decode_full(DecodeWorkspace& work, const uint8_t* data, size_t bytes, int height,
+                          int width, uint8_t* out) {
+    BoxDecoder decoder(work);
+    if (const Status status = decoder.open(data, bytes)) return status;
+    if (decoder.frame().height != height || decoder.frame().width != width) return kBadBox;
+    Status status = decoder.decode({0, 0, height, width}, 8);
+    if (status == kOk) status = decoder.copy(out);
+    work.trim();
+    return status;
+}
+
+}  // namespace fl
