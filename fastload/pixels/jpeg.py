@@ -27,12 +27,15 @@ from fastload.errors import CorruptImageError, UnsupportedImageError
 Box: TypeAlias = tuple[int, int, int, int]
 """Top, left, height and width in pixels of the whole image."""
 
-# Twice `PIL.Image.MAX_IMAGE_PIXELS`, above which Pillow too refuses to open an image.
 MAX_PIXELS = 178_956_970
+"""The largest image, 537 MB of RGB: above twice `PIL.Image.MAX_IMAGE_PIXELS` Pillow too refuses an
+image as a decompression bomb. native/core/header.hpp holds the same number."""
 
-# Usual width of a restart interval by an MCU's, in pixels. Measured by benchmarks/bench_transcode:
-# at 64 pixels the markers make 4:2:0 photographs of 43 kB 0.7 % larger than they were, at 96 pixels
-# 0.2 % smaller, for crops that take 4 % longer; 4:4:4 photographs are 2 % smaller at 64.
+# Usual width of a restart interval by an MCU's width, in pixels. Chroma at half the width holds
+# fewer bytes to a pixel, so its intervals are wider. Measured by benchmarks/bench_transcode.py: at
+# 64 pixels the markers make 2,800 4:2:0 photographs of 43 kB 0.7 % larger than they were; at 96
+# pixels the photographs become 0.2 % smaller, for crops that take 4 % longer. 4:4:4 photographs
+# become 2 % smaller at 64 pixels.
 INTERVAL_PIXELS = {8: 64, 16: 96}
 
 _EOI, _SOS, _DRI = 0xD9, 0xDA, 0xDD
@@ -77,10 +80,10 @@ class JpegHeader:
     Attributes:
         frame: Marker of the frame header: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, …
         precision: Bits per sample, 8 in nearly all files.
-        height: In pixels, at least 1.
-        width: In pixels, at least 1.
+        height: Height in pixels, at least 1.
+        width: Width in pixels, at least 1.
         sampling: Horizontal and vertical sampling factor of each component.
-        restart_interval: In MCUs; 0 where there is none.
+        restart_interval: MCUs between restart markers; 0 where there are none.
         interleaved: Whether the first scan holds all components.
         size_offset: Where the height and width (two bytes each) stand.
         scan_offset: Where the first entropy-coded byte stands.
@@ -110,12 +113,15 @@ class JpegHeader:
 def restart_interval_for(width: int, mcu_width: int) -> int:
     """The restart interval to store an image with, in MCUs.
 
-    The largest divisor of the MCU row that spans half to one and a half times the usual width (64
-    pixels, 96 where chroma is halved), so that the image can be sliced; else the usual width, which
-    the native core decodes all the same. A narrower image: one row.
+    The interval is the largest divisor of the MCU row that spans half to one and a half times the
+    usual width (64 pixels, 96 where chroma is halved), so that the image can be sliced. Where there
+    is no such divisor, the interval has the usual width, which the native core decodes all the
+    same. Where the row is narrower than the usual width, the interval is the row.
+
+    native/transcode/stored.hpp applies the same rule, since Python works without the core.
 
     Args:
-        width: Of the image, in pixels.
+        width: Width of the image, in pixels.
         mcu_width: 8 or 16 pixels.
     """
     usual = INTERVAL_PIXELS[mcu_width] // mcu_width
@@ -170,7 +176,7 @@ def _read_header(jpeg: memoryview) -> JpegHeader:
 
 
 def _segments(jpeg: memoryview) -> Iterator[tuple[int, int, int]]:
-    """Marker, offset of its length field, and length of each segment, up to the first scan's."""
+    """Marker, offset of the length field, and length of each segment through the first SOS."""
     if bytes(jpeg[:2]) != b"\xff\xd8":
         raise CorruptImageError("not a JPEG: it does not begin with FF D8")
     marker, offset = 0, 2
@@ -218,17 +224,18 @@ def _read_frame(jpeg: memoryview, offset: int, length: int) -> _Frame:
 def slice_jpeg(jpeg: bytes | memoryview, box: Box) -> tuple[bytes | memoryview, Box]:
     """The smallest JPEG, made of whole restart intervals of `jpeg`, that covers `box`.
 
-    The pixels of `box` decode to the same values from either: around it stays one pixel, from which
-    libjpeg interpolates chroma. Nothing is decoded.
+    The pixels of `box` decode to the same values from both files: the slice keeps one pixel around
+    the box, from which libjpeg interpolates chroma. Nothing is decoded.
 
     Args:
         jpeg: A complete JPEG file.
-        box: Region of it, inside the image.
+        box: A region inside the image.
 
     Returns:
-        The sliced file, and where `box` lies in it. Where the file cannot be sliced (no restart
-        intervals, or they do not divide a row of MCUs; progressive; several scans; markers out of
-        sequence), or nothing can be left out, `jpeg` and `box` themselves.
+        The sliced file, and where `box` lies in it. `jpeg` and `box` themselves where nothing can
+        be left out, or where the file cannot be sliced: it has no restart intervals, they do not
+        divide a row of MCUs, their markers are out of sequence, or the file is progressive or has
+        several scans.
 
     Raises:
         CorruptImageError: If the header is damaged.
@@ -243,56 +250,66 @@ def slice_jpeg(jpeg: bytes | memoryview, box: Box) -> tuple[bytes | memoryview, 
     grid = _interval_grid(header)
     if grid is None:
         return jpeg, box
-    rows, columns, pitch = grid
-    margin = 1 if len(set(header.sampling)) > 1 else 0
-    first_row = max(top - margin, 0) // header.mcu_height
-    last_row = min(top + height - 1 + margin, header.height - 1) // header.mcu_height
-    first = max(left - margin, 0) // pitch
-    last = min(left + width - 1 + margin, header.width - 1) // pitch
-    if (last_row - first_row + 1) * (last - first + 1) == rows * columns:
+    rows, columns = _covering_intervals(header, grid, box)
+    if len(rows) * len(columns) == grid.rows * grid.columns:
         return jpeg, box
-    bounds = _find_intervals(data, header.scan_offset, rows * columns)
+    bounds = _find_intervals(data, header.scan_offset, grid.rows * grid.columns)
     if bounds is None:
         return jpeg, box
-    new_height = (
-        min((last_row + 1) * header.mcu_height, header.height) - first_row * header.mcu_height
-    )
-    new_width = min((last + 1) * pitch, header.width) - first * pitch
+    first_y, first_x = rows.start * header.mcu_height, columns.start * grid.pitch
+    new_height = min(rows.stop * header.mcu_height, header.height) - first_y
+    new_width = min(columns.stop * grid.pitch, header.width) - first_x
     parts: list[bytes | memoryview] = [
         data[: header.size_offset],
         struct.pack(">HH", new_height, new_width),
         data[header.size_offset + 4 : header.scan_offset],
     ]
-    kept = 0
-    for row in range(first_row, last_row + 1):
-        for interval in range(row * columns + first, row * columns + last + 1):
-            if kept:
-                parts.append(_RESTARTS[(kept - 1) % 8])
-            parts.append(data[bounds[interval] + 2 : bounds[interval + 1]])
-            kept += 1
+    kept = [row * grid.columns + column for row in rows for column in columns]
+    for number, interval in enumerate(kept):
+        if number:
+            parts.append(_RESTARTS[(number - 1) % 8])
+        parts.append(data[bounds[interval] + 2 : bounds[interval + 1]])
     parts.append(b"\xff\xd9")
-    residual = (top - first_row * header.mcu_height, left - first * pitch, height, width)
-    return b"".join(parts), residual
+    return b"".join(parts), (top - first_y, left - first_x, height, width)
 
 
 _RESTARTS = [bytes((0xFF, 0xD0 + number)) for number in range(8)]
 
 
-def _interval_grid(header: JpegHeader) -> tuple[int, int, int] | None:
-    """Rows of intervals, intervals in a row, and the width of one in pixels; None: no such grid."""
+class _Grid(NamedTuple):
+    rows: int  # of intervals
+    columns: int
+    pitch: int  # width of an interval, in pixels
+
+
+def _interval_grid(header: JpegHeader) -> _Grid | None:
+    """The grid that the restart intervals form; None where they form none."""
     mcus = -(-header.width // header.mcu_width)
     interval = header.restart_interval
     sliceable = header.frame in _HUFFMAN_SEQUENTIAL and header.interleaved and interval
     if not sliceable or mcus % interval:
         return None
     rows = -(-header.height // header.mcu_height)
-    return rows, mcus // interval, interval * header.mcu_width
+    return _Grid(rows, mcus // interval, interval * header.mcu_width)
+
+
+def _covering_intervals(header: JpegHeader, grid: _Grid, box: Box) -> tuple[range, range]:
+    """Rows and columns of the grid that cover the box and what chroma interpolation reads."""
+    top, left, height, width = box
+    margin = 1 if len(set(header.sampling)) > 1 else 0
+    bottom = min(top + height - 1 + margin, header.height - 1)
+    right = min(left + width - 1 + margin, header.width - 1)
+    first_row, first_column = max(top - margin, 0), max(left - margin, 0)
+    return (
+        range(first_row // header.mcu_height, bottom // header.mcu_height + 1),
+        range(first_column // grid.pitch, right // grid.pitch + 1),
+    )
 
 
 def _find_intervals(jpeg: memoryview, scan_offset: int, count: int) -> list[int] | None:
     """Offsets of the `count + 1` markers around the intervals; None where they are out of sequence.
 
-    The first is as if a marker stood just before the scan, the last is that of EOI.
+    The first offset stands for a marker just before the scan; the last is that of EOI.
     """
     scan = np.frombuffer(jpeg, np.uint8, offset=scan_offset)
     after = scan[1:]

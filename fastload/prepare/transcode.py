@@ -26,11 +26,10 @@ from PIL import Image, ImageFile, JpegImagePlugin
 
 from fastload.errors import CorruptImageError, ImageError, UnsupportedImageError
 from fastload.pixels import native
-from fastload.pixels.jpeg import read_header, restart_interval_for
+from fastload.pixels.jpeg import MAX_PIXELS, read_header, restart_interval_for
 from fastload.prepare.formats import TAKEN, format_named, sniff_format
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 
-MAX_PIXELS = 178_956_970  # where Pillow calls an image a decompression bomb; 537 MB of RGB
 MAX_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 MAX_FILE_BYTES = 256 << 20  # a 178-megapixel photograph is 100 MB as JPEG
 HOW = ("lossless", "near-lossless", "re-encoded", "original")  # ways to store an image

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin
 
 from fastload.pixels import native
-from fastload.pixels.jpeg import read_header, restart_interval_for
+from fastload.pixels.jpeg import MAX_PIXELS, read_header, restart_interval_for
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
-from fastload.prepare.transcode import MAX_PIXELS, Stored, store_image
+from fastload.prepare.transcode import Stored, store_image
 from tests.pictures import encoded, jpeg, picture, pixels_of, with_orientation
 
 ANY_SIZE = Rules(min_side=1)
