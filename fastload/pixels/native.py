@@ -1,8 +1,8 @@
 """The C++ core (native/) behind one thin binding: decode boxes, transcode, check, checksum.
 
-The core is a plain C library beside this file, loaded on first use. It is absent where there was no
-C++ compiler, and ignored where FASTLOAD_NATIVE=0 is set; `decode.py` then takes libjpeg-turbo.
-FASTLOAD_SIMD=portable makes it do without AVX2, with the same results.
+The core is a plain C library beside this file, loaded on first use. The library is absent where
+there was no C++ compiler, and ignored where FASTLOAD_NATIVE=0 is set; `decode.py` then takes
+libjpeg-turbo. With FASTLOAD_SIMD=portable the core works without AVX2; the results are the same.
 
 Every function releases the GIL while it works, runs on the calling thread alone, and may be called
 from many threads at once.
@@ -74,13 +74,13 @@ class _Facts(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class JpegFacts:
-    """What a complete, sane JPEG says of itself.
+    """The facts of a complete, sound JPEG.
 
     Attributes:
-        height: Pixels, before any EXIF orientation.
-        width: Likewise.
+        height: Height in pixels, before any EXIF orientation.
+        width: Width in pixels, before any EXIF orientation.
         sampling: (horizontal, vertical) factors of each component.
-        progressive: Whether it is a progressive file.
+        progressive: Whether the file is progressive.
         orientation: EXIF orientation in [1, 8]; 1 if none is stated.
         restart_interval: MCUs between restart markers; 0 if there are none.
     """
@@ -99,9 +99,9 @@ class Transcoded:
 
     Attributes:
         jpeg: Baseline, with restart markers and Huffman tables of its own, without metadata.
-        height: Pixels as stored, upright if asked.
-        width: Likewise.
-        restart_interval: MCUs between restart markers.
+        height: Height in pixels as stored, upright if asked.
+        width: Width in pixels as stored, upright if asked.
+        restart_interval: MCUs between restart markers; 0 if there are none.
         orientation: EXIF orientation that the source stated, in [1, 8].
         turned: Whether that orientation was applied.
     """
@@ -125,7 +125,7 @@ def why_unavailable() -> str:
 
 
 def how_to_mend() -> str:
-    """What to do for the core where it cannot be used, with the command."""
+    """What to do where the core cannot be used, with the command."""
     if os.environ.get("FASTLOAD_NATIVE") == "0":
         return "unset FASTLOAD_NATIVE"
     return f"install a C++ compiler (apt install g++), then {reinstall_command()}"
@@ -157,7 +157,7 @@ def _core() -> ctypes.CDLL:
 
 
 def set_simd(*, portable: bool) -> bool:
-    """Do without AVX2, or use it again where the processor has it; results are the same.
+    """Work without AVX2, or use AVX2 again where the processor has it; results are the same.
 
     Returns:
         Whether AVX2 is used from now on, by all threads.
@@ -186,12 +186,12 @@ def decode_boxes(
         boxes: int32 [N, 4]: top, left, height, width in pixels; EXIF orientation is not applied.
         flips: bool [N]: mirror left and right.
         out: uint8 [N, S, S, 3], C-contiguous, written in place; RGB.
-        spent: Its `decode` and `resize` are added to.
+        spent: The seconds of decoding and resizing are added to its `decode` and `resize`.
 
     Returns:
         int32 [N]: 0 where the image was decoded, else a status for `reason`: the image is
-        damaged, of a kind that the core does not take, or its box reaches beyond it. The image's
-        part of `out` then is unspecified.
+        damaged or of a kind that the core does not take, or the box reaches beyond the image. The
+        part of `out` for such an image is unspecified.
 
     Raises:
         ValueError: If shapes or types do not fit, or a box is empty or begins before the image.
@@ -249,7 +249,7 @@ def decode_full(jpeg: bytes | memoryview) -> NDArray[np.uint8]:
 
     Raises:
         CorruptImageError: If the bytes are damaged or incomplete.
-        UnsupportedImageError: If it is of a kind that the core does not take.
+        UnsupportedImageError: If the file is of a kind that the core does not take.
     """
     core = _core()
     data = _bytes_of(jpeg)
@@ -274,7 +274,7 @@ def _raise_for(status: int, sentence: str = "") -> None:
 
 
 def crc32s(encoded: Encoded) -> NDArray[np.uint32]:
-    """CRC-32 of each image, as `zlib.crc32`.
+    """CRC-32 of the bytes of each image, as `zlib.crc32`.
 
     Returns:
         uint32 [N].
@@ -293,7 +293,7 @@ def check_jpeg(jpeg: bytes | memoryview) -> JpegFacts:
 
     Raises:
         CorruptImageError: If the bytes are damaged or incomplete.
-        UnsupportedImageError: If it is of a kind that the core does not read.
+        UnsupportedImageError: If the file is of a kind that the core does not read.
     """
     data = _bytes_of(jpeg)
     facts = _Facts()
@@ -317,19 +317,19 @@ def transcode_jpeg(
     smallest: bool = False,
     orient: bool = True,
 ) -> Transcoded:
-    """Rewrite a JPEG losslessly, as baseline with restart markers: the same coefficients.
+    """Rewrite a JPEG losslessly, with the same coefficients, as baseline with restart markers.
 
     Args:
         jpeg: A baseline, extended sequential or progressive file.
-        interval_pixels: Usual width of a restart interval; that of `jpeg.restart_interval_for` when
-            None; 0 writes no restart markers.
-        smallest: Write the smallest file; else Huffman tables with which this core decodes some
-            5 % faster, and files are 0.3 % larger.
+        interval_pixels: Usual width of a restart interval; None takes the width of
+            `jpeg.restart_interval_for`, 0 writes no restart markers.
+        smallest: Write the smallest file. Otherwise the Huffman tables are chosen for speed: the
+            core decodes crops some 5 % faster, and files are 0.3 % larger.
         orient: Apply the EXIF orientation.
 
     Raises:
         CorruptImageError: If the bytes are damaged or incomplete.
-        UnsupportedImageError: If it cannot be stored so without loss.
+        UnsupportedImageError: If the file cannot be stored as baseline without loss.
     """
     if interval_pixels is not None and interval_pixels < 0:
         raise ValueError(f"interval_pixels must be at least 0, got {interval_pixels}")

@@ -238,8 +238,8 @@ def test_without_restart_markers_files_are_as_small_as_libjpegs_optimised_ones()
         assert len(stored) < len(jpeg)
 
 
-def test_intervals_follow_the_rule_of_the_design() -> None:
-    for width, subsampling in itertools.product([*range(1, 200, 13), 500, 504, 512, 640], (0, 2)):
+def test_the_core_and_python_choose_the_same_restart_interval() -> None:
+    for width, subsampling in itertools.product([*range(1, 1000, 7), 504, 512, 640], (0, 2)):
         stored = native.transcode_jpeg(encode(picture(8, width), subsampling=subsampling))
         header = read_header(stored.jpeg)
         assert stored.restart_interval == restart_interval_for(width, header.mcu_width)
