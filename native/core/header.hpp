@@ -2,8 +2,8 @@
 //
 // `read_to_scan` walks the segments up to and including the next SOS. Called again with the cursor
 // behind that scan's entropy-coded data, it reads the tables between scans and the next SOS, so the
-// same code serves sequential and progressive files. Every read is bounds-checked here; whoever
-// holds a Header may rely on the ranges written beside its fields.
+// same code serves sequential and progressive files. Every read is bounds-checked here, so all
+// other code may rely on the ranges written beside the fields of Header.
 #pragma once
 
 #include <cstddef>
@@ -265,8 +265,8 @@ inline Status read_segment(uint8_t marker, const uint8_t* p, size_t n, Header& h
 
 }  // namespace header_detail
 
-// Read segments from the cursor through the next SOS; the cursor ends at that scan's first byte of
-// entropy-coded data. At EOI, or where the file ends after at least one scan, sets `header.ended`.
+// Reads segments from the cursor through the next SOS; the cursor then stands at the first byte of
+// that scan's entropy-coded data. At EOI, or where the file ends, sets `header.ended`.
 inline Status read_to_scan(Cursor& cursor, Header& header) {
     const uint8_t* data = cursor.data;
     const size_t size = cursor.size;
@@ -292,9 +292,9 @@ inline Status read_to_scan(Cursor& cursor, Header& header) {
         const size_t length = header_detail::big16(data + at);
         if (length < 2) return kBadSegment;
         if (size - at < length) return kTruncatedHeader;
-        const Status status =
-            header_detail::read_segment(marker, data + at + 2, length - 2, header);
-        if (status != kOk) return status;
+        if (const Status status =
+                header_detail::read_segment(marker, data + at + 2, length - 2, header))
+            return status;
         at += length;
         if (marker == kSOS) {
             header.scan.header_offset = marker_offset;
@@ -305,7 +305,7 @@ inline Status read_to_scan(Cursor& cursor, Header& header) {
     }
 }
 
-// Begin a file: SOI, then everything up to the first scan.
+// Reads a file from its SOI through its first SOS.
 inline Status read_header(const uint8_t* data, size_t size, Cursor& cursor, Header& header) {
     std::memset(&header, 0, sizeof header);
     header.orientation = 1;

@@ -1,7 +1,7 @@
 // Which instructions to use: chosen once at run time, so that one build serves every processor.
 //
-// FL_AVX2 marks functions that only run where use_avx2() said yes. FL_INLINE marks the plain C++
-// that both paths share: inlined into an FL_AVX2 function the compiler vectorises it with AVX2.
+// FL_AVX2 marks functions that run only where use_avx2() said yes. FL_INLINE marks the plain C++
+// that both paths share: where it is inlined into an FL_AVX2 function, the compiler uses AVX2.
 #pragma once
 
 #include <atomic>

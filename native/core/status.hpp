@@ -1,12 +1,12 @@
 // What can be wrong with a JPEG, as small positive numbers that cross the C ABI.
 //
-// "Unsupported" files may be sound, and go to libjpeg-turbo or Pillow; "corrupt" ones are damaged.
+// Corrupt files are damaged. Unsupported files may be sound, and go to libjpeg-turbo or Pillow.
 // Python asks for the sentence through fl_reason and for the kind through fl_is_corrupt.
 #pragma once
 
 namespace fl {
 
-enum Status : int {
+enum [[nodiscard]] Status : int {
     kOk = 0,
     kNotJpeg,
     kTruncatedHeader,

@@ -239,8 +239,8 @@ class ColumnPairs {
         avx2_ = avx2;
         loaded_ = -2;
         if (planes.num_components == 1) return true;
-        int16_t* room = room_.reserve(size_t(rows) * 2 * (3 + 2));
-        if (room == nullptr) return false;
+        int16_t* const room = room_.reserve(size_t(rows) * 2 * (3 + 2));
+        if (!room) return false;
         for (int c = 0; c < 2; ++c) {
             for (int i = 0; i < 3; ++i) columns_[c][i] = room + size_t(5 * c + i) * rows;
             for (int i = 0; i < 2; ++i) ready_[c][i] = room + size_t(5 * c + 3 + i) * rows;
@@ -248,7 +248,7 @@ class ColumnPairs {
         return true;
     }
 
-    // Write pair `pair` as [row][2] into rgb[0..2] (grey: into rgb[0] alone).
+    // Writes pair `pair` as [row][2] into rgb[0..2] (grey: into rgb[0] alone).
     void produce(int pair, int16_t* const (&rgb)[3]) {
         const uint8_t* const y[2] = {luma(2 * pair), luma(2 * pair + 1)};
         if (planes_.num_components == 1)
@@ -342,7 +342,7 @@ class ColumnPairs {
         colour_detail::upsample_down(chroma(c, column), planes_.up_v, planes_.fancy, rows_, out);
     }
 
-    // Make columns_ hold `column` and its neighbours.
+    // Makes columns_ hold `column` and its neighbours.
     void load(int column, int last) {
         int from = column > 0 ? column - 1 : 0;
         if (loaded_ >= from && loaded_ <= column + 1) from = loaded_ + 1;

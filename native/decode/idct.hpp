@@ -1,9 +1,9 @@
 // The inverse DCT: libjpeg's "islow" (jidctint.c, after Loeffler, Ligtenberg and Moschytz, ICASSP
 // 1989), bit for bit, and its scaled forms (jidctred.c) for pictures that are shrunk anyway.
 //
-// Blocks come in natural order and leave *transposed*: output column x of a block is `8 * x'th`
-// stride's run of consecutive bytes. The second pass ends that way, so a transposition is saved,
-// and the horizontal resize then works on whole vectors (resize.hpp).
+// Blocks come in natural order and leave *transposed*: column x of a block begins at `out + x *
+// stride`, and its samples are consecutive bytes. The second pass ends that way, so a transposition
+// is saved, and the horizontal resize then works on whole vectors (resize.hpp).
 //
 // Out-of-range input (damaged files) wraps and saturates as in libjpeg-turbo's SIMD code, so that
 // both paths here agree on any input.

@@ -58,15 +58,15 @@ FL_INLINE void refill(BitReader& bits) {
     bits.refill();
 }
 // `entry`: its low byte holds the number of bits, in [1, 31]; what else it holds goes to the upper
-// bits of the count, which nobody reads.
+// bits of the count, which are never read.
 FL_INLINE void skip(BitReader& bits, uint32_t entry) {
     bits.window <<= entry & 63;
     bits.count = static_cast<int>(static_cast<uint32_t>(bits.count) - entry);
 }
 
-// Go on to `last`, where a block of 64 coefficients or with an end-of-block code is at its end. No
-// predictor can foresee which look-up ends a block, and a wrong guess costs both lanes dear, so
-// there is no branch; compilers will not be told, hence the assembly.
+// Goes on to `last`; a block ends there if it has 64 coefficients or an end-of-block code. A branch
+// predictor cannot foresee which look-up ends a block, and a wrong guess stops both lanes. So there
+// is no branch; it is assembly because compilers make a branch of any C++ that says the same.
 FL_INLINE void go_on(Lane& lane, const uint8_t* last) {
     const PairTable* table = lane.step->ac;
 #if FL_X86

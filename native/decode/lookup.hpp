@@ -52,7 +52,7 @@ struct PairEntry {
 struct PairTable {
     PairEntry look[1 << kLookBits];
     HuffmanTable huffman;
-    HuffmanSpec spec;  // what it was built from: the tables of the last image often serve the next
+    HuffmanSpec spec;  // of which it was built: the next image often has the same tables
     bool is_dc = false;
     bool built = false;
 

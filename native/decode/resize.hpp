@@ -46,9 +46,9 @@ class TapsBuilder {
         const int low = static_cast<int>(std::floor(begin));
         const int high = static_cast<int>(std::ceil(begin + length));
         const int max_pairs = static_cast<int>(std::ceil(2 * width)) / 2 + 2;
-        Taps::Span* spans = spans_.reserve(size);
-        int16_t* weights = weights_.reserve(size_t(size) * max_pairs * 2);
-        double* exact = exact_.reserve(2 * max_pairs);
+        Taps::Span* const spans = spans_.reserve(size);
+        int16_t* const weights = weights_.reserve(size_t(size) * max_pairs * 2);
+        double* const exact = exact_.reserve(2 * max_pairs);
         if (!spans || !weights || !exact) return false;
         for (int i = 0; i < size; ++i) {
             const double centre = begin + (i + 0.5) * scale;
@@ -63,7 +63,7 @@ class TapsBuilder {
                 sum += exact[x - first] = weight > 0 ? weight : 0;
             }
             spans[i] = {first >> 1, ((end + 1) >> 1) - (first >> 1)};
-            int16_t* row = weights + size_t(i) * max_pairs * 2;
+            int16_t* const row = weights + size_t(i) * max_pairs * 2;
             std::memset(row, 0, size_t(max_pairs) * 4);
             quantise(exact, end - first, (1 << kWeightBits) / sum, row + (first & 1));
         }
@@ -243,15 +243,17 @@ FL_AVX2 inline void store_rgb(__m128i red, __m128i green, __m128i blue, uint8_t*
 
 class Resizer {
   public:
-    // Resize what `columns` yields (`rows` of them, a multiple of kRowBlock) to [size][size][3] at
+    // Resizes what `columns` yields (`rows` of them, a multiple of kRowBlock) to [size][size][3] at
     // `out`, mirrored if `flip`. Grey, with one channel, is repeated. False: out of memory.
     bool run(ColumnPairs& columns, const Taps& across, const Taps& down, int rows, int channels,
              bool flip, uint8_t* out, bool avx2) {
         rows_ = rows;
         channels_ = channels;
         avx2_ = avx2;
-        return reserve(across) &&
-               (shrink_across(columns, across, flip), shrink_down(down, out), true);
+        if (!reserve(across)) return false;
+        shrink_across(columns, across, flip);
+        shrink_down(down, out);
+        return true;
     }
 
     size_t bytes() const { return turned_.bytes() + ring_.bytes() + group_.bytes(); }
@@ -299,9 +301,9 @@ class Resizer {
     }
 
     void column(int channel, Taps::Span span, const Taps& taps, int x, int place) {
-        const int16_t** pairs = pairs_.data();
+        const int16_t** const pairs = pairs_.data();
         for (int t = 0; t < span.count; ++t) pairs[t] = slot(channel, span.first + t);
-        int16_t* to = group_.data() + (size_t(channel) * 8 + place) * rows_;
+        int16_t* const to = group_.data() + (size_t(channel) * 8 + place) * rows_;
         const int16_t* weights = taps.weights + size_t(x) * taps.max_pairs * 2;
 #if FL_X86
         if (avx2_)

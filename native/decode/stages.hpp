@@ -1,5 +1,6 @@
-// Where the time of a crop goes: in two stages always, at four looks at the clock a crop (0.1 us);
-// in finer ones with -DFL_STAGES only: benchmarks/bench_decode.py builds such a core for itself.
+// Where the time of a crop goes. Two stages are always measured, by four looks at the clock a crop
+// (0.1 us). Finer stages are measured only with -DFL_STAGES: benchmarks/bench_decode.py builds such
+// a core for itself.
 #pragma once
 
 #include <chrono>
@@ -42,7 +43,7 @@ inline Stages& stages() {
     return stages;
 }
 
-// What passed since the last mark was this stage.
+// Adds the time since the last mark to `stage`.
 inline void mark(Stage stage) {
     const auto now = std::chrono::steady_clock::now();
     stages().nanoseconds[stage] += (now - stages().last).count();

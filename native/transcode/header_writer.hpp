@@ -49,36 +49,30 @@ class HeaderWriter {
     uint8_t* length_ = nullptr;
 };
 
-constexpr size_t kMaxHeaderBytes =
-    2 + 18 + 4 * (4 + 65) + 19 + 4 + kTokenTables * (17 + 256) + 6 + 14 + 64;
+namespace header_writer_detail {
 
-// `quant` holds the table of each component as read, `specs` those of choose_codes. Returns the
-// end.
-inline uint8_t* write_header(const QuantTable* quant, const Layout& stored, Orientation orientation,
-                             const HuffmanSpec* specs, int interval, uint8_t* out) {
-    HeaderWriter writer(out);
-    writer.marker(kSOI);
-    writer.begin(kAPP0);  // JFIF 1.01, square pixels, no thumbnail
-    writer.bytes("JFIF\0\1\1\0\0\1\0\1\0\0", 14);
-    writer.end();
-
-    int table_of[4] = {}, tables = 0;
+// Tables are turned with the picture. Components with the same table share it: `table_of` receives
+// the number of each component's table.
+inline void write_quant_tables(HeaderWriter& writer, const QuantTable* quant, int num_components,
+                               bool transpose, int (&table_of)[4]) {
+    int tables = 0;
     writer.begin(kDQT);
-    for (int i = 0; i < stored.num_components; ++i) {
-        const uint16_t* values = quant[i].values;
+    for (int i = 0; i < num_components; ++i) {
+        const uint16_t* const values = quant[i].values;
         int same = 0;  // the first component with these values
         while (std::memcmp(values, quant[same].values, 64 * sizeof *values)) ++same;
         table_of[i] = same < i ? table_of[same] : tables++;
         if (same < i) continue;
         writer.byte(table_of[i]);
-        for (int k = 0; k < 64; ++k) {
-            const int natural = kZigzag[k];
-            const int turned = orientation.transpose ? (natural & 7) * 8 + natural / 8 : natural;
+        for (const int natural : kZigzag) {
+            const int turned = transpose ? (natural & 7) * 8 + natural / 8 : natural;
             writer.byte(values[turned]);
         }
     }
     writer.end();
+}
 
+inline void write_frame(HeaderWriter& writer, const Layout& stored, const int (&table_of)[4]) {
     writer.begin(kSOF0);
     writer.byte(8);
     writer.word(stored.height);
@@ -90,7 +84,9 @@ inline uint8_t* write_header(const QuantTable* quant, const Layout& stored, Orie
         writer.byte(table_of[i]);
     }
     writer.end();
+}
 
+inline void write_codes(HeaderWriter& writer, const HuffmanSpec* specs) {
     writer.begin(kDHT);
     for (int table = 0; table < kTokenTables; ++table) {
         if (specs[table].total == 0) continue;
@@ -99,15 +95,12 @@ inline uint8_t* write_header(const QuantTable* quant, const Layout& stored, Orie
         writer.bytes(specs[table].symbols, size_t(specs[table].total));
     }
     writer.end();
+}
 
-    if (interval > 0) {
-        writer.begin(kDRI);
-        writer.word(interval);
-        writer.end();
-    }
+inline void write_scan(HeaderWriter& writer, int num_components) {
     writer.begin(kSOS);
-    writer.byte(stored.num_components);
-    for (int i = 0; i < stored.num_components; ++i) {
+    writer.byte(num_components);
+    for (int i = 0; i < num_components; ++i) {
         writer.byte(i + 1);
         writer.byte(i > 0 ? 0x11 : 0x00);
     }
@@ -115,6 +108,33 @@ inline uint8_t* write_header(const QuantTable* quant, const Layout& stored, Orie
     writer.byte(63);
     writer.byte(0);
     writer.end();
+}
+
+}  // namespace header_writer_detail
+
+constexpr size_t kMaxHeaderBytes =
+    2 + 18 + 4 * (4 + 65) + 19 + 4 + kTokenTables * (17 + 256) + 6 + 14 + 64;
+
+// `quant` holds the table of each component as read, `specs` the tables of choose_codes. Returns
+// the end of the header.
+inline uint8_t* write_header(const QuantTable* quant, const Layout& stored, Orientation orientation,
+                             const HuffmanSpec* specs, int interval, uint8_t* out) {
+    HeaderWriter writer(out);
+    writer.marker(kSOI);
+    writer.begin(kAPP0);  // JFIF 1.01, square pixels, no thumbnail
+    writer.bytes("JFIF\0\1\1\0\0\1\0\1\0\0", 14);
+    writer.end();
+    int table_of[4];
+    header_writer_detail::write_quant_tables(writer, quant, stored.num_components,
+                                             orientation.transpose, table_of);
+    header_writer_detail::write_frame(writer, stored, table_of);
+    header_writer_detail::write_codes(writer, specs);
+    if (interval > 0) {
+        writer.begin(kDRI);
+        writer.word(interval);
+        writer.end();
+    }
+    header_writer_detail::write_scan(writer, stored.num_components);
     return writer.at();
 }
 

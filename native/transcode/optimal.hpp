@@ -1,8 +1,8 @@
 // Optimal Huffman codes for counted symbols, with a length limit (ITU-T T.81, Annex K.2).
 //
-// K.2 builds Huffman's tree and then shortens codes over 16 bits by a heuristic. We use
-// package-merge (Larmore and Hirschberg, 1990) instead: optimal for any limit, so that the limit
-// may be chosen for the decoder's sake and its cost is the least there can be.
+// K.2 builds Huffman's tree and then shortens codes over 16 bits by a heuristic. Package-merge
+// (Larmore and Hirschberg, 1990) is used here instead. It is optimal for any limit, so the limit
+// may be chosen for the decoder's sake at the least cost there can be.
 #pragma once
 
 #include <algorithm>
@@ -16,9 +16,9 @@ namespace fl {
 // Least-cost code lengths, none above `limit`, for weights in ascending order.
 // lengths[i] belongs to weights[i]; n is at most 257 and at least 2, and n <= 2^limit.
 inline void package_merge(const uint64_t* weights, int n, int limit, uint8_t* lengths) {
-    constexpr int kMost = 2 * 257;
-    bool is_leaf[kMaxCodeLength][kMost];
-    uint64_t previous[kMost], merged[kMost];
+    constexpr int kMaxItems = 2 * 257;
+    bool is_leaf[kMaxCodeLength][kMaxItems];
+    uint64_t previous[kMaxItems], merged[kMaxItems];
     std::copy(weights, weights + n, previous);
     std::fill(is_leaf[0], is_leaf[0] + n, true);
     int previous_size = n;

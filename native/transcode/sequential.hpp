@@ -67,7 +67,8 @@ class TokenTable {
                 static_cast<uint8_t>(ac_ && symbol == 0 ? kEndOfBlock : run + 1)};
     }
 
-    TokenEntry look_[1 << kLookBits];
+    // Aligned to cache lines: as `new` would place it, transcoding takes 1 % longer.
+    alignas(64) TokenEntry look_[1 << kLookBits];
     HuffmanTable codes_;
     bool ac_ = false;
 };
