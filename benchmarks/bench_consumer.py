@@ -7,7 +7,7 @@ GPU works, and asks for the next one; rates of 400 (ResNet-50 on an RTX 3060), 1
 images/s. Stalled: share of the time in which the step had no batch. `python -m benchmarks.compare
 --parts consumer` does it for every contender.
 
-Answer: results/comparison.jsonl, rows "consumer". At 400 images/s every loader keeps up on two
+Answer: rows/comparison.jsonl, rows "consumer". At 400 images/s every loader keeps up on two
 cores; what differs is how much of the cores is left.
 """
 

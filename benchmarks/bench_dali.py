@@ -11,7 +11,7 @@ webdataset reader, `image_random_crop`, float32. With a GPU, "dali" is measured 
 Wall-clock seconds suffer where other processes disturb the machine; CPU seconds for each image hold
 better, and ratios are taken within each round.
 
-Answer: see docs/dali.md, which names the rows of results/dali.jsonl.
+Answer: see docs/dali.md, which names the rows of rows/dali.jsonl.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks.harness import RESULTS, Row, append_rows, interleave, summarise
+from benchmarks.harness import ROWS, Row, append_rows, interleave, summarise
 from fastload.cores import usable_cores
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
@@ -121,7 +121,7 @@ def report(results: dict[str, list[tuple[float, float]]]) -> None:
 
 
 def main() -> None:
-    """Measure, print and append to results/dali.jsonl."""
+    """Measure, print and append to rows/dali.jsonl."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("shards", type=Path)
     parser.add_argument("--rounds", type=int, default=7)
@@ -144,7 +144,7 @@ def main() -> None:
         for name, values in kept.items()
         for number, (wall, cpu) in enumerate(values)
     ]
-    append_rows(RESULTS / "dali.jsonl", rows)
+    append_rows(ROWS / "dali.jsonl", rows)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ simplejpeg's full decode (libjpeg-turbo) with torchvision's antialiased resize o
 Every crop is compared with torchvision's. The stages are timed in a core built for the purpose
 (-DFL_STAGES; needs a C++ compiler, else they are left out).
 
-Answer (results/decode.jsonl, whose last rows are of an older processor, where everything takes 1.5
+Answer (rows/decode.jsonl, whose last rows are of an older processor, where everything takes 1.5
 times as long and "times faster" is 3.5 to 4.2; here one core of an AMD EPYC of family 26, medians
 of 11 rounds over 400 images, CPU milliseconds a crop, intervals of the medians within 5 %):
 
@@ -57,7 +57,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from benchmarks.environment import ROOT
-from benchmarks.harness import RESULTS, Row, append_rows, interleave, rows_of, summarise
+from benchmarks.harness import ROWS, Row, append_rows, interleave, rows_of, summarise
 from fastload.load.box import random_resized_boxes
 from fastload.pixels import native
 from fastload.pixels.jpeg import Encoded
@@ -227,7 +227,7 @@ def measure(name: str, crops: Crops, rounds: int) -> list[Row]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print and append to results/decode.jsonl."""
+    """Measure, print and append to rows/decode.jsonl."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=FLOWERS)
     parser.add_argument("--limit", type=int, default=200, help="images to take, evenly spread")
@@ -246,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "photographs as they were": made,
     }
     for name, images in kinds.items():
-        append_rows(RESULTS / "decode.jsonl", measure(name, Crops.of(images), options.rounds))
+        append_rows(ROWS / "decode.jsonl", measure(name, Crops.of(images), options.rounds))
     return 0
 
 

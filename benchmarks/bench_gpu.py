@@ -8,9 +8,9 @@ on CPU and on GPU; training end to end with each loader against the same step on
 again, which is the floor no loader can beat; and the GPU memory that a loader takes. CUDA is
 synchronised before every reading of the clock.
 
-Answer: depends on the card; rows go to results/latest-pytest.jsonl, and `python -m
+Answer: depends on the card; rows go to rows/latest-pytest.jsonl, and `python -m
 benchmarks.report` sets the loaders against the step. On an H200 with 16 cores ResNet-50 trains
-4,286 images/s in batches of 128 and channels-last, 2,314 without (results/gpu.jsonl).
+4,286 images/s in batches of 128 and channels-last, 2,314 without (rows/gpu.jsonl).
 """
 
 from __future__ import annotations

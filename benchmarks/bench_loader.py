@@ -14,7 +14,7 @@ Questions and methods, each a part (`python -m benchmarks.bench_loader SHARDS --
                 without, at 5,000 images a second (needs a file system that honours posix_fadvise
                 DONTNEED; the disk's own cache, or a host's, stays)
 
-Answer: see docs/loader.md, which names the rows of results/loader.jsonl.
+Answer: see docs/loader.md, which names the rows of rows/loader.jsonl.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness import RESULTS, Row, append_rows, interleave, summarise
+from benchmarks.harness import ROWS, Row, append_rows, interleave, summarise
 from fastload.cores import usable_cores
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
@@ -448,7 +448,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("shards", type=Path, help="a shard directory with a split train")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--output", type=Path, default=RESULTS / "loader.jsonl")
+    parser.add_argument("--output", type=Path, default=ROWS / "loader.jsonl")
     options = parser.parse_args(argv)
     for part in options.parts:
         append_rows(options.output, PARTS[part](options.shards, options.rounds))

@@ -6,7 +6,7 @@ Method: see compare.py, which does the same for longer and on one core too. Here
 that the `[dev]` extra installs is prepared and then measured in interleaved rounds on up to 2
 cores; with `--peers` those of `scripts/bench --peers` too.
 
-Answer: the README's table, from results/comparison.jsonl.
+Answer: the README's table, from rows/comparison.jsonl.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Method: photographs made from the given ones, see `images.photographs`, each 16 
 RandomResizedCrop to 224 pixels, batches of 16, since a 12-megapixel image takes as long as many
 small ones.
 
-Answer: results/photographs.jsonl. The larger the image, the more of it a decoder need not look at:
+Answer: rows/photographs.jsonl. The larger the image, the more of it a decoder need not look at:
 fastload's lead grows with size.
 """
 
@@ -25,7 +25,7 @@ from benchmarks import images
 from benchmarks.compare import DATA, Comparison, chosen, measure, prepare
 from benchmarks.conftest import CLOCK, require_result
 from benchmarks.contenders.contract import Work
-from benchmarks.harness import RESULTS
+from benchmarks.harness import ROWS
 from benchmarks.images import Kind
 from benchmarks.peers import named
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--prepare", action="store_true", help="prepare the data, do not measure")
-    parser.add_argument("--output", type=Path, default=RESULTS / "photographs.jsonl")
+    parser.add_argument("--output", type=Path, default=ROWS / "photographs.jsonl")
     options = parser.parse_args(argv)
     for kind in KINDS:
         asked = Comparison(

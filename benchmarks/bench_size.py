@@ -8,7 +8,7 @@ again under other names (hard links) with an index of their own, so that everyth
 the number of samples grows (index, order, manifest, open files), and the photographs stay in the
 page cache. Seconds to the first batch, images/s and resident memory of a process of its own.
 
-Answer: results/size.jsonl; from 1,000 to 1,000,000 samples the rate stays the same.
+Answer: rows/size.jsonl; from 1,000 to 1,000,000 samples the rate stays the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmarks import peers
 from benchmarks.conftest import CLOCK, Keep, require_result
 from benchmarks.contenders.contract import Work
 from benchmarks.contenders.run import usable_cores
-from benchmarks.harness import RESULTS, Row, append_rows
+from benchmarks.harness import ROWS, Row, append_rows
 from fastload.store.index import (
     Split,
     fingerprint,
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The cost of an image by size of the data set.")
     parser.add_argument("shards", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=RESULTS / "size.jsonl")
+    parser.add_argument("--output", type=Path, default=ROWS / "size.jsonl")
     options = parser.parse_args(argv)
     for number in range(options.rounds):
         for samples in SIZES:

@@ -12,7 +12,7 @@ Method: epochs of the loader with one thread and a caller who does nothing, the 
     resize      to the size of the batch, colour, flip
     loader      CPU time of the process beyond these: queues, batches, hand-over, the caller
 
-Answer: results/stages.jsonl. With the native core more than 9/10 of the time is decoding and
+Answer: rows/stages.jsonl. With the native core more than 9/10 of the time is decoding and
 resizing.
 """
 
@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 
 from benchmarks.conftest import CLOCK, Keep
-from benchmarks.harness import RESULTS, Row, append_rows, interleave, summarise
+from benchmarks.harness import ROWS, Row, append_rows, interleave, summarise
 from fastload.load.loader import Loader
 
 SECONDS = 3.0
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="CPU time by stage.")
     parser.add_argument("shards", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=RESULTS / "stages.jsonl")
+    parser.add_argument("--output", type=Path, default=ROWS / "stages.jsonl")
     options = parser.parse_args(argv)
     rows = measure(options.shards, options.rounds)
     append_rows(options.output, rows)

@@ -13,7 +13,7 @@ seconds of whole passes, interleaved. With --photographs the pictures are first 
 
 Every stored file is decoded by libjpeg-turbo and must give the pixels of its original.
 
-Answer (results/transcode.jsonl; one core of an AMD EPYC of family 26, other programs running;
+Answer (rows/transcode.jsonl; one core of an AMD EPYC of family 26, other programs running;
 medians): transcoding takes less time than decoding the file once, and every crop afterwards takes
 59 to 76 % of what it took.
 
@@ -47,7 +47,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.harness import RESULTS, append_rows, interleave, rows_of, summarise
+from benchmarks.harness import ROWS, append_rows, interleave, rows_of, summarise
 from fastload.errors import ImageError
 from fastload.load.box import random_resized_boxes
 from fastload.pixels import native
@@ -137,7 +137,7 @@ def storable(images: Sequence[bytes]) -> list[bytes]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print and append to results/transcode.jsonl."""
+    """Measure, print and append to rows/transcode.jsonl."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=FLOWERS)
     parser.add_argument("--limit", type=int, help="images to take, evenly spread")
@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "unmarked_share": sum(map(len, without)) / total,
     }
     rows = rows_of("transcode", measured, unit="cpu_milliseconds_per_image")
-    append_rows(RESULTS / "transcode.jsonl", [{**row, **facts} for row in rows])
+    append_rows(ROWS / "transcode.jsonl", [{**row, **facts} for row in rows])
     return 0
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from benchmarks import images, peers
 from benchmarks.contenders.contract import Work, list_images
 from benchmarks.environment import ROOT
-from benchmarks.harness import RESULTS, Row, append_rows, interleave
+from benchmarks.harness import ROWS, Row, append_rows, interleave
 from benchmarks.peers import CONTENDERS, Contender
 
 DATA = ROOT / "benchmarks" / ".data"
@@ -159,7 +159,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--images", type=Path, default=images.SAMPLE_DATA, metavar="DIR")
     parser.add_argument("--data", type=Path, default=DATA, help="keeps what was prepared")
-    parser.add_argument("--output", type=Path, default=RESULTS / "latest.jsonl")
+    parser.add_argument("--output", type=Path, default=ROWS / "latest.jsonl")
     parser.add_argument("--parts", default="prepare,loaders,cold,consumer")
     parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="or a part of one")
     parser.add_argument("--without", nargs="+", default=(), metavar="NAME", help="nor these")

@@ -1,6 +1,6 @@
 """`pytest benchmarks/`: the questions, on this machine, with what is installed.
 
-Rows go to `benchmarks/results/latest-pytest.jsonl` or where `--bench-rows` says, pytest-benchmark's
+Rows go to `benchmarks/rows/latest-pytest.jsonl` or where `--bench-rows` says, pytest-benchmark's
 statistics to the same name with `.json`. Measurements that come from other processes are shown to
 pytest-benchmark through a clock that replays them, so that its tables and its
 `--benchmark-compare` hold them too.
@@ -19,10 +19,10 @@ from benchmarks import images, peers
 from benchmarks.compare import Comparison, prepare
 from benchmarks.contenders.contract import Work
 from benchmarks.contenders.run import usable_cores
-from benchmarks.harness import RESULTS, Row, append_rows
+from benchmarks.harness import ROWS, Row, append_rows
 from benchmarks.peers import CONTENDERS, Contender
 
-ROWS = RESULTS / "latest-pytest.jsonl"
+LATEST = ROWS / "latest-pytest.jsonl"
 MADE = 2000  # photographs made where there is no sample data
 
 Keep = Callable[[Iterable[Row]], None]
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--peers", action="store_true", help="also the peers of `scripts/bench --peers`"
     )
     group.addoption(
-        "--bench-rows", type=Path, default=ROWS, metavar="FILE", help="append rows to this file"
+        "--bench-rows", type=Path, default=LATEST, metavar="FILE", help="append rows to this file"
     )
     group.addoption("--bench-rounds", type=int, default=2, metavar="N", help="default 2")
     group.addoption(
@@ -51,8 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if getattr(config.option, "benchmark_json", None) is None:
         config.option.benchmark_json = config.option.bench_rows.with_suffix(".json")
-    if config.option.bench_rows == ROWS:
-        ROWS.unlink(missing_ok=True)
+    if config.option.bench_rows == LATEST:
+        LATEST.unlink(missing_ok=True)
 
 
 def pytest_sessionstart() -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from benchmarks import environment
 
-RESULTS = Path(__file__).resolve().parent / "results"
+ROWS = Path(__file__).resolve().parent / "rows"
 
 Row = dict[str, Any]
 """One measurement: JSON's types only, units in the keys."""

@@ -1,4 +1,4 @@
-"""Result files -> one HTML page, PNGs and the README's table: `python -m benchmarks.report`.
+"""Rows -> one HTML page, PNGs and the README's table: `python -m benchmarks.report`.
 
 The page needs no script and nothing from elsewhere; its charts are inline SVG. `--readme` rewrites
 the part of README.md between its two markers from the committed comparison, so that each number of
@@ -8,28 +8,33 @@ the README is the median of rows that are in the repository.
 from __future__ import annotations
 
 import argparse
-import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from pandas import DataFrame
+
 from benchmarks import plot
 from benchmarks.environment import ROOT
-from benchmarks.harness import RESULTS, Row, read_rows, summarise
-from benchmarks.results import (
-    Standing,
+from benchmarks.harness import ROWS, Row, read_rows
+from benchmarks.standings import (
+    MARKS,
+    command_of,
+    core_counts,
     failures,
     prepared,
     ratio_text,
     readme_table,
     replace_table,
     standings,
+    stored_cells,
+    table_of,
 )
 
-COMPARISON = RESULTS / "comparison.jsonl"
-PAGE = RESULTS / "index.html"
-TEMPLATE = Path(__file__).with_name("page.html")
+COMPARISON = ROWS / "comparison.jsonl"
+TEMPLATE = ROWS.parent / "page" / "template.html"
+PAGE = TEMPLATE.with_name("index.html")
 NEEDED = plot.Guide(400, "ResNet-50 on an RTX 3060 (estimate): 400")
 """Between the estimates of 350 and 470 images/s, scaled from measurements on an RTX 3090."""
 
@@ -38,23 +43,28 @@ def page(rows: list[Row], sources: Iterable[str]) -> str:
     """The whole page.
 
     Args:
-        rows: Of all result files.
+        rows: Of all files of rows.
         sources: Names of those files.
     """
+    table = table_of(rows)
     sections = [
-        _throughput(rows),
-        _costs(rows),
-        _cold(rows),
-        _consumer(rows),
-        _scaling(rows),
-        _stages(rows),
-        _photographs(rows),
-        _gpu(rows),
-        _failed(rows),
+        _throughput(table),
+        _costs(table),
+        _cold(table),
+        _consumer(table),
+        _scaling(table),
+        _stages(table),
+        _photographs(table),
+        _gpu(table),
+        _failed(table),
         _method(rows, sources),
     ]
     body = "\n".join(section for section in sections if section)
     return TEMPLATE.read_text(encoding="utf-8").replace("<!-- body -->", body)
+
+
+def _of(rows: DataFrame, benchmark: str) -> DataFrame:
+    return rows[rows["benchmark"] == benchmark].dropna(axis="columns", how="all")
 
 
 def _section(title: str, *parts: str) -> str:
@@ -69,7 +79,9 @@ def _paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
-def _table(titles: Sequence[str], lines: Iterable[Sequence[str]], *, marked: Sequence[str]) -> str:
+def _table(
+    titles: Sequence[str], lines: Iterable[Sequence[str]], *, marked: Collection[Any] = ()
+) -> str:
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     body = ""
     for line in lines:
@@ -79,41 +91,19 @@ def _table(titles: Sequence[str], lines: Iterable[Sequence[str]], *, marked: Seq
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _bars(found: Iterable[Standing]) -> list[plot.Bar]:
-    marks = {"yes": "", "no": " ¹", "area": " ²"}
-    return [
-        plot.Bar(
-            name=standing.name,
-            value=standing.rates.median,
-            low=standing.rates.low,
-            high=standing.rates.high,
-            kind=str(standing.row["kind"]),
-            mark=marks[standing.row["antialiased"]],
-        )
-        for standing in found
-    ]
+def _bars(title: str, found: DataFrame, guides: Iterable[plot.Guide] = ()) -> str:
+    marked = found.assign(mark=found["antialiased"].map(MARKS))
+    return plot.bars(title, "images/s", marked, guides=guides).svg()
 
 
-def _cores(rows: list[Row]) -> list[int]:
-    return sorted(
-        {row["used_cores"] for row in rows if row["benchmark"] == "loaders"}, reverse=True
-    )
-
-
-def _throughput(rows: list[Row]) -> str:
+def _throughput(rows: DataFrame) -> str:
     parts = []
-    for cores in _cores(rows):
+    for cores in core_counts(rows):
         found = standings(rows, "loaders", used_cores=cores)
-        if found:
+        if len(found):
             word = "core" if cores == 1 else "cores"
-            parts.append(
-                plot.bars(
-                    f"Images per second, {cores} {word}, page cache warm",
-                    "images/s",
-                    _bars(found),
-                    guides=[NEEDED],
-                )
-            )
+            title = f"Images per second, {cores} {word}, page cache warm"
+            parts.append(_bars(title, found, [NEEDED]))
             parts.append(
                 _paragraph(f"fastload is {ratio_text(cores, found)}, the fastest antialiased peer.")
             )
@@ -131,37 +121,32 @@ def _throughput(rows: list[Row]) -> str:
     )
 
 
-def _costs(rows: list[Row]) -> str:
-    settings = _cores(rows)
+def _costs(rows: DataFrame) -> str:
+    settings = core_counts(rows)
     if not settings:
         return ""
-    found = standings(rows, "loaders", used_cores=settings[0])
+    found = standings(rows, "loaders", used_cores=settings[0]).sort_values("cpu_seconds_per_1000")
     disk = prepared(rows)
-    lines = []
-    for standing in sorted(found, key=lambda each: each.others["cpu_seconds_per_1000"]):
-        others, stored = standing.others, disk.get(standing.name, {})
-        count = stored.get("prepared_images")
-        busy = others["busy_cores"]
-        lines.append(
-            (
-                standing.name,
-                f"{others['cpu_seconds_per_1000']:.2f}",
-                f"{standing.rates.median / busy:,.0f}" if busy else "–",
-                f"{others['peak_memory_mib']:,.0f}",
-                f"{others['first_batch_seconds']:.2f}",
-                f"{others['import_seconds']:.1f}",
-                f"{stored['bytes_per_image'] / 1000:.1f}" if count else "–",
-                f"{1000 * stored['prepare_seconds'] / count:.2f}" if count else "–",
-                str(standing.row["note"]),
-            )
+    lines = [
+        (
+            str(name),
+            f"{row['cpu_seconds_per_1000']:.2f}",
+            f"{row['images_per_second'] / row['busy_cores']:,.0f}" if row["busy_cores"] else "–",
+            f"{row['peak_memory_mib']:,.0f}",
+            f"{row['first_batch_seconds']:.2f}",
+            f"{row['import_seconds']:.1f}",
+            *stored_cells(disk.get(name)),
+            str(row["note"]),
         )
+        for name, row in found.iterrows()
+    ]
     titles = (
         *("loader", "CPU s per 1,000", "images/s per busy core", "memory, MiB", "first batch, s"),
         *("import, s", "kB per image", "prepare 1,000, s", "note"),
     )
     return _section(
         f"What it costs, {settings[0]} cores",
-        _table(titles, lines, marked=_ours(found)),
+        _table(titles, lines, marked=found.index[found["kind"] == "ours"]),
         _paragraph(
             "CPU seconds are of the process and its workers, user and system. Memory is anonymous "
             "and shared pages, the interpreter's included, mapped files not. First batch: from "
@@ -171,19 +156,13 @@ def _costs(rows: list[Row]) -> str:
     )
 
 
-def _ours(found: Iterable[Standing]) -> list[str]:
-    return [standing.name for standing in found if standing.ours]
-
-
-def _cold(rows: list[Row]) -> str:
+def _cold(rows: DataFrame) -> str:
     found = standings(rows, "cold")
-    if not found:
+    if not len(found):
         return ""
     return _section(
         "With a cold page cache",
-        plot.bars(
-            "Images per second in the first epoch, page cache dropped", "images/s", _bars(found)
-        ),
+        _bars("Images per second in the first epoch, page cache dropped", found),
         _paragraph(
             "The files' pages were dropped with posix_fadvise before each process started; one "
             "epoch from the first batch to its end, without a warm-up. What a virtual machine's "
@@ -192,36 +171,30 @@ def _cold(rows: list[Row]) -> str:
     )
 
 
-def _consumer(rows: list[Row]) -> str:
-    rates = sorted({row["consumer"] for row in rows if row["benchmark"] == "consumer"})
-    if not rates:
+def _consumer(rows: DataFrame) -> str:
+    asked = _of(rows, "consumer")
+    if not len(asked):
         return ""
-    by_rate = {
-        rate: {
-            standing.name: standing
-            for standing in standings(rows, "consumer", consumer=rate)
-            if standing.row["kind"] != "floor"  # a decoder that decodes nothing ahead
-        }
-        for rate in rates
-    }
-    names = list(dict.fromkeys(name for found in by_rate.values() for name in found))
+    asked = asked[asked["kind"] != "floor"]  # a decoder that decodes nothing ahead
+    rates = sorted(asked["consumer"].unique())
+    by_rate = [standings(asked, "consumer", consumer=rate) for rate in rates]
+    names = list(dict.fromkeys(name for found in by_rate for name in found.index))
     lines = []
-    for name in names:
-        line = [name]
-        for rate in rates:
-            standing = by_rate[rate].get(name)
-            line += (
-                [
-                    f"{100 * standing.others['stalled_fraction']:.1f} %",
-                    f"{standing.others['cpu_seconds_per_1000']:.2f}",
-                ]
-                if standing
-                else ["–", "–"]
-            )
-        lines.append(line)
     titles = ["loader"]
     for rate in rates:
         titles += [f"stalled at {rate:,.0f}/s", "CPU s per 1,000"]
+    for name in names:
+        line = [name]
+        for found in by_rate:
+            if name in found.index:
+                row = found.loc[name]
+                line += [
+                    f"{100 * row['stalled_fraction']:.1f} %",
+                    f"{row['cpu_seconds_per_1000']:.2f}",
+                ]
+            else:
+                line += ["–", "–"]
+        lines.append(line)
     ours = [name for name in names if name.startswith("fastload")]
     return _section(
         "Does the training step wait",
@@ -234,90 +207,71 @@ def _consumer(rows: list[Row]) -> str:
     )
 
 
-def _scaling(rows: list[Row]) -> str:
+def _scaling(rows: DataFrame) -> str:
     parts = []
-    settings = sorted(_cores(rows))
+    settings = sorted(core_counts(rows))
     if len(settings) > 1:
-        by_cores = {
-            cores: {s.name: s.rates.median for s in standings(rows, "loaders", used_cores=cores)}
-            for cores in settings
-        }
-        first = by_cores[settings[-1]]
-        chosen = [name for name in first if all(name in by_cores[c] for c in settings)][:8]
-        drawn = [
-            plot.Line(name=name, points=[(c, by_cores[c][name]) for c in settings])
-            for name in chosen
-        ]
-        if drawn:
-            parts.append(
-                plot.lines("By cores: the eight fastest", "cores", "images/s", drawn, log_x=False)
-            )
+        rates = DataFrame(
+            {
+                cores: standings(rows, "loaders", used_cores=cores)["images_per_second"]
+                for cores in settings
+            }
+        )
+        fastest = rates.dropna().sort_values(settings[-1], ascending=False).head(8)
+        chart = plot.lines(
+            "By cores: the eight fastest", "images/s", fastest.T.rename_axis("cores"), log_x=False
+        )
+        parts.append(chart.svg())
     parts.append(_by_size(rows, "images_per_second", "images/s", "Images per second"))
     parts.append(_by_size(rows, "first_batch_seconds", "seconds", "Seconds to the first batch"))
     parts.append(_by_size(rows, "resident_mib", "MiB", "Resident memory"))
     return _section("How it scales", *parts)
 
 
-def _by_size(rows: list[Row], key: str, unit: str, title: str) -> str:
-    sized = [row for row in rows if row["benchmark"] == "size" and key in row]
-    sizes = sorted({row["samples"] for row in sized})
-    if not sizes:
+def _by_size(rows: DataFrame, key: str, unit: str, title: str) -> str:
+    sized = _of(rows, "size")
+    if key not in sized:
         return ""
-    points = [
-        (float(size), summarise(row[key] for row in sized if row["samples"] == size).median)
-        for size in sizes
-    ]
-    drawn = [plot.Line(name="fastload native", points=points)]
-    return plot.lines(f"{title} by size of the data set", "samples", unit, drawn, log_x=True)
+    points = sized.dropna(subset=key).groupby("samples")[[key]].median()
+    named = points.astype(float).rename(columns={key: "fastload native"})
+    return plot.lines(f"{title} by size of the data set", unit, named, log_x=True).svg()
 
 
-def _stages(rows: list[Row]) -> str:
+def _stages(rows: DataFrame) -> str:
     return _section("Where the time goes", _loader_stages(rows), _core_stages(rows))
 
 
-def _core_stages(rows: list[Row]) -> str:
+def _core_stages(rows: DataFrame) -> str:
     """The native core's stages, from the last decode row of each kind of images."""
-    staged = {
-        row["images_from"]: list(row["stage_milliseconds"].items())
-        for row in rows
-        if row["benchmark"] == "decode" and row.get("stage_milliseconds")
-    }
-    if not staged:
+    decoded = _of(rows, "decode")
+    if "stage_milliseconds" not in decoded:
         return ""
-    title = "One crop in the native core, by stage, one thread"
-    return plot.stacked(title, "ms", list(staged.items()))
-
-
-def _loader_stages(rows: list[Row]) -> str:
-    staged = [row for row in rows if row["benchmark"] == "stages"]
-    if not staged:
-        return ""
-    names = list(dict.fromkeys(row["name"] for row in staged))
-    stages = [key for key in staged[0] if key.endswith("_ms_per_1000")]
-    drawn = [
-        (
-            name,
-            [
-                (
-                    key.removesuffix("_ms_per_1000").replace("_", " "),
-                    summarise(row[key] for row in staged if row["name"] == name).median,
-                )
-                for key in stages
-            ],
-        )
-        for name in names
+    staged = decoded[
+        decoded["stage_milliseconds"].map(bool) & decoded["stage_milliseconds"].notna()
     ]
-    return plot.stacked("1,000 images in the loader, by stage, one thread", "ms", drawn)
+    last = staged.drop_duplicates("images_from", keep="last").set_index("images_from")
+    parts = DataFrame.from_dict(last["stage_milliseconds"].to_dict(), orient="index")
+    return plot.stacked("One crop in the native core, by stage, one thread", "ms", parts).svg()
 
 
-def _photographs(rows: list[Row]) -> str:
+def _loader_stages(rows: DataFrame) -> str:
+    staged = _of(rows, "stages")
+    if not len(staged):
+        return ""
+    suffix = "_ms_per_1000"
+    stages = [key for key in staged if key.endswith(suffix)]
+    parts = staged.astype(dict.fromkeys(stages, float)).groupby("name", sort=False)[stages].median()
+    parts = parts.rename(columns=lambda key: key.removesuffix(suffix).replace("_", " "))
+    title = "1,000 images in the loader, by stage, one thread"
+    return plot.stacked(title, "ms", parts).svg()
+
+
+def _photographs(rows: DataFrame) -> str:
     parts = []
-    for source in sorted({row["images_from"] for row in rows if row["benchmark"] == "photographs"}):
+    for source, _ in _of(rows, "photographs").groupby("images_from"):
         found = standings(rows, "photographs", images_from=source)
-        if found:
-            parts.append(
-                plot.bars(f"{source}, {found[0].row['used_cores']} cores", "images/s", _bars(found))
-            )
+        if len(found):
+            parts.append(_bars(f"{source}, {found['used_cores'].iloc[0]} cores", found))
     return _section(
         "Small and large photographs",
         _paragraph(
@@ -331,9 +285,9 @@ def _photographs(rows: list[Row]) -> str:
     )
 
 
-def _gpu(rows: list[Row]) -> str:
-    steps = [row for row in rows if row["benchmark"] == "training-step"]
-    if not steps:
+def _gpu(rows: DataFrame) -> str:
+    steps = _of(rows, "training-step")
+    if not len(steps):
         return _section(
             "The training step",
             _paragraph(
@@ -350,34 +304,34 @@ def _gpu(rows: list[Row]) -> str:
             f"{row['images_per_second']:,.0f}" if "images_per_second" in row else row["failed"],
             f"{row.get('peak_gpu_mib', 0):,.0f}",
         )
-        for row in steps
+        for row in (each.dropna() for _, each in steps.iterrows())
     ]
-    cards = sorted({card for row in steps for card in row["gpu"]})
+    cards = sorted({card for found in steps["gpu"] for card in found})
     return _section(
         "The training step",
         _paragraph(f"On {', '.join(cards)} (name, memory, driver)."),
-        _table(("step", "batch", "images/s", "GPU memory, MiB"), lines, marked=()),
+        _table(("step", "batch", "images/s", "GPU memory, MiB"), lines),
         _roofline(rows, steps),
     )
 
 
-def _roofline(rows: list[Row], steps: list[Row]) -> str:
-    settings = _cores(rows)
-    rates = [row["images_per_second"] for row in steps if "images_per_second" in row]
-    measured_with = {row["cpu"] for row in rows if row["benchmark"] == "loaders"}
-    if not (settings and rates) or measured_with != {row["cpu"] for row in steps}:
+def _roofline(rows: DataFrame, steps: DataFrame) -> str:
+    settings = core_counts(rows)
+    if not settings or "images_per_second" not in steps:
+        return ""
+    if set(_of(rows, "loaders")["cpu"]) != set(steps["cpu"]):
         return ""  # loaders of one machine say nothing about the GPU of another
-    guide = plot.Guide(max(rates), f"this GPU's step: {max(rates):,.0f}")
-    found = standings(rows, "loaders", used_cores=settings[0])
+    fastest = steps["images_per_second"].max()
+    guide = plot.Guide(fastest, f"this GPU's step: {fastest:,.0f}")
     title = "The loader against the training step: what ends left of the line starves the GPU"
-    return plot.bars(title, "images/s", _bars(found), guides=[guide])
+    return _bars(title, standings(rows, "loaders", used_cores=settings[0]), [guide])
 
 
-def _failed(rows: list[Row]) -> str:
+def _failed(rows: DataFrame) -> str:
     missing = failures(rows)
     if not missing:
         return ""
-    return _section("Without a result", _table(("loader", "why"), missing.items(), marked=()))
+    return _section("Without a result", _table(("loader", "why"), missing.items()))
 
 
 def _method(rows: list[Row], sources: Iterable[str]) -> str:
@@ -392,7 +346,7 @@ def _method(rows: list[Row], sources: Iterable[str]) -> str:
         versions.update(row["versions"])
         if row.get("version"):
             versions[row["package"]] = row["version"]
-    commands = dict.fromkeys(row["command"].strip() for row in rows if "command" in row)
+    commands = dict.fromkeys(command_of(row) for row in rows if "command" in row)
     commits = dict.fromkeys(row["commit"] for row in rows)
     facts = [
         ("machine", "; ".join(machines)),
@@ -401,64 +355,40 @@ def _method(rows: list[Row], sources: Iterable[str]) -> str:
         ("commands", "; ".join(commands)),
         ("rows", ", ".join(sources)),
     ]
-    return _section("How it was measured", _table(("", ""), facts, marked=()))
+    return _section("How it was measured", _table(("", ""), facts))
 
 
-def write_pngs(rows: list[Row], folder: Path) -> list[Path]:
-    """The bar chart of each number of cores as PNG; nothing where matplotlib is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return []
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    colours = {"ours": "#2b6cb0", "peer": "#a0aec0", "floor": "#e2e8f0"}
+def write_pngs(rows: DataFrame, folder: Path) -> list[Path]:
+    """The bar chart of each number of cores as PNG."""
     written = []
-    for cores in _cores(rows):
-        found = standings(rows, "loaders", used_cores=cores)[::-1]
-        if not found:
-            continue
-        figure, axes = pyplot.subplots(figsize=(9, 0.34 * len(found) + 1))
-        rates = [standing.rates for standing in found]
-        axes.barh(
-            [standing.name for standing in found],
-            [rate.median for rate in rates],
-            xerr=[
-                [rate.median - rate.low for rate in rates],
-                [rate.high - rate.median for rate in rates],
-            ],
-            color=[colours[str(standing.row["kind"])] for standing in found],
-            ecolor="#4a5568",
-        )
-        axes.set_xlabel(f"images per second, {cores} core{'s' * (cores > 1)}")
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.tight_layout()
+    for cores in core_counts(rows):
+        found = standings(rows, "loaders", used_cores=cores)
+        unit = f"images per second, {cores} core{'s' * (cores > 1)}"
+        chart = plot.bars("", unit, found.assign(mark=""))
         written.append(folder / f"loaders-{cores}-cores.png")
-        figure.savefig(written[-1], dpi=110)
-        pyplot.close(figure)
+        chart.write_png(written[-1])
     return written
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw the page; with `--readme` rewrite the README's table too."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.report", description="Draw a page from result files."
+        prog="python -m benchmarks.report", description="Draw a page from rows."
     )
-    parser.add_argument("files", nargs="*", type=Path, help="default: all of benchmarks/results/")
+    parser.add_argument("files", nargs="*", type=Path, help="default: all of benchmarks/rows/")
     parser.add_argument("--out", type=Path, default=PAGE)
     parser.add_argument("--readme", action="store_true", help="rewrite the table of README.md too")
     arguments = parser.parse_args(argv)
     files = arguments.files or sorted(
-        path for path in RESULTS.glob("*.jsonl") if not path.name.startswith("latest")
+        path for path in ROWS.glob("*.jsonl") if not path.name.startswith("latest")
     )
     if not files:
-        parser.error("there is no result file; run python -m benchmarks.compare first")
+        parser.error("there is no file of rows; run python -m benchmarks.compare first")
     rows = [row for path in files for row in read_rows(path)]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(page(rows, [path.name for path in files]), encoding="utf-8")
     print(f"wrote {arguments.out}")
-    for written in write_pngs(rows, arguments.out.parent):
+    for written in write_pngs(table_of(rows), arguments.out.parent):
         print(f"wrote {written}")
     if arguments.readme:
         readme = ROOT / "README.md"

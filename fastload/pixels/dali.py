@@ -62,7 +62,7 @@ MINIMUM_VERSION = (2, 2)
 PART_BYTES = 256 << 20
 # Pixels. A JPEG engine decodes a small file faster than Python cuts it: of photographs of 500 x 650
 # pixels an H200 takes 17,200 a second whole and 5,900 sliced. One of 12 megapixels takes 5.6 ms
-# whole, and a crop needs less than half of it (benchmarks/results/gpu.jsonl).
+# whole, and a crop needs less than half of it (benchmarks/rows/gpu.jsonl).
 WHOLE_BELOW = 1 << 20
 GRAPHS = 3  # one batch is read and sliced while another is decoded and a third is finished
 
