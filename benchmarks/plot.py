@@ -86,7 +86,7 @@ class Chart:
         for colour, variable in VARIABLES.items():
             text = text.replace(colour, f"var({variable})")
         # Several drawings stand on one page, and each must have names of its own.
-        name = re.sub(r"\W+", "-", self.title.lower())
+        name = re.sub(r"\W+", "-", self.title.lower()).strip("-")
         text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
         return f"<figure><figcaption>{escape(self.title)}</figcaption>{text}</figure>"
 
