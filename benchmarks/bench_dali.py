@@ -11,7 +11,7 @@ webdataset reader, `image_random_crop`, float32. With a GPU, "dali" is measured 
 Wall-clock seconds suffer where other processes disturb the machine; CPU seconds for each image hold
 better, and ratios are taken within each round.
 
-Answer: see docs/dali.md, which names the rows of rows/dali.jsonl.
+Answer: see docs/dali.md, the rows are in rows/dali.jsonl.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ milliseconds of whole passes over all images, interleaved. Contestants: the nati
 simplejpeg's full decode (libjpeg-turbo) with torchvision's antialiased resize of the crop. Images:
 
     flowers as stored          4:2:0, some 500 x 600 pixels, 43 kB, as fastload.shard stores them
-    flowers as they were       the same without restart markers
+    flowers as they were       the same 4:2:0 files without restart markers
     photographs as stored      500 x 375, 4:4:4, about 110 kB: as ImageNet's (DESIGN.md)
-    photographs as they were   likewise without restart markers
+    photographs as they were   the same 4:4:4 files without restart markers
 
 Every crop is compared with torchvision's. The stages are timed in a core built for the purpose
 (-DFL_STAGES; needs a C++ compiler, else they are left out).

@@ -1,6 +1,9 @@
 """What does the loader cost besides decoding, and does its cost grow with the data set?
 
-Questions and methods, each a part (`python -m benchmarks.bench_loader SHARDS --parts PART ...`):
+    python -m benchmarks.bench_loader SHARDS [--parts PART ...]
+    pytest benchmarks/bench_loader.py             (overhead, threads, orders and memory, one round)
+
+Method, each a part:
 
     overhead    the loader against the renderer alone: the same images, boxes and flips, the images
                 in memory, threads that take chunks of 16. Seconds and CPU seconds for each image;
@@ -14,7 +17,7 @@ Questions and methods, each a part (`python -m benchmarks.bench_loader SHARDS --
                 without, at 5,000 images a second (needs a file system that honours posix_fadvise
                 DONTNEED; the disk's own cache, or a host's, stays)
 
-Answer: see docs/loader.md, which names the rows of rows/loader.jsonl.
+Answer: see docs/loader.md, the rows are in rows/loader.jsonl.
 """
 
 from __future__ import annotations
@@ -33,8 +36,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from benchmarks.bench_size import sized
+from benchmarks.conftest import Keep
 from benchmarks.harness import ROWS, Row, append_rows, interleave, summarise
 from fastload.cores import usable_cores
 from fastload.load.augment import Augment
@@ -46,17 +52,7 @@ from fastload.load.rendering import CHUNK
 from fastload.load.reweighting import class_weights, expectations
 from fastload.pixels.decode import Renderer, cpu_renderer
 from fastload.store.collection import open_collection
-from fastload.store.index import (
-    SAMPLE,
-    Manifest,
-    Shard,
-    Split,
-    fingerprint,
-    read_index,
-    read_manifest,
-    write_index,
-    write_manifest,
-)
+from fastload.store.index import SAMPLE
 from fastload.store.reader import Scratch, ShardReader
 from fastload.world import World
 
@@ -245,53 +241,11 @@ def orders(_: Path, rounds: int) -> list[Row]:
     return rows
 
 
-def large_directory(shards: Path, out: Path) -> Path:
-    """A shard directory of 300,000 samples that shares the bytes of a small one."""
-    manifest, index = read_manifest(shards), read_index(shards, "train")
-    times = -(-LARGE // len(index))
-    split = manifest.splits["train"]
-    for shard in split.shards:
-        (out / shard.name).symlink_to((shards / shard.name).resolve())
-    copies = [index.copy() for _ in range(times)]
-    small: list[Shard] = list(split.shards)
-    large: list[Shard] = []
-    for number, copy in enumerate(copies):
-        copy["shard"] += len(large)
-        for shard in small:
-            name = f"copy-{number:04d}-{shard.name}"
-            (out / name).symlink_to((shards / shard.name).resolve())
-            large.append(
-                Shard(name=name, bytes=shard.bytes, sha256=shard.sha256, samples=shard.samples)
-            )
-    joined = np.concatenate(copies)
-    counts = np.bincount(joined["label"], minlength=len(manifest.classes))
-    splits = {
-        "train": Split(
-            samples=len(joined), class_counts=tuple(counts.tolist()), shards=tuple(large)
-        )
-    }
-    write_index(out, "train", joined)
-    write_manifest(
-        out,
-        Manifest(
-            classes=manifest.classes,
-            class_names=manifest.class_names,
-            splits=splits,
-            options={},
-            stored={},
-            cleaning={},
-            fingerprint=fingerprint(manifest.classes, splits),
-            recipe="",
-        ),
-    )
-    return out
-
-
 def first(shards: Path, rounds: int) -> list[Row]:
     """Seconds to the first batch, fresh and resumed, with a large index."""
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder:
-        directory = large_directory(shards, Path(folder))
+    with tempfile.TemporaryDirectory(dir=shards.parent, prefix="first-") as folder:
+        directory = sized(shards, Path(folder) / "sized", LARGE)
 
         def fresh(reweight: str | None, state: dict[str, object] | None = None) -> float:
             began = time.perf_counter()
@@ -440,6 +394,18 @@ PARTS: dict[str, Callable[[Path, int], list[Row]]] = {
     "memory": memory,
     "cold": cold,
 }
+
+
+@pytest.mark.parametrize("part", ["overhead", "threads", "orders", "memory"])
+def test_part_of_the_loader(part: str, shards: Path, keep: Keep) -> None:
+    """Every part gives rows, and whatever is measured in them is above zero."""
+    rows = PARTS[part](shards, 1)
+    keep(rows)
+    assert rows
+    for row in rows:
+        measurements = [value for value in row.values() if isinstance(value, float)]
+        assert measurements
+        assert min(measurements) > 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,8 @@ from benchmarks.contenders.fastload_loader import prepare as prepare
 from fastload import Augment
 from fastload.pixels import native
 from fastload.pixels.jpeg import Encoded
-from fastload.store.index import read_index, read_manifest
+from fastload.store.collection import open_collection
+from fastload.store.reader import Scratch, ShardReader
 
 CHUNK = 16  # images that a thread takes at once
 
@@ -52,13 +53,12 @@ def open_loader(data: Path, work: Work) -> Epochs:
 
 
 def _load(data: Path) -> tuple[list[bytes], Any]:
-    split = read_manifest(data).splits["train"]
-    index = read_index(data, "train")
-    tars = [(data / shard.name).read_bytes() for shard in split.shards]
-    jpegs = [
-        tars[row["shard"]][int(row["offset"]) : int(row["offset"]) + int(row["size"])]
-        for row in index
-    ]
+    collection = open_collection([data], "train")
+    index = collection.index
+    encoded, bad = ShardReader(collection).read(np.arange(len(index)), Scratch())
+    if bad:
+        raise RuntimeError(f"{len(bad)} samples of {data} are damaged")
+    jpegs = [bytes(encoded[row]) for row in range(len(index))]
     return jpegs, np.stack([index["height"], index["width"]], axis=1)
 
 

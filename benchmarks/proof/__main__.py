@@ -28,6 +28,7 @@ from benchmarks.environment import ROOT, gpus
 from benchmarks.proof.part import SKIPPED, Place
 from benchmarks.proof.parts import PARTS, Part
 from fastload.console.terminal import table
+from fastload.store.index import MANIFEST_NAME
 
 VERDICTS = {0: "holds", SKIPPED: "skipped"}
 
@@ -48,7 +49,7 @@ def prepared(place: Place) -> None:
     Raises:
         SystemExit: If they cannot be made.
     """
-    if (place.shards / "manifest.json").exists():
+    if (place.shards / MANIFEST_NAME).exists():
         return
     pictures = place.images or place.out / "pictures"
     commands = [

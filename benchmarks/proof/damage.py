@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.proof.part import Place, fail, run_part
-from fastload import Augment, Loader
+from fastload import Augment, Loader, TarDataset
 from fastload.advise.examples import stored_examples
 from fastload.load.device import GpuMemory, SideStream
 from fastload.pixels import dali
@@ -67,12 +67,11 @@ def through_loader(place: Place, backend: str) -> str:
     shards = place.out / "damaged"
     shutil.rmtree(shards, ignore_errors=True)
     shutil.copytree(place.shards, shards)
-    index = read_index(shards, "train")
+    samples, sizes = TarDataset(shards, "train"), read_index(shards, "train")["size"]
     for row in BAD:
-        record = index[row]
-        path = shards / f"train-{int(record['shard']):06d}.tar"
-        with path.open("r+b") as tar:
-            tar.seek(int(record["offset"]) + int(record["size"]) // 2)
+        shard, _, offset = samples.locate(row)
+        with (shards / shard).open("r+b") as tar:
+            tar.seek(offset + int(sizes[row]) // 2)
             tar.write(b"\x00\x11\x22\x33\x44\x55")
     options: dict[str, Any] = {
         "batch_size": 32,
