@@ -1,4 +1,4 @@
-"""Small pictures and folders of them, made at run time, for the tests of preparation."""
+"""Small pictures and folders of them, made at run time, for all tests."""
 
 from __future__ import annotations
 
@@ -7,17 +7,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 
-def picture(seed: int = 0, *, height: int = 48, width: int = 64, mode: str = "RGB") -> Image.Image:
-    """A smooth picture with some texture, another one for each seed."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    noise = rng.normal(0, 6, (height, width, 3))
-    pixels = np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
-    return Image.fromarray(pixels).convert(mode)
+def photograph(
+    height: int, width: int, seed: int = 0, *, spacing: int = 16, noise: float = 6.0
+) -> NDArray[np.uint8]:
+    """Pixels [H, W, 3], other ones for each seed and size: smooth colours, and noise.
+
+    Args:
+        height: In pixels.
+        width: In pixels.
+        seed: Of the colours and the noise.
+        spacing: Pixels from one colour to the next; few give strong edges.
+        noise: Standard deviation, in greys.
+    """
+    random = np.random.default_rng((seed, height, width))
+    coarse = random.integers(0, 256, (height // spacing + 2, width // spacing + 2, 3), np.uint8)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    noisy = np.asarray(smooth) + random.normal(0, noise, (height, width, 3))
+    return noisy.clip(0, 255).astype(np.uint8)
+
+
+def picture(
+    seed: int = 0, *, height: int = 48, width: int = 64, mode: str = "RGB", **options: Any
+) -> Image.Image:
+    """The photograph as an image of Pillow; `options` are those of `photograph`."""
+    return Image.fromarray(photograph(height, width, seed, **options)).convert(mode)
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
@@ -32,11 +49,24 @@ def jpeg(seed: int = 0, *, height: int = 48, width: int = 64, **options: Any) ->
     return encoded(picture(seed, height=height, width=width), quality=90, **options)
 
 
+def encode(pixels: NDArray[np.uint8], sampling: str = "4:4:4", interval: int = 0) -> bytes:
+    """A baseline JPEG with that sampling, or "grey", and a restart marker after so many MCUs."""
+    image, options = Image.fromarray(pixels), {"subsampling": sampling}
+    if sampling == "grey":
+        image, options = image.convert("L"), {}
+    return encoded(image, quality=90, restart_marker_blocks=interval, **options)
+
+
+def orientation_exif(value: int) -> Image.Exif:
+    """EXIF that says how to turn the picture, and no more."""
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
 def with_orientation(orientation: int, *, height: int = 48, width: int = 64) -> bytes:
     """A JPEG whose EXIF tag says how to turn it."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return encoded(picture(7, height=height, width=width), quality=90, exif=exif)
+    return jpeg(7, height=height, width=width, exif=orientation_exif(orientation))
 
 
 def pixels_of(data: bytes) -> np.ndarray[Any, Any]:

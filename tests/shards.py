@@ -16,6 +16,7 @@ from PIL import Image
 
 from fastload.store.index import SAMPLE, Manifest, Shard, Split, write_index, write_manifest
 from fastload.store.index import fingerprint as fingerprint_of
+from tests.pictures import encoded, picture
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Picture:
 
 def flat_picture(number: int, label: int, *, height: int = 48, width: int = 64) -> Picture:
     """An image of one colour, by which its number can be told: see `number_of`."""
-    pixels = np.full((height, width, 3), code_of(number), np.uint8)
-    return Picture(encode(pixels), label, height, width)
+    image = Image.new("RGB", (width, height), code_of(number))
+    return Picture(encoded(image, quality=90, subsampling=0), label, height, width)
 
 
 def code_of(number: int) -> tuple[int, int, int]:
@@ -47,19 +48,9 @@ def number_of(pixels: np.ndarray) -> int:
 
 
 def noisy_picture(seed: int, label: int, *, height: int, width: int, quality: int = 90) -> Picture:
-    """Smooth shapes with some noise, so that every box of it looks different."""
-    random = np.random.default_rng(seed)
-    rows, columns = np.mgrid[0:height, 0:width]
-    waves = random.uniform(0.01, 0.1, (3, 2))
-    planes = [np.sin(rows * a + columns * b) for a, b in waves]
-    pixels = 127 + 100 * np.stack(planes, 2) + random.normal(0, 8, (height, width, 3))
-    return Picture(encode(np.clip(pixels, 0, 255).astype(np.uint8), quality), label, height, width)
-
-
-def encode(pixels: np.ndarray, quality: int = 90) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0)
-    return file.getvalue()
+    """A photograph: every box of it looks different."""
+    jpeg = encoded(picture(seed, height=height, width=width), quality=quality, subsampling=0)
+    return Picture(jpeg, label, height, width)
 
 
 def write_shards(

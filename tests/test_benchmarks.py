@@ -13,6 +13,7 @@ import sys
 import tarfile
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -86,8 +87,10 @@ def test_every_row_says_where_it_was_measured(tmp_path: Path):
         ("b", 0, 3.0),
         ("a", 0, 1.0),
     ]
-    for key in ("commit", "versions", "cpu", "cores", "gpu", "storage", "python", "time"):
-        assert key in read[0]
+    found, here = read[0], describe()
+    for key in ("commit", "versions", "cpu", "cores", "gpu", "storage", "python"):
+        assert found[key] == here[key]
+    assert datetime.now(timezone.utc) - datetime.fromisoformat(found["time"]) < timedelta(hours=1)
     assert str(ROOT) not in path.read_text()
 
 
@@ -542,7 +545,7 @@ def test_the_page_stands_alone_and_holds_every_part(tmp_path: Path):
 
 def test_a_report_without_rows_says_what_to_run(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(report, "ROWS", tmp_path)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="2"):
         report.main([])
     assert "run python -m benchmarks.compare first" in capsys.readouterr().err
 

@@ -173,7 +173,7 @@ def test_two_processes_train_and_evaluate_each_sample_once(shards, tmp_path):
 
 def test_the_two_processes_are_started_by_torchrun(shards, monkeypatch, capsys):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="2"):
         load_example("ddp_two_processes").main([str(shards)])
     assert "torchrun --standalone --nproc-per-node 2" in capsys.readouterr().err
 

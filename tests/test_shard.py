@@ -147,7 +147,9 @@ def test_webdataset_tarfile_and_the_index_give_the_same_pixels_and_labels(
 
 
 def test_tarfile_finds_the_members_where_the_dali_index_says(out: Path):
-    for path in sorted(out.glob("*.tar")):
+    tars = sorted(out.glob("*.tar"))
+    assert len(tars) > 3
+    for path in tars:
         lines = path.with_suffix(".idx").read_text().splitlines()
         with tarfile.open(path) as tar:
             members = tar.getmembers()
@@ -164,6 +166,7 @@ def test_tarfile_finds_the_members_where_the_dali_index_says(out: Path):
 
 def test_timm_finds_its_info(out: Path):
     info = json.loads((out / "_info.json").read_bytes())
+    assert set(info["splits"]) == {"train", "val", "test"}
     for name, split in info["splits"].items():
         assert split["name"] == name
         assert split["num_samples"] == sum(split["shard_lengths"])

@@ -30,10 +30,10 @@ from fastload.load.augment import Augment
 from fastload.load.loader import Loader
 from fastload.pixels import native
 from fastload.store.index import read_index
+from tests.pictures import encode
 from tests.shards import (
     Picture,
     code_of,
-    encode,
     flat_picture,
     flip_bit,
     noisy_picture,
@@ -112,10 +112,14 @@ def test_the_last_bad_sample_is_replaced_by_the_first(sound, shards):
 def test_labels_and_indices_are_those_of_the_replacement(sound, shards):
     damage(shards, [3])
     with loader_of(shards) as loader:
+        seen = []
         for images, labels in loader:
             numbers = [number_of(image[:, 8, 8].numpy()) for image in images]
             assert labels.tolist() == [number % 3 for number in numbers]
             assert loader.last_indices().tolist() == numbers
+            seen += numbers
+        assert 3 not in seen
+        assert len(seen) == 100
 
 
 def test_every_rank_and_batch_size_replaces_alike(sound, shards):

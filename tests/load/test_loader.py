@@ -77,6 +77,7 @@ def test_labels_indices_and_keys_belong_to_the_images(shards):
             assert labels.tolist() == [number % 3 for number in numbers]
             assert loader.last_indices().tolist() == numbers
             assert loader.last_keys() == [f"{number:06d}" for number in numbers]
+        assert loader.epoch == 1
 
 
 def test_images_are_uint8_channels_last_and_labels_int64(shards):

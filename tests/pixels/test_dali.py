@@ -33,7 +33,7 @@ from fastload.pixels.jpeg import Encoded
 from fastload.store.index import read_index
 from fastload.world import World
 from tests.load.test_device import HostStream
-from tests.pixels.test_jpeg import encode, photograph
+from tests.pictures import encode, photograph
 from tests.shards import Picture, write_shards
 
 pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core:RuntimeWarning")

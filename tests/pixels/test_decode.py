@@ -25,7 +25,8 @@ from fastload.pixels.decode import (
     resize_image,
 )
 from fastload.pixels.jpeg import Encoded
-from tests.pixels.test_jpeg import boxes_of, encode, photograph
+from tests.pictures import encode, photograph
+from tests.pixels.test_jpeg import boxes_of
 
 RENDERERS = ["libjpeg", *(["native"] if native.is_available() else [])]
 

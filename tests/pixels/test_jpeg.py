@@ -14,32 +14,9 @@ from PIL import Image
 from fastload.errors import CorruptImageError, ImageError, UnsupportedImageError
 from fastload.pixels import native
 from fastload.pixels.jpeg import Encoded, read_header, restart_interval_for, slice_jpeg
+from tests.pictures import encode, photograph
 
 SAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (2, 1), "4:2:0": (2, 2), "grey": (1, 1)}
-
-
-def photograph(height: int, width: int, *, seed: int = 0) -> NDArray[np.uint8]:
-    """A smooth picture with edges and noise: every chroma sample differs from its neighbours."""
-    rng = np.random.default_rng((seed, height, width))
-    y, x = np.mgrid[:height, :width]
-    waves = [np.sin(x / a + y / b + c) for a, b, c in rng.uniform(3, 20, (3, 3))]
-    pixels = 127 + 90 * np.stack(waves, -1) + rng.normal(0, 12, (height, width, 3))
-    return pixels.clip(0, 255).astype(np.uint8)
-
-
-def encode(pixels: NDArray[np.uint8], sampling: str = "4:4:4", interval: int = 0) -> bytes:
-    """A baseline JPEG with that sampling and restart interval, by an encoder that is not ours."""
-    if sampling == "grey":
-        out = io.BytesIO()
-        Image.fromarray(pixels).convert("L").save(
-            out, "JPEG", quality=90, restart_marker_blocks=interval
-        )
-        return out.getvalue()
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(
-        out, "JPEG", quality=90, subsampling=sampling, restart_marker_blocks=interval
-    )
-    return out.getvalue()
 
 
 def decode(jpeg: bytes | memoryview) -> NDArray[np.uint8]:
@@ -154,7 +131,8 @@ def test_the_header_agrees_with_pillow(sampling: str):
 def test_every_truncation_of_a_header_is_refused():
     jpeg = encode(photograph(24, 24))
     for length in range(read_header(jpeg).scan_offset):
-        with pytest.raises(CorruptImageError):
+        said = "does not begin with FF D8" if length < 2 else "is cut off"
+        with pytest.raises(CorruptImageError, match=said):
             read_header(jpeg[:length])
 
 

@@ -59,7 +59,8 @@ def check_stored(stored: Stored) -> Image.Image:
 
 
 def test_a_photograph_is_stored_with_restart_intervals(core: str):
-    data = jpeg(1, height=150, width=300, comment=b"hello", icc_profile=b"x" * 200)
+    image = picture(1, height=150, width=300, spacing=40)
+    data = encoded(image, quality=90, comment=b"hello", icc_profile=b"x" * 200)
     stored = store_image(data, extension=".jpg", rules=ANY_SIZE)
     check_stored(stored)
     header = read_header(stored.jpeg)
@@ -305,7 +306,7 @@ def test_the_original_bytes_can_be_kept(core: str):
 
 def test_large_images_can_be_shrunk(core: str):
     rules = Rules(max_side=50, min_side=1, quality=80)
-    data = jpeg(1, height=300, width=200)
+    data = encoded(picture(1, height=300, width=200, spacing=40), quality=90)
     stored = store_image(data, extension=".jpg", rules=rules)
     check_stored(stored)
     assert (stored.height, stored.width, stored.how) == (50, 33, "re-encoded")

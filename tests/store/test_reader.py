@@ -185,14 +185,58 @@ def test_the_key_and_place_of_a_sample_are_told(shards):
     assert offset == collection.index["offset"][23]
 
 
-def test_reading_ahead_takes_any_rows_and_any_state_of_the_shards(shards):
+@pytest.fixture
+def advised(monkeypatch) -> list[tuple[int, int, int]]:
+    """Inode, begin and end of each range that the kernel is asked for; it is asked all the same."""
+    asked: list[tuple[int, int, int]] = []
+    advise = os.posix_fadvise
+
+    def noted(descriptor: int, start: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_WILLNEED
+        asked.append((os.fstat(descriptor).st_ino, start, start + length))
+        advise(descriptor, start, length, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", noted)
+    return asked
+
+
+def covered(asked: list[tuple[int, int, int]], directory: Path, rows: list[int]) -> bool:
+    """Whether the ranges hold every byte of the samples."""
+    collection = open_collection([directory], "train")
+    bytes_of: dict[int, set[int]] = {}
+    for inode, begin, end in asked:
+        bytes_of.setdefault(inode, set()).update(range(begin, end))
+    return all(
+        set(range(int(record["offset"]), int(record["offset"]) + int(record["size"])))
+        <= bytes_of.get(collection.shards[record["shard"]].stat().st_ino, set())
+        for record in collection.index[rows]
+    )
+
+
+@pytest.mark.parametrize("rows", [list(range(30)), [3, 3, 29, 0], [17]])
+def test_whatever_rows_are_read_ahead_the_kernel_is_asked_for_their_bytes(shards, advised, rows):
     reader = ShardReader(open_collection([shards], "train"))
-    reader.read_ahead(np.zeros(0, np.int64))
-    reader.read_ahead(np.arange(30))
-    reader.read_ahead(np.array([3, 3, 29, 0]))
+    reader.read_ahead(np.array(rows))
+    assert covered(advised, shards, rows)
+    if len(rows) < 30:
+        assert not covered(advised, shards, list(range(30)))
     reader.close()
-    (shards / "train-000001.tar").unlink()
+
+
+def test_no_rows_ask_the_kernel_for_nothing(shards, advised):
+    ShardReader(open_collection([shards], "train")).read_ahead(np.zeros(0, np.int64))
+    assert advised == []
+
+
+def test_a_shard_that_is_gone_does_not_keep_the_others_from_being_read_ahead(shards, advised):
+    reader = ShardReader(open_collection([shards], "train"))
+    missing = shards / "train-000001.tar"
+    inode = missing.stat().st_ino
+    missing.rename(shards / "elsewhere")
     reader.read_ahead(np.arange(30))
+    assert inode not in {asked for asked, _, _ in advised}
+    (shards / "elsewhere").rename(missing)
+    assert covered(advised, shards, [*range(10), *range(20, 30)])
 
 
 def test_neighbours_are_read_ahead_in_one_run():

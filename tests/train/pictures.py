@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.shards import Picture, encode, write_shards
+from tests.pictures import encode
+from tests.shards import Picture, write_shards
 
 CLASSES = ("Ĝiro", "Rosa canina L.", "中文 植物", "d.e.f")
 
