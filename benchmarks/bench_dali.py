@@ -49,7 +49,7 @@ def through_loader(loader: Loader) -> Epoch:
 
 
 def without_slices(loader: Loader) -> Epoch:
-    """The same, with every file handed on whole."""
+    """An epoch of a loader whose files are handed to DALI whole."""
 
     def whole(jpeg: bytes | memoryview, box: Box) -> tuple[bytes | memoryview, Box]:
         return jpeg, box

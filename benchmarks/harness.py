@@ -31,10 +31,10 @@ class Summary:
     """Several rounds of one measurement.
 
     Attributes:
-        median: Of all rounds.
+        median: Median of all rounds.
         low: Lower end of an interval for the true median, see `summarise`.
-        high: Upper end.
-        rounds: How many there were.
+        high: Upper end of the same interval.
+        rounds: Number of rounds.
         confidence: Probability that the interval covers the true median, for independent rounds.
     """
 

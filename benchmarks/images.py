@@ -24,10 +24,10 @@ class Kind:
     """A kind of photographs to make.
 
     Attributes:
-        megapixels: Of each.
-        count: How many.
-        quality: Of the JPEG.
-        subsampling: Of its chroma: "4:2:0" or "4:4:4".
+        megapixels: Size of each photograph.
+        count: Number of photographs.
+        quality: Quality of the JPEG, in [1, 100].
+        subsampling: Subsampling of the chroma: "4:2:0" or "4:4:4".
     """
 
     megapixels: float

@@ -33,8 +33,8 @@ class Contender:
     """One loader in one setting.
 
     Attributes:
-        name: In results and tables.
-        module: In `benchmarks.contenders`.
+        name: Name in rows and tables.
+        module: Module of `benchmarks.contenders`.
         package: Whose version is recorded.
         option: Passed on as `Work.option`.
         environment: Name under `benchmarks/.peers`; "" for the one that runs this.

@@ -102,8 +102,8 @@ def bars(title: str, unit: str, found: DataFrame, *, guides: Iterable[Guide] = (
     """Horizontal bars with intervals, in the order of the table.
 
     Args:
-        title: Of the chart.
-        unit: Of the values.
+        title: What the chart is called.
+        unit: What the values count, such as "images/s".
         found: As `standings.standings` returns it, with a column `mark` of what stands behind the
             values.
         guides: Lines to draw across.

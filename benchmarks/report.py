@@ -43,8 +43,8 @@ def page(rows: list[Row], sources: Iterable[str]) -> str:
     """The whole page.
 
     Args:
-        rows: Of all files of rows.
-        sources: Names of those files.
+        rows: The measurements of all files of rows.
+        sources: Names of these files.
     """
     table = table_of(rows)
     sections = [

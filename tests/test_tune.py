@@ -62,7 +62,10 @@ def test_a_mistake_is_one_sentence_on_standard_error(shards, tmp_path, capsys, m
 
 def test_a_folder_without_shards_or_images_is_one_sentence(tmp_path, capsys):
     assert tune.main([str(tmp_path)]) == 1
-    assert "fastload.tune: " in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("fastload.tune: ")
+    assert error.count("\n") == 1
+    assert "there is no complete set of shards" in error
     empty = write_shards(tmp_path / "empty", {"train": []}, classes=["a"])
     assert tune.main([str(empty)]) == 1
     assert "empty: split train has no images to tune with\n" in capsys.readouterr().err

@@ -12,8 +12,8 @@ def random_resized_box(height: int, width: int, draws: Any) -> tuple[int, int, i
     """Top, left, height and width of a crop.
 
     Args:
-        height: Of the image.
-        width: Of the image.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
         draws: At least 22 numbers in [0, 1).
     """
     for attempt in range(ATTEMPTS):

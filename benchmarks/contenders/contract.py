@@ -48,7 +48,7 @@ class Work:
         whole_epoch: Measure the first epoch from its first batch to its end instead, without a
             warm-up: for a cold page cache.
         consumer: Images per second that a simulated training step takes; 0: as fast as they come.
-        seed: Of orders and crops, where a contender takes one.
+        seed: Seed of orders and crops, where a contender takes a seed.
     """
 
     option: str = ""

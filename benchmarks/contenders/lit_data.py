@@ -23,7 +23,8 @@ def _sample(item: tuple[str, int]) -> dict[str, Any]:
 def prepare(images: Path, out: Path, work: Work) -> None:
     """Chunks of 64 MB."""
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        # It empties its cache folders first: by default /tmp/data and /tmp/chunks, whoever's.
+        # It empties its cache folders first: by default /tmp/data and /tmp/chunks, which may be
+        # in use.
         os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = f"{folder}/chunks"
         os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = f"{folder}/data"
         litdata.optimize(

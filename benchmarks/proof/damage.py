@@ -137,7 +137,7 @@ def through_renderer(place: Place) -> list[dict[str, Any]]:
 
 
 def body(place: Place) -> str:
-    """Both ways."""
+    """Damage through the loader, then past the CRC."""
     reason = dali.why_unavailable(device=None if place.dry else 0)
     said = through_loader(place, "libjpeg" if reason else "dali-cpu" if place.dry else "dali")
     if reason:

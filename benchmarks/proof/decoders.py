@@ -177,7 +177,7 @@ def regions(place: Place) -> list[dict[str, Any]]:
 
 
 def body(place: Place) -> str:
-    """All kinds of files, then regions."""
+    """Try all kinds of files, then regions."""
     try:
         import_module("nvidia.nvimgcodec")
     except ImportError as error:

@@ -20,7 +20,7 @@ LEFT_MIB = 256
 
 
 def taken_mib() -> float:
-    """All that is taken on the device, by whom ever."""
+    """MiB that all processes together take on the device."""
     torch.cuda.synchronize()
     free, total = torch.cuda.mem_get_info()
     return (total - free) / 2**20

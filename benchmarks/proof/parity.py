@@ -54,7 +54,7 @@ def greys(images: Tensor) -> Tensor:
 
 
 def body(place: Place) -> str:
-    """All combinations; the worst of each back-end."""
+    """Compare all combinations; report the worst image of each back-end."""
     rows: list[Row] = []
     missing = []
     for split in PLANS:

@@ -14,7 +14,7 @@ class Part:
     """One question.
 
     Attributes:
-        name: In the table.
+        name: Name in the table.
         command: What asks it, given the place.
         limit_seconds: How long it may take.
         needs_gpu: Whether a dry run leaves it out.

@@ -53,7 +53,7 @@ def first_steps(place: Place, device: str) -> tuple[list[float], Tensor]:
 
 
 def body(place: Place) -> str:
-    """Both devices."""
+    """Compare the losses of the CPU with those of the device."""
     expected, right = first_steps(place, "cpu")
     found, gradients = first_steps(place, place.device.type)
     turned = float((gradients - right).norm() / right.norm())

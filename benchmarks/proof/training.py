@@ -113,7 +113,7 @@ def last_line(log: Path) -> str:
 
 
 def body(place: Place) -> str:
-    """All runs."""
+    """Try all runs; the part fails where one of them does."""
     runs: tuple[Run, ...] = CPU_RUNS if place.dry else GPU_RUNS
     if not place.dry and dali.why_unavailable(device=0):
         runs = tuple(run for run in runs if not run.name.startswith("dali"))
