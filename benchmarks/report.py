@@ -1,8 +1,8 @@
-"""Rows -> one HTML page, PNGs and the README's table: `python -m benchmarks.report`.
+"""Rows -> one HTML page, PNGs, and the tables of README and docs: `python -m benchmarks.report`.
 
-The page needs no script and nothing from elsewhere; its charts are inline SVG. `--readme` rewrites
-the part of README.md between its two markers from the committed comparison, so that each number of
-the README is the median of rows that are in the repository.
+The page needs no script and nothing from elsewhere; its charts are inline SVG. `--tables` rewrites
+the parts of README.md and docs/benchmarks.md between their two markers from the committed
+comparison, so that each of their numbers is the median of rows that are in the repository.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ from benchmarks.standings import (
     command_of,
     core_counts,
     failures,
+    long_table,
     prepared,
     ratio_text,
-    readme_table,
     replace_table,
+    short_table,
     standings,
     stored_cells,
     table_of,
 )
 
 COMPARISON = ROWS / "comparison.jsonl"
+TABLES = {"README.md": short_table, "docs/benchmarks.md": long_table}
 TEMPLATE = ROWS.parent / "page" / "template.html"
 PAGE = TEMPLATE.with_name("index.html")
 NEEDED = plot.Guide(400, "ResNet-50 on an RTX 3060 (estimate): 400")
@@ -371,13 +373,15 @@ def write_pngs(rows: DataFrame, folder: Path) -> list[Path]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw the page; with `--readme` rewrite the README's table too."""
+    """Draw the page; with `--tables` rewrite the tables of README and docs too."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.report", description="Draw a page from rows."
     )
     parser.add_argument("files", nargs="*", type=Path, help="default: all of benchmarks/rows/")
     parser.add_argument("--out", type=Path, default=PAGE)
-    parser.add_argument("--readme", action="store_true", help="rewrite the table of README.md too")
+    parser.add_argument(
+        "--tables", action="store_true", help=f"rewrite the tables of {' and '.join(TABLES)} too"
+    )
     arguments = parser.parse_args(argv)
     files = arguments.files or sorted(
         path for path in ROWS.glob("*.jsonl") if not path.name.startswith("latest")
@@ -390,11 +394,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"wrote {arguments.out}")
     for written in write_pngs(table_of(rows), arguments.out.parent):
         print(f"wrote {written}")
-    if arguments.readme:
-        readme = ROOT / "README.md"
-        text = replace_table(readme.read_text(encoding="utf-8"), readme_table(COMPARISON))
-        readme.write_text(text, encoding="utf-8")
-        print(f"wrote the table of {readme.name}")
+    if arguments.tables:
+        for name, table in TABLES.items():
+            document = ROOT / name
+            text = replace_table(document.read_text(encoding="utf-8"), table(COMPARISON))
+            document.write_text(text, encoding="utf-8")
+            print(f"wrote the table of {name}")
     return 0
 
 

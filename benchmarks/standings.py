@@ -1,4 +1,4 @@
-"""Rows of measurements -> medians of each contender in one setting; the README's table."""
+"""Rows of measurements -> medians of each contender in one setting; the two tables."""
 
 from __future__ import annotations
 
@@ -84,8 +84,43 @@ def command_of(row: Row) -> str:
     return re.sub(r" --output \S+", "", row["command"]).strip()
 
 
-def readme_table(path: Path) -> str:
-    """The README's table in Markdown, from one file of rows, with machine and command."""
+SHORT_COLUMNS = 5  # of the README's table: the first ones of the long table
+SHORT_PEERS = 4
+
+
+def long_table(path: Path) -> str:
+    """The table of docs/benchmarks.md in Markdown: every loader, machine and command."""
+    rows, by_cores, lines = _table(path)
+    return "\n".join([*lines, "", *_notes(path, rows, by_cores)])
+
+
+def short_table(path: Path) -> str:
+    """The README's table in Markdown: fastload's fastest back-end and the fastest peers.
+
+    The peers are antialiased, as fastload is. A note names the fastest peer that is not.
+    """
+    _, by_cores, (titles, rule, *lines) = _table(path)
+    cores, most = next(iter(by_cores.items()))
+    ours = most[most["kind"] == "ours"].index[:1]
+    peers = most[most["kind"] == "peer"]
+    alike = peers[peers["antialiased"] == "yes"].index[:SHORT_PEERS]
+    others = peers[peers["antialiased"] != "yes"]
+    shown = most[most["kind"] != "floor"].index
+    kept = [line for name, line in zip(shown, lines, strict=True) if name in {*ours, *alike}]
+    notes = [
+        f"Median of interleaved rounds (lowest–highest) on {cores} cores; every loader has",
+        "the same photographs, crop and antialiased resize.",
+    ]
+    if len(others):
+        name, rate = str(others.index[0]).split(",")[0], others["images_per_second"].iloc[0]
+        notes.append(f"The fastest peer that does not antialias gives {rate:,.0f}: {name}.")
+    notes.append("[All loaders, machine and command](docs/benchmarks.md#results).")
+    cut = ["|".join(line.split("|")[: SHORT_COLUMNS + 1]) + "|" for line in (titles, rule, *kept)]
+    return "\n".join([*cut, "", "\n".join(notes)])
+
+
+def _table(path: Path) -> tuple[DataFrame, dict[int, DataFrame], list[str]]:
+    """Rows, standings by number of cores, and the lines of the long table."""
     rows = table_of(read_rows(path))
     settings = core_counts(rows)
     by_cores = {cores: standings(rows, "loaders", used_cores=cores) for cores in settings}
@@ -102,14 +137,12 @@ def readme_table(path: Path) -> str:
     lines = [
         f"| {' | '.join(titles)} |",
         "|---" + "|--:" * (len(titles) - 1) + "|",
-        *(_readme_line(name, row, single, disk.get(name)) for name, row in shown.iterrows()),
+        *(_line(name, row, single, disk.get(name)) for name, row in shown.iterrows()),
     ]
-    return "\n".join([*lines, "", *_readme_notes(path, rows, by_cores)])
+    return rows, by_cores, lines
 
 
-def _readme_line(
-    name: Hashable, row: Any, single: dict[Hashable, float], stored: Row | None
-) -> str:
+def _line(name: Hashable, row: Any, single: dict[Hashable, float], stored: Row | None) -> str:
     bold = "**" if row["kind"] == "ours" else ""
     cells = (
         f"{bold}{name}{bold}{MARKS[row['antialiased']]}",
@@ -131,7 +164,7 @@ def stored_cells(row: Row | None) -> tuple[str, str]:
     return f"{row['bytes_per_image'] / 1000:.1f}", f"{seconds:.2f}"
 
 
-def _readme_notes(path: Path, rows: DataFrame, by_cores: dict[int, DataFrame]) -> list[str]:
+def _notes(path: Path, rows: DataFrame, by_cores: dict[int, DataFrame]) -> list[str]:
     row = rows[rows["benchmark"] == "loaders"].iloc[0]
     rounds = max(group["rounds"].max() for group in by_cores.values())
     notes = [

@@ -394,10 +394,25 @@ def test_standings_are_medians_in_order_and_the_ratio_is_to_the_best_antialiased
     assert standings.failures(rows) == {"absent": "absent is not installed"}
 
 
-def test_the_readme_table_comes_from_the_rows(tmp_path: Path):
+def test_the_short_table_has_the_fastest_of_each_side_and_says_what_it_leaves_out(tmp_path: Path):
     path = tmp_path / "comparison.jsonl"
     path.write_text("".join(json.dumps(each) + "\n" for each in ROWS))
-    text = standings.readme_table(path)
+    titles, _, ours, *peers = [
+        line for line in standings.short_table(path).splitlines() if line.startswith("|")
+    ]
+    assert (
+        titles
+        == "| loader | images/s, 2 cores | images/s, 1 core | CPU s per 1,000 | memory, MiB |"
+    )
+    assert ours == "| **fastload native** | **4,100** (4,000–4,200) | 2,100 | 0.49 | 300 |"
+    assert [line.split(" | ")[0] for line in peers] == ["| tf.data"]
+    assert "does not antialias gives 2,000: tf.data plain." in standings.short_table(path)
+
+
+def test_the_long_table_comes_from_the_rows(tmp_path: Path):
+    path = tmp_path / "comparison.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in ROWS))
+    text = standings.long_table(path)
     lines = text.splitlines()
     assert lines[2].split(" | ") == [
         *("| **fastload native**", "**4,100** (4,000–4,200)", "2,100", "0.49", "300", "0.50"),
@@ -426,13 +441,12 @@ def test_only_what_stands_between_the_markers_is_replaced():
             standings.replace_table(broken, "x")
 
 
-def test_the_table_of_the_readme_is_that_of_the_committed_rows():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    if standings.START not in readme or not report.COMPARISON.exists():
-        pytest.skip("needs README.md with its markers and rows/comparison.jsonl")
-    table = standings.readme_table(report.COMPARISON)
-    assert standings.replace_table(readme, table) == readme, (
-        "run python -m benchmarks.report --readme"
+@pytest.mark.parametrize("name", report.TABLES)
+def test_the_tables_of_readme_and_docs_are_those_of_the_committed_rows(name: str):
+    document = (ROOT / name).read_text(encoding="utf-8")
+    table = report.TABLES[name](report.COMPARISON)
+    assert standings.replace_table(document, table) == document, (
+        "run python -m benchmarks.report --tables"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,17 @@ def test_nothing_in_a_module_has_the_name_of_a_module_beside_it(path: Path):
     }
     beside = {other.stem for other in path.parent.iterdir() if other.suffix in (".py", "")}
     assert not defined & beside
+
+
+def test_the_architecture_page_names_every_module_and_no_other():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = page.partition("## The tree")[2].partition("    native/")[0]
+    words = set(re.findall(r"[a-z_]+", tree))
+    assert {path.stem for path in MODULES} - {"__init__"} <= words
+    table = page.partition("## Where do I change")[2].partition("\n## ")[0]
+    named = re.findall(r"`((?:\w+/)*\w+(?:\.\w+)?)`", table)
+    assert len(named) > 20
+    for name in named:
+        if name[0].islower():  # the others are classes
+            places = [PACKAGE.parent / name, PACKAGE / f"{name}.py"]
+            assert any(place.exists() for place in places), name
