@@ -30,15 +30,8 @@ from benchmarks.conftest import CLOCK, Keep, require_result
 from benchmarks.contenders.contract import Work
 from benchmarks.contenders.run import usable_cores
 from benchmarks.harness import ROWS, Row, append_rows
-from fastload.store.index import (
-    Split,
-    fingerprint,
-    read_index,
-    read_manifest,
-    shard_name,
-    write_index,
-    write_manifest,
-)
+from fastload.store.index import read_index, write_index
+from fastload.store.manifest import Split, fingerprint, read_manifest, shard_name, write_manifest
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from torchvision.models import resnet18
 
 from fastload import Augment, Loader
-from fastload.store.index import read_manifest
+from fastload.store.manifest import read_manifest
 
 
 class ShardData(LightningDataModule):

@@ -23,7 +23,8 @@ from fastload.errors import ShardError
 from fastload.files import write_atomically
 from fastload.load.augment import Augment
 from fastload.load.reweighting import class_weights
-from fastload.store.index import read_index, read_manifest
+from fastload.store.index import read_index
+from fastload.store.manifest import read_manifest
 
 AUGMENTS: dict[str, Callable[[int], Augment]] = {
     "train": Augment.train,

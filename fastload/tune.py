@@ -27,7 +27,7 @@ from fastload.advise.trials import TIME_SECONDS, Question, run_trials
 from fastload.console.command import run_command
 from fastload.console.terminal import say
 from fastload.errors import FastloadError
-from fastload.store.index import read_manifest
+from fastload.store.manifest import read_manifest
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from fastload.console.command import run_command
 from fastload.console.progress import Progress
 from fastload.console.terminal import printable_lines
 from fastload.store.faults import find_faults
-from fastload.store.index import REBUILD, read_manifest
+from fastload.store.manifest import REBUILD, read_manifest
 
 
 def _run(directory: Path) -> int:

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastload.store.index import SAMPLE, Manifest, Shard, Split, write_index, write_manifest
-from fastload.store.index import fingerprint as fingerprint_of
+from fastload.store.index import SAMPLE, write_index
+from fastload.store.manifest import Manifest, Shard, Split, write_manifest
+from fastload.store.manifest import fingerprint as fingerprint_of
 from tests.pictures import encoded, picture
 
 

@@ -17,7 +17,8 @@ from fastload import inspect
 from fastload.advise import contents
 from fastload.console.terminal import printable
 from fastload.load.loader import Loader
-from fastload.store.index import read_index, read_manifest
+from fastload.store.index import read_index
+from fastload.store.manifest import read_manifest
 from fastload.world import World
 from tests.advise.test_sheet import Page
 from tests.shards import flip_bit, noisy_picture, numbered, write_shards

@@ -27,7 +27,8 @@ from fastload import shard
 from fastload.cores import usable_cores
 from fastload.prepare import examine, finish
 from fastload.shard import parse_bytes
-from fastload.store.index import read_index, read_manifest
+from fastload.store.index import read_index
+from fastload.store.manifest import read_manifest
 from tests.killer import abort_at_007
 from tests.pictures import encoded, flower_tree, jpeg, picture, pixels_of, write_tree
 

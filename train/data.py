@@ -25,7 +25,7 @@ from fastload.load.augment import (
     RandomCrop,
     RandomResizedCrop,
 )
-from fastload.store.index import read_manifest
+from fastload.store.manifest import read_manifest
 from train.options import AugmentOptions, ModelOptions, Options
 from train.ranks import Ranks
 from train.weights import Normalisation, imagenet_normalisation

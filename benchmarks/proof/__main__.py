@@ -28,7 +28,7 @@ from benchmarks.environment import ROOT, gpus
 from benchmarks.proof.part import SKIPPED, Place
 from benchmarks.proof.parts import PARTS, Part
 from fastload.console.terminal import table
-from fastload.store.index import MANIFEST_NAME
+from fastload.store.manifest import MANIFEST_NAME
 
 VERDICTS = {0: "holds", SKIPPED: "skipped"}
 

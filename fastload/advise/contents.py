@@ -10,7 +10,7 @@ from wcwidth import ljust
 from wcwidth import width as cells
 
 from fastload.console.terminal import bar, byte_size, elide, for_encoding, printable, table
-from fastload.store.index import Manifest
+from fastload.store.manifest import Manifest
 
 RARE = 20  # images; a class with fewer is hardly learned, and its accuracy is hardly known
 REWEIGHT_RATIO = 10  # of the most to the least frequent class; a usual start of "long-tailed"

@@ -19,7 +19,7 @@ from fastload.load.augment import Augment
 from fastload.load.backend import BackendName
 from fastload.load.loader import Loader
 from fastload.load.stats import Stats
-from fastload.store.index import read_manifest
+from fastload.store.manifest import read_manifest
 
 BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 LOADER_BATCH = 128

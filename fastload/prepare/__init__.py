@@ -5,7 +5,7 @@ formats reasons verdict       what a file is; why it is set aside; what became o
 transcode examine duplicates  one file to the JPEG that is stored, in processes (workers)
 report                        cleaning.csv, quarantine
 plan                          which file goes into which shard
-write finish                  phase 1, with a journal for each shard; phase 2, with foreign
+write finish                  phase 1, with a journal for each shard; phase 2, with foreign_index
 folder                        the whole
 flowers sample_folder         pictures to try everything with
 """

@@ -14,22 +14,15 @@ from numpy.typing import NDArray
 from fastload.errors import OutputError
 from fastload.files import sha256_of, sync_directory, write_atomically, write_csv
 from fastload.prepare.duplicates import without_duplicates
-from fastload.prepare.foreign import dali_index, timm_info
+from fastload.prepare.foreign_index import dali_index, timm_info
 from fastload.prepare.journal import Journal, StateFolder
 from fastload.prepare.plan import Plan, PlannedShard, refuse_missing_classes
 from fastload.prepare.report import REPORT_NAME, Row, count_reasons, report_rows, write_report
 from fastload.prepare.source import File
 from fastload.prepare.transcode import HOW
 from fastload.prepare.verdict import Kept, kept_among
-from fastload.store.index import (
-    SAMPLE,
-    Manifest,
-    Shard,
-    Split,
-    fingerprint,
-    write_index,
-    write_manifest,
-)
+from fastload.store.index import SAMPLE, write_index
+from fastload.store.manifest import Manifest, Shard, Split, fingerprint, write_manifest
 from fastload.store.tar import TarWriter, key_of, label_bytes, offsets_of
 
 

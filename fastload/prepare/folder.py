@@ -21,7 +21,7 @@ from fastload.prepare.report import Row, report_rows
 from fastload.prepare.source import File, Source
 from fastload.prepare.verdict import Dropped, Verdict
 from fastload.prepare.write import write_partial_shards
-from fastload.store.index import MANIFEST_NAME, Manifest, read_manifest
+from fastload.store.manifest import MANIFEST_NAME, Manifest, read_manifest
 
 
 def clean_folder(source: Source, *, rules: Rules, workers: int) -> list[Row]:

@@ -13,7 +13,7 @@ from fastload import randomness
 from fastload.errors import LayoutError
 from fastload.prepare.reasons import Rules
 from fastload.prepare.source import SPLITS, File, Source, classes_without_training
-from fastload.store.index import digest_of, shard_name
+from fastload.store.manifest import digest_of, shard_name
 
 DEFAULT_SHARD_BYTES = 256 << 20  # some 2,500 photographs: 120 shards for 300,000
 

@@ -1,7 +1,8 @@
 """What is on disk, and how the bytes of a sample are read from it.
 
     tar         the bytes of a tar: headers, padding, offsets, keys; the writer
-    index       a shard directory: its manifest, and one SAMPLE for each image
+    manifest    a shard directory: its classes, splits and shards
+    index       one SAMPLE for each image of a split
     collection  the indexes of several shard directories, put end to end
     reader      rows of an index -> the bytes of their JPEGs
     faults      whether manifest, indexes and tars agree

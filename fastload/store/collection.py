@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.errors import ShardError
-from fastload.store.index import Manifest, read_index, read_manifest
+from fastload.store.index import read_index
+from fastload.store.manifest import Manifest, read_manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fastload.errors import ImageError, ShardError
 from fastload.files import explain_os_error, sha256_of
 from fastload.pixels.jpeg import read_header
-from fastload.store.index import Manifest, Shard, read_index
+from fastload.store.index import read_index
+from fastload.store.manifest import Manifest, Shard
 from fastload.store.tar import TAR_BLOCK, label_bytes, label_offset, next_offset, tar_header
 
 

@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 
 from fastload.errors import ShardError
-from fastload.store.index import (
-    SAMPLE,
+from fastload.store.index import SAMPLE, read_index, write_index
+from fastload.store.manifest import (
     Manifest,
     Shard,
     Split,
     fingerprint,
-    read_index,
     read_manifest,
-    write_index,
     write_manifest,
 )
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fastload.store.index import Split
+from fastload.store.manifest import Split
 from fastload.store.tar import label_bytes, label_offset
 
 
