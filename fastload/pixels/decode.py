@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import time
 import warnings
 import zlib
@@ -237,11 +238,16 @@ def decode_image(image: bytes | memoryview) -> NDArray[np.uint8]:
     return _decode_with_pillow(image, formats=PILLOW_FORMATS)
 
 
+# The filters of `warnings` are the whole process's until Python 3.14: of two threads that set and
+# restore them, the second would restore what the first had set.
+_FILTERS = threading.Lock()
+
+
 def _decode_with_pillow(
     image: bytes | memoryview, *, formats: tuple[str, ...]
 ) -> NDArray[np.uint8]:
     try:
-        with warnings.catch_warnings():
+        with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings are about metadata; errors are raised
             opened = Image.open(io.BytesIO(image), formats=formats)
             return np.array(opened.convert("RGB"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -193,3 +195,14 @@ def test_without_the_core_the_choice_says_once_that_it_is_slower():
 def test_both_renderers_keep_the_protocol():
     renderers: list[Renderer] = [CpuRenderer(core=False), CpuRenderer(core=True)]
     assert [renderer.name for renderer in renderers] == ["libjpeg", "native"]
+
+
+def test_what_pillow_warns_of_is_no_error_in_any_of_several_threads():
+    file = io.BytesIO()
+    picture = Image.new("P", (300, 300))
+    picture.save(file, "PNG", transparency=bytes(range(256)))  # Pillow warns when it converts it
+    with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
+        warnings.simplefilter("error")
+        shapes = {pixels.shape for pixels in pool.map(decode_image, [file.getvalue()] * 400)}
+        assert warnings.filters[0][0] == "error"
+    assert shapes == {(300, 300, 3)}
