@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from benchmarks import peers
 from benchmarks.conftest import CLOCK, Keep, require_result
 from benchmarks.contenders.contract import Work
-from benchmarks.contenders.run import usable_cores
 from benchmarks.harness import ROWS, Row, append_rows
+from fastload.cores import usable_cores
 from fastload.store.index import read_index, write_index
 from fastload.store.manifest import Split, fingerprint, read_manifest, shard_name, write_manifest
 

@@ -18,9 +18,9 @@ import pytest
 from benchmarks import images, peers
 from benchmarks.compare import Comparison, prepare
 from benchmarks.contenders.contract import Work
-from benchmarks.contenders.run import usable_cores
 from benchmarks.harness import ROWS, Row, append_rows
 from benchmarks.peers import CONTENDERS, Contender
+from fastload.cores import usable_cores
 
 LATEST = ROWS / "latest-pytest.jsonl"
 MADE = 2000  # photographs made where there is no sample data

@@ -11,6 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from fastload.cores import usable_cores
+
 PACKAGES = (
     *("numpy", "torch", "torchvision", "simplejpeg", "pillow", "webdataset"),
     *("nvidia-dali-cuda120", "nvidia-nvimgcodec-cu12"),
@@ -36,9 +38,7 @@ def _lasting() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "versions": versions(PACKAGES),
         "cpu": cpu(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": gpus(),
         "storage": storage(ROOT),

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastload.console.command import run_command
-from fastload.console.terminal import printable_lines
+from fastload.console.terminal import say
 from fastload.cores import usable_cores
 from fastload.prepare.folder import clean_folder
 from fastload.prepare.reasons import Rules
@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace, rules: Rules) -> int:
         f"each of them is in {options.report}",
         f"next: python -m fastload.shard {shlex.quote(str(options.folder))}",
     ]
-    print(printable_lines(lines))  # noqa: T201  a command's own words
+    say(*lines)
     return 0
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastload.console.command import run_command
+from fastload.console.terminal import say
 from fastload.cores import usable_cores
 from fastload.prepare.flowers import SPECIES
 from fastload.prepare.sample_folder import SMALLEST, class_counts, write_sample
@@ -23,13 +24,14 @@ def _run(options: argparse.Namespace) -> int:
         options.folder, images=options.images, seed=options.seed, workers=options.workers
     )
     if spoiled is None:
-        print(f"{options.folder} already holds this sample")  # noqa: T201  a command's own words
+        say(f"{options.folder} already holds this sample")
         return 0
     counts = class_counts(options.images)
-    print(  # noqa: T201
+    say(
         f"{options.images:,} images of {len(SPECIES)} species ({counts[0]} of the commonest, "
         f"{counts[-1]} of the rarest) and {spoiled} files spoiled on purpose are in "
-        f"{options.folder}\nnext: python -m fastload.shard {shlex.quote(str(options.folder))}"
+        f"{options.folder}",
+        f"next: python -m fastload.shard {shlex.quote(str(options.folder))}",
     )
     return 0
 

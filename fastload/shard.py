@@ -20,9 +20,9 @@ from pathlib import Path
 
 from fastload.clean import add_cleaning_options, parse_rules
 from fastload.console.command import run_command
-from fastload.console.terminal import byte_size, printable_lines
+from fastload.console.terminal import byte_size, say
 from fastload.pixels import native
-from fastload.prepare.folder import Outcome, is_complete, refuse_nested, shard_folder
+from fastload.prepare.folder import ShardOutcome, is_complete, refuse_nested, shard_folder
 from fastload.prepare.plan import DEFAULT_SHARD_BYTES, ShardOptions, make_plan
 from fastload.prepare.reasons import NEW_QUALITY, Rules
 from fastload.prepare.report import REPORT_NAME, quarantine, reason_table, write_report
@@ -51,7 +51,7 @@ def parse_bytes(text: str) -> int:
     return size
 
 
-def closing_lines(outcome: Outcome, out: Path) -> list[str]:
+def closing_lines(outcome: ShardOutcome, out: Path) -> list[str]:
     """What a run did and what to type next."""
     manifest = outcome.manifest
     stored = sum(manifest.stored.values())
@@ -84,26 +84,23 @@ def _run(arguments: argparse.Namespace, rules: Rules) -> int:
     )
     plan = make_plan(source, options)
     if is_complete(plan, out):
-        print(f"{out} already holds these shards, complete")  # noqa: T201  a command's own words
+        say(f"{out} already holds these shards, complete")
         return 0
-    say(f"{len(source.files):,} files of {len(source.classes):,} classes, {source.layout}")
+    found = f"{len(source.files):,} files of {len(source.classes):,} classes, {source.layout}"
+    say(found, error=True)
     if not native.is_available():
-        say(f"without the native core ({native.why_unavailable()}): slower, near-lossless")
+        why = native.why_unavailable()
+        say(f"without the native core ({why}): slower, near-lossless", error=True)
     try:
         outcome = shard_folder(plan, out, workers=arguments.workers)
     except KeyboardInterrupt:
-        say("finished shards are kept: the same command goes on from there")
+        say("finished shards are kept: the same command goes on from there", error=True)
         raise
     if arguments.quarantine:
         rows = quarantine(source.root, arguments.quarantine, outcome.rows)
         write_report(out / REPORT_NAME, rows)
-    print(printable_lines(closing_lines(outcome, out)))  # noqa: T201  a command's own words
+    say(*closing_lines(outcome, out))
     return 0
-
-
-def say(line: str) -> None:
-    """Tell the user on standard error, where progress is shown too."""
-    print(printable_lines([line]), file=sys.stderr)  # noqa: T201  a command's own words
 
 
 def main(argv: Sequence[str] | None = None) -> int:

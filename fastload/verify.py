@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fastload.console.command import run_command
 from fastload.console.progress import Progress
-from fastload.console.terminal import printable_lines
+from fastload.console.terminal import say
 from fastload.store.faults import find_faults
 from fastload.store.manifest import REBUILD, read_manifest
 
@@ -31,12 +31,9 @@ def _run(directory: Path) -> int:
                 faults.append(fault)
     samples = sum(split.samples for split in manifest.splits.values())
     if faults:
-        lines = [*faults, f"{len(faults)} faults in {directory}; {REBUILD}"]
-        print(printable_lines(lines), file=sys.stderr)  # noqa: T201  a command's own words
+        say(*faults, f"{len(faults)} faults in {directory}; {REBUILD}", error=True)
         return 1
-    print(  # noqa: T201
-        f"{directory}: {len(shards):,} shards and {samples:,} samples are as the manifest says"
-    )
+    say(f"{directory}: {len(shards):,} shards and {samples:,} samples are as the manifest says")
     return 0
 
 

@@ -7,13 +7,13 @@ stop a job that one rank prints and the others do not.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastload import Stats
+from fastload.console.terminal import say
 from fastload.load.stats import ENOUGH
 from train.assembly import Run
 from train.checks import Overfit
@@ -74,7 +74,7 @@ class Console:
     def warn(self, sentences: Iterable[str]) -> None:
         """What is likely to be wrong, on standard error."""
         for sentence in sentences if self.writes else ():
-            print(f"warning: {sentence}", file=sys.stderr, flush=True)
+            say(f"warning: {sentence}", error=True)
 
     def epoch(self, run: Run, meter: Meter, verdict: Verdict) -> None:
         """One line for the epoch under way: what was learned, and where the time went.
@@ -130,7 +130,7 @@ class Console:
 
     def _say(self, text: str) -> None:
         if self.writes:
-            print(text, flush=True)
+            say(*text.split("\n"))
 
 
 def _where(run: Run) -> str:

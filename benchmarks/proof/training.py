@@ -25,7 +25,7 @@ AT_A_TIME = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Training:
     """A run, and what of it is asked."""
 
     name: str
@@ -34,21 +34,23 @@ class Run:
 
 
 GPU_RUNS = (
-    Run("native-bf16-ema", ("--loader", "native", "--amp", "bf16", "--ema", "0.9")),
-    Run("native-compiled", ("--loader", "native", "--amp", "bf16", "--compile")),
-    Run("dali-bf16-killed", ("--loader", "dali", "--amp", "bf16", "--ema", "0.9"), killed=True),
-    Run("dali-fp16", ("--loader", "dali", "--amp", "fp16", "--clip", "1")),
-    Run("native-fp16", ("--loader", "native", "--amp", "fp16")),
-    Run("native-float32-killed", ("--loader", "native", "--amp", "off"), killed=True),
-    Run("libjpeg-bf16", ("--loader", "libjpeg", "--amp", "bf16")),
+    Training("native-bf16-ema", ("--loader", "native", "--amp", "bf16", "--ema", "0.9")),
+    Training("native-compiled", ("--loader", "native", "--amp", "bf16", "--compile")),
+    Training(
+        "dali-bf16-killed", ("--loader", "dali", "--amp", "bf16", "--ema", "0.9"), killed=True
+    ),
+    Training("dali-fp16", ("--loader", "dali", "--amp", "fp16", "--clip", "1")),
+    Training("native-fp16", ("--loader", "native", "--amp", "fp16")),
+    Training("native-float32-killed", ("--loader", "native", "--amp", "off"), killed=True),
+    Training("libjpeg-bf16", ("--loader", "libjpeg", "--amp", "bf16")),
 )
 CPU_RUNS = (
-    Run("native-killed", ("--loader", "auto", "--amp", "off"), killed=True),
-    Run("dali-gives-way", ("--loader", "dali", "--amp", "off", "--epochs", "1")),
+    Training("native-killed", ("--loader", "auto", "--amp", "off"), killed=True),
+    Training("dali-gives-way", ("--loader", "dali", "--amp", "off", "--epochs", "1")),
 )
 
 
-def command(place: Place, run: Run) -> list[str]:
+def command(place: Place, run: Training) -> list[str]:
     """What starts it."""
     return [
         *(sys.executable, "train/run.py", "--data", str(place.shards), "--device", "auto"),
@@ -75,7 +77,7 @@ def wait(process: subprocess.Popen[bytes], deadline: float) -> int | None:
         return None
 
 
-def try_run(place: Place, run: Run) -> str:
+def try_run(place: Place, run: Training) -> str:
     """What is wrong with a run; "" if nothing."""
     deadline = time.monotonic() + LIMIT_SECONDS * place.patience
     folder, log = place.out / "runs" / run.name, place.log(run.name)
@@ -114,7 +116,7 @@ def last_line(log: Path) -> str:
 
 def body(place: Place) -> str:
     """Try all runs; the part fails where one of them does."""
-    runs: tuple[Run, ...] = CPU_RUNS if place.dry else GPU_RUNS
+    runs: tuple[Training, ...] = CPU_RUNS if place.dry else GPU_RUNS
     if not place.dry and dali.why_unavailable(device=0):
         runs = tuple(run for run in runs if not run.name.startswith("dali"))
     with ThreadPoolExecutor(1 if place.dry else AT_A_TIME) as pool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from wcwidth import clip, ljust, rjust, width
 
@@ -23,13 +23,8 @@ def say(*lines: str, error: bool = False) -> None:
         error: Print to standard error.
     """
     stream = sys.stderr if error else sys.stdout
-    text = for_encoding(printable_lines(lines), stream.encoding or "ascii")
+    text = for_encoding("\n".join(map(printable, lines)), stream.encoding or "ascii")
     print(text, file=stream, flush=True)
-
-
-def printable_lines(lines: Iterable[str]) -> str:
-    """The lines as one text in which each line is `printable`."""
-    return "\n".join(printable(line) for line in lines)
 
 
 def printable(text: str) -> str:

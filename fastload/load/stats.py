@@ -11,11 +11,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field
 
 from fastload.console.terminal import table
+from fastload.cores import usable_cores
 from fastload.pixels import native
 from fastload.stages import Stages
 
@@ -122,7 +122,7 @@ class Stats:
             here = native.is_available()
             how = 'take it with backend="native"' if here else native.how_to_mend()
             return f"the back-end native is several times faster: {how}"
-        if self.num_threads < (os.cpu_count() or 1):
+        if self.num_threads < usable_cores():
             return f"more threads would help: {self.num_threads} are used, the machine has more"
         return (
             "more cores, smaller images (`python -m fastload.shard --max-side`) or a GPU that"

@@ -40,7 +40,7 @@ def clean_folder(source: Source, *, rules: Rules, workers: int) -> list[Row]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class ShardOutcome:
     """What a run did, for its closing lines."""
 
     manifest: Manifest
@@ -49,7 +49,7 @@ class Outcome:
     source_bytes: int
 
 
-def shard_folder(plan: Plan, out: Path, *, workers: int) -> Outcome:
+def shard_folder(plan: Plan, out: Path, *, workers: int) -> ShardOutcome:
     """Write the shard directory of a plan.
 
     Args:
@@ -80,7 +80,7 @@ def shard_folder(plan: Plan, out: Path, *, workers: int) -> Outcome:
             words += "; finished shards are kept, and the same command goes on from there"
         raise OutputError(words) from error
     total = sum(file.bytes for file in plan.source.files)
-    return Outcome(manifest=manifest, rows=rows, images_per_second=rate, source_bytes=total)
+    return ShardOutcome(manifest=manifest, rows=rows, images_per_second=rate, source_bytes=total)
 
 
 def refuse_nested(root: Path, out: Path) -> None:
