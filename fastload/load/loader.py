@@ -121,7 +121,7 @@ class Loader:
             dtype=dtype,
             seed=seed,
             world=world or worlds.detect(),
-            num_threads=num_threads or usable_cores(),
+            num_threads=usable_cores() if num_threads is None else num_threads,
             timeout_seconds=timeout_seconds,
         )
         self._transform = transform

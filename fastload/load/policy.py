@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 
@@ -54,11 +53,12 @@ class Policy:
             raise TypeError(wrong_dtype)
         if self.dtype != torch.uint8 and not self.dtype.is_floating_point:
             raise ValueError(wrong_dtype)
+        check_kind("drop_last", self.drop_last, bool)
         if self.drop_last and self.order == "index":
             raise ValueError('drop_last must be False with order "index": evaluation drops nothing')
-        if isinstance(self.timeout_seconds, Real) and self.timeout_seconds <= 0:
-            raise ValueError(f"timeout_seconds must be above 0, got {self.timeout_seconds}")
         check_number("timeout_seconds", self.timeout_seconds, 0)
+        if self.timeout_seconds == 0:
+            raise ValueError("timeout_seconds must be above 0, got 0")
         if self.augment.mix and self.order == "index" and self.max_corrupt_fraction:
             raise ValueError('augment.mix cannot be used with order "index" and bad samples')
 
@@ -89,15 +89,17 @@ def resolve_policy(  # noqa: PLR0913  the options of a Loader, keyword-only
         ValueError: If an option is out of range, or two do not fit together.
     """
     training = split == "train"
-    order = order or ("shuffled" if training else "index")
+    if order is None:
+        order = "shuffled" if training else "index"
     if drop_last is None:
         drop_last = order != "index"
     if max_corrupt_fraction is None:
         max_corrupt_fraction = 0.0 if order == "index" else CORRUPT_FRACTION
+    default = Augment.train() if training else Augment.eval()
     return Policy(
         order=order,
         batch_size=batch_size,
-        augment=augment or (Augment.train() if training else Augment.eval()),
+        augment=augment if augment is not None else default,
         drop_last=drop_last,
         max_corrupt_fraction=max_corrupt_fraction,
         dtype=dtype,

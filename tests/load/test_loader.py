@@ -417,3 +417,10 @@ def test_a_closed_loader_says_so(shards):
     loader.close()
     with pytest.raises(RuntimeError, match="the loader was closed"):
         iter(loader)
+
+
+def test_nothing_said_is_not_zero(shards):
+    with pytest.raises(ValueError, match="num_threads must be at least 1, got 0"):
+        Loader(shards, batch_size=10, num_threads=0)
+    with pytest.raises(ValueError, match='order must be "shuffled", "sequential" or "index", got'):
+        Loader(shards, batch_size=10, order="")  # type: ignore[arg-type]

@@ -86,6 +86,8 @@ def test_an_option_out_of_range_is_named(options: dict[str, Any], message: str):
         ({"max_corrupt_fraction": "1%"}, r"max_corrupt_fraction must be a number in \[0, 1\]"),
         ({"dtype": "float16"}, "dtype must be torch.uint8 or a floating-point type, got 'float16'"),
         ({"augment": 224}, "augment must be Augment, got 224"),
+        ({"augment": 0}, "augment must be Augment, got 0"),
+        ({"drop_last": "no"}, "drop_last must be bool, got 'no'"),
         ({"world": (0, 2)}, r"world must be World, got \(0, 2\)"),
         ({"timeout_seconds": None}, "timeout_seconds must be a number at least 0.* got None"),
     ],
