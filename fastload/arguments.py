@@ -70,8 +70,16 @@ def check_names(name: str, value: object) -> None:
 def check_kind(name: str, value: object, *kinds: type) -> None:
     """Require an instance of one of the classes."""
     if not isinstance(value, kinds):
-        names = [kind.__name__.replace("NoneType", "None") for kind in kinds]
+        names = dict.fromkeys(
+            kind.__name__.rstrip("_").replace("NoneType", "None") for kind in kinds
+        )
         raise TypeError(f"{name} must be {' or '.join(names)}, got {shown(value)}")
+
+
+def check_callable(name: str, value: object) -> None:
+    """Require a function or None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a function or None, got {shown(value)}")
 
 
 def shown(value: object) -> str:

@@ -41,7 +41,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         The file, open for writing under a temporary name in the same folder.
 
     Raises:
-        OSError: If the file cannot be written; the error names a file.
+        OSError: If the file cannot be written; the error names `path`.
     """
     temporary = path.with_name(f".{path.name}.partial")  # hidden, so no folder of images has it
     try:
@@ -53,8 +53,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError):
-            error.filename = error.filename or str(path)
+        if isinstance(error, OSError) and str(error.filename or temporary) == str(temporary):
+            error.filename = str(path)
         raise
     sync_directory(path.parent)
 

@@ -45,7 +45,7 @@ def _inspect(options: argparse.Namespace) -> int:
     split = options.split or next((name for name in manifest.splits), "train")
     index = read_index(directory, split)
     width = shutil.get_terminal_size().columns
-    encoding = sys.stdout.encoding or "ascii"
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"  # None where it is closed
     say(*report(manifest, split, index, width=width, whole=options.all, encoding=encoding))
     if not len(index):
         raise ShardError(f"split {split!r} has no images to draw", where=str(directory))

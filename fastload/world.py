@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from fastload.arguments import check_integer, shown
+from fastload.arguments import check_integer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +22,7 @@ class World:
 
     def __post_init__(self) -> None:
         check_integer("size", self.size, 1)
-        check_integer("rank", self.rank, 0)
-        if self.rank >= self.size:
-            raise ValueError(f"rank must be in [0, {self.size}), got {shown(self.rank)}")
+        check_integer("rank", self.rank, 0, self.size - 1)
 
 
 def detect() -> World:

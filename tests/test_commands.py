@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.shards import numbered
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -69,3 +71,17 @@ def test_a_wrong_folder_is_one_sentence(tmp_path, words: list[str]):
     assert done.stderr.startswith(f"fastload.{words[0]}: ")
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_closed_output_ends_no_work(tmp_path):
+    """As `command >&- 2>&-` in a shell, or a daemon without a terminal."""
+    shards = numbered(tmp_path / "shards", {"train": 20}, classes=2)
+    inspect = ["inspect", str(shards), "--count", "2", "--size", "16"]
+    for words in (["verify", str(shards)], inspect, ["clean", "nowhere/"]):
+        command = shlex.join([sys.executable, "-m", f"fastload.{words[0]}", *words[1:]])
+        for closed in (">&-", "2>&-", ">&- 2>&-"):
+            done = subprocess.run(
+                ["sh", "-c", f"{command} {closed}"], cwd=tmp_path, capture_output=True, text=True
+            )
+            assert done.returncode == (1 if words[0] == "clean" else 0), (words, closed, done)
+            assert "Traceback" not in done.stdout + done.stderr

@@ -20,11 +20,11 @@ def test_torchruns_environment_is_read(monkeypatch):
 
 
 def test_a_rank_outside_its_world_is_refused():
-    with pytest.raises(ValueError, match=r"rank must be in \[0, 2\), got 2"):
+    with pytest.raises(ValueError, match=r"rank must be in \[0, 1\], got 2"):
         World(rank=2, size=2)
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
         World(size=0)
-    with pytest.raises(ValueError, match="rank must be at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"rank must be in \[0, \d\], got -1"):
         World(rank=-1, size=2)
 
 
@@ -40,5 +40,5 @@ def test_a_wrong_environment_is_named(monkeypatch, rank, size):
 def test_a_world_of_no_integers_is_refused(value):
     with pytest.raises(TypeError, match=f"size must be an integer at least 1, got {value!r}"):
         World(size=value)
-    with pytest.raises(TypeError, match=f"rank must be an integer at least 0, got {value!r}"):
+    with pytest.raises(TypeError, match=rf"rank must be an integer in \[0, \d\], got {value!r}"):
         World(rank=value, size=4)

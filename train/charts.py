@@ -5,12 +5,13 @@ Text stays text, so the browser chooses the fonts. Equal data give equal bytes.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import io
 import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,9 +39,14 @@ ElementTree.register_namespace("", _SVG)
 ElementTree.register_namespace("xlink", _LINK)
 
 
+@functools.cache
 def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return find_spec("matplotlib") is not None
+    """Whether matplotlib is installed, and whole enough to be imported."""
+    try:
+        importlib.import_module("matplotlib.figure")
+    except Exception:  # noqa: BLE001  a broken installation raises anything; the run goes on
+        return False
+    return True
 
 
 def line_chart(name: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fastload.console.terminal import printable
 from fastload.installation import install_command
 from train.charts import can_draw, line_chart, scatter_chart
 from train.confusion import Confusion
@@ -54,9 +55,9 @@ class Report:
 
     def html(self) -> str:
         """The whole document."""
-        title = html.escape(self.title)
+        title = _escaped(self.title)
         facts = "".join(
-            f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+            f"<tr><th>{_escaped(name)}</th><td>{_escaped(value)}</td></tr>"
             for name, value in self.facts.items()
         )
         return "\n".join(
@@ -67,7 +68,7 @@ class Report:
                 f"<h2>By epoch</h2>{_curves(self.log)}",
                 f"<h2>By class</h2>{self._scatter()}{self._hardest()}",
                 f"<h2>Most confused pairs</h2>{_confusions(self.confusions)}",
-                f"<h2>Options</h2><pre><code>{html.escape(self.options)}</code></pre>",
+                f"<h2>Options</h2><pre><code>{_escaped(self.options)}</code></pre>",
                 "</body></html>\n",
             ]
         )
@@ -76,7 +77,7 @@ class Report:
         if not can_draw():
             return ""
         points = [
-            (float(count), accuracy, name)
+            (float(count), accuracy, printable(name))
             for count, accuracy, name in zip(
                 self.train_counts, self.accuracies, self.class_names, strict=True
             )
@@ -89,7 +90,7 @@ class Report:
         known = [i for i, accuracy in enumerate(self.accuracies) if not math.isnan(accuracy)]
         hardest = sorted(known, key=lambda i: (self.accuracies[i], i))[:10]
         rows = "".join(
-            f"<tr><td>{html.escape(self.class_names[i])}</td>"
+            f"<tr><td>{_escaped(self.class_names[i])}</td>"
             f'<td class="n">{self.train_counts[i]}</td>'
             f'<td class="n">{self.accuracies[i]:.0%}</td></tr>'
             for i in hardest
@@ -102,8 +103,8 @@ class Report:
 
 def _curves(log: Sequence[Mapping[str, str]]) -> str:
     if not can_draw():
-        command = html.escape(install_command("report"))
-        return f"<p>Charts need matplotlib, which is not installed: <code>{command}</code></p>"
+        command = _escaped(install_command("report"))
+        return f"<p>Charts need matplotlib, which cannot be imported: <code>{command}</code></p>"
 
     def line(split: str, column: str, factor: float = 1.0) -> list[tuple[float, float]]:
         return [
@@ -130,15 +131,15 @@ def _curves(log: Sequence[Mapping[str, str]]) -> str:
 
 
 def _figure(body: str, caption: str) -> str:
-    return f"<figure>{body}<figcaption>{html.escape(caption)}</figcaption></figure>"
+    return f"<figure>{body}<figcaption>{_escaped(caption)}</figcaption></figure>"
 
 
 def _confusions(confusions: Sequence[Confusion]) -> str:
     if not confusions:
         return "<p>None: every validation image is right.</p>"
     rows = "".join(
-        f"<tr><td>{_thumbnail(pair.mistaken)}{html.escape(pair.truth)}</td>"
-        f"<td>{_thumbnail(pair.typical)}{html.escape(pair.answer)}</td>"
+        f"<tr><td>{_thumbnail(pair.mistaken)}{_escaped(pair.truth)}</td>"
+        f"<td>{_thumbnail(pair.typical)}{_escaped(pair.answer)}</td>"
         f'<td class="n">{pair.count} of {pair.of}</td></tr>'
         for pair in confusions
     )
@@ -153,3 +154,8 @@ def _thumbnail(jpeg: bytes | None) -> str:
         return ""
     text = base64.b64encode(jpeg).decode("ascii")
     return f'<img alt="" src="data:image/jpeg;base64,{text}">'
+
+
+def _escaped(text: str) -> str:
+    """A text for HTML: names come from folders, and may hold controls and broken UTF-8."""
+    return "\n".join(html.escape(printable(line)) for line in text.split("\n"))

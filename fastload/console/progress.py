@@ -52,7 +52,7 @@ class Progress:
             unit=f" {unit}",
             desc=what or None,
             leave=not what,
-            disable=silent or not sys.stderr.isatty(),
+            disable=silent or sys.stderr is None or not sys.stderr.isatty(),
             dynamic_ncols=True,
             smoothing=0.1,
         )

@@ -23,6 +23,8 @@ def say(*lines: str, error: bool = False) -> None:
         error: Print to standard error.
     """
     stream = sys.stderr if error else sys.stdout
+    if stream is None:  # closed by the shell: nobody listens, and the work goes on
+        return
     text = for_encoding("\n".join(map(printable, lines)), stream.encoding or "ascii")
     print(text, file=stream, flush=True)
 

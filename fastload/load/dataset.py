@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastload.arguments import check_callable
 from fastload.errors import CorruptImageError, ImageError, ShardError
-from fastload.load.loader import Paths
 from fastload.pixels.decode import decode_image
-from fastload.store.collection import open_collection
+from fastload.store.collection import Paths, listed, open_collection
 from fastload.store.reader import Reader, Scratch, ShardReader
 
 OutputKind = Literal["pil", "tensor"]
@@ -66,9 +66,10 @@ class TarDataset(Dataset[tuple[Any, Any]]):
     ) -> None:
         if output not in ("pil", "tensor"):
             raise ValueError(f'output must be "pil" or "tensor", got {output!r}')
-        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
-        self._collection = open_collection(paths, split)
-        self._description = f"split {split} of {', '.join(str(folder) for folder in paths)}"
+        self._collection = open_collection(path, split)
+        self._description = f"split {split} of {', '.join(map(str, listed(path)))}"
+        check_callable("transform", transform)
+        check_callable("target_transform", target_transform)
         self.transform = transform
         self.target_transform = target_transform
         self.output = output

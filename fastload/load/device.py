@@ -79,6 +79,21 @@ def allocator_for(device: torch.device) -> Allocate:
     return pinned_memory if device.type == "cuda" else plain_memory
 
 
+def device_of(device: str | torch.device) -> torch.device:
+    """The device that an argument names, with its index.
+
+    Raises:
+        ValueError: If it names none that holds data.
+    """
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f'device must be one such as "cpu" or "cuda:0", got {device!r}') from error
+    if found.type == "meta":
+        raise ValueError(f"device must be one that holds data, got {device!r}")
+    return with_index(found)
+
+
 def with_index(device: torch.device) -> torch.device:
     """The device that its batches will name: "cuda" is "cuda:0" or the current one."""
     if device.type == "cuda" and device.index is None and torch.cuda.is_available():

@@ -13,7 +13,7 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -24,14 +24,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fastload import world as worlds
-from fastload.arguments import check_integer
+from fastload.arguments import check_callable, check_integer, check_kind
 from fastload.cores import usable_cores
 from fastload.errors import StateMismatchError
 from fastload.load.apply import augment_images
 from fastload.load.augment import Augment
 from fastload.load.backend import Backend, choose_backend
 from fastload.load.bad_samples import BadSamples
-from fastload.load.device import Sent, with_index
+from fastload.load.device import Sent, device_of
 from fastload.load.order import OrderKind, describe_order
 from fastload.load.plan import EpochPlan
 from fastload.load.policy import resolve_policy
@@ -41,13 +41,12 @@ from fastload.load.selection import SampleTable, Select, order_of
 from fastload.load.stats import DeliveryCounter, Stats
 from fastload.pixels.decode import Renderer
 from fastload.stages import Stages
-from fastload.store.collection import open_collection
+from fastload.store.collection import Paths, open_collection
 from fastload.store.reader import Reader, ShardReader
 from fastload.world import World
 
 STATE_VERSION = 1
 
-Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -86,6 +85,7 @@ class Loader:
     Raises:
         ShardError: If the shards are missing, damaged or do not fit together.
         BackendUnavailableError: If the back-end cannot run here.
+        TypeError: If an argument is of a wrong type.
         ValueError: If an argument is out of range.
     """
 
@@ -120,13 +120,13 @@ class Loader:
             max_corrupt_fraction=max_corrupt_fraction,
             dtype=dtype,
             seed=seed,
-            world=world or worlds.detect(),
+            world=worlds.detect() if world is None else world,
             num_threads=usable_cores() if num_threads is None else num_threads,
             timeout_seconds=timeout_seconds,
         )
+        check_callable("transform", transform)
         self._transform = transform
-        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
-        collection = open_collection(paths, split)
+        collection = open_collection(path, split)
         self._collection = collection
         self.classes = collection.classes
         self.class_names = collection.class_names
@@ -138,7 +138,7 @@ class Loader:
                 classes=collection.classes,
             ),
             kind=self._policy.order,
-            select=select or Select(),
+            select=Select() if select is None else select,
             reweight=reweight,
             epoch_size=epoch_size,
             seed=seed,
@@ -151,7 +151,7 @@ class Loader:
                 f"an epoch of {self._order.length} samples has no batch of {self.batch_size} on"
                 f" each of {self.world.size} ranks; lower batch_size, or set drop_last=False"
             )
-        self.device = with_index(torch.device(device))
+        self.device = device_of(device)
         self._backend = (
             backend
             if isinstance(backend, Backend)
@@ -309,6 +309,7 @@ class Loader:
         Raises:
             StateMismatchError: If data, seed, sampling or augmentation differ; says which.
         """
+        check_kind("state", state, dict)
         here = self.state_dict()
         for name in ("version", "data", "seed", "sampling", "augment"):
             if state.get(name) != here[name]:
@@ -316,13 +317,19 @@ class Loader:
                     f"the saved state has {name} {state.get(name)!r}, this loader {here[name]!r};"
                     " make the loader as it was, or begin a new run"
                 )
-        epoch, position = int(state["epoch"]), int(state["position"])
+        for name in ("epoch", "position", "size"):
+            if type(state.get(name)) is not int:
+                raise StateMismatchError(
+                    f"the saved state has {name} {state.get(name)!r}, which must be an integer;"
+                    " the state is damaged"
+                )
+        epoch, position = state["epoch"], state["position"]
         if epoch < 0 or not 0 <= position <= self._order.length:
             raise StateMismatchError(
                 f"the saved state is at position {position} of epoch {epoch}, an epoch has"
                 f" {self._order.length}; the state is damaged"
             )
-        self.set_size(int(state["size"]))
+        self.set_size(state["size"])
         finished = len(self._bounds(position)) == 1
         self._next = self._received = (epoch + 1, 0) if finished else (epoch, position)
 

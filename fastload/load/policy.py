@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from fastload.arguments import check_integer, check_kind, check_number
@@ -53,7 +54,7 @@ class Policy:
             raise TypeError(wrong_dtype)
         if self.dtype != torch.uint8 and not self.dtype.is_floating_point:
             raise ValueError(wrong_dtype)
-        check_kind("drop_last", self.drop_last, bool)
+        check_kind("drop_last", self.drop_last, bool, np.bool_)
         if self.drop_last and self.order == "index":
             raise ValueError('drop_last must be False with order "index": evaluation drops nothing')
         check_number("timeout_seconds", self.timeout_seconds, 0)

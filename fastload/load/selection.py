@@ -138,4 +138,6 @@ def _weights(
             f"reweight must have a weight for each of the {total} samples of the split, got shape"
             f" {list(weights.shape)}"
         )
+    if np.asarray(reweight).dtype == np.bool_:
+        raise TypeError("reweight must be a rule or a row of numbers, got a row of bools")
     return weights[rows]

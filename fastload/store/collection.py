@@ -15,6 +15,8 @@ from fastload.errors import ShardError
 from fastload.store.index import read_index
 from fastload.store.manifest import Manifest, read_manifest
 
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collection:
@@ -39,15 +41,33 @@ class Collection:
     fingerprint: str
 
 
-def open_collection(directories: Sequence[str | os.PathLike[str]], split: str) -> Collection:
-    """Read manifests and indexes.
+def listed(path: Paths) -> list[str | os.PathLike[str]]:
+    """One path or several as a list.
+
+    Raises:
+        TypeError: If it is neither.
+        ValueError: If there is none.
+    """
+    paths = [path] if isinstance(path, str | os.PathLike) else path
+    if not isinstance(paths, list | tuple) or not all(
+        isinstance(each, str | os.PathLike) for each in paths
+    ):
+        raise TypeError(f"path must be a shard directory or a list of them, got {path!r}")
+    if not paths:
+        raise ValueError("path must name at least one shard directory")
+    return list(paths)
+
+
+def open_collection(path: Paths, split: str) -> Collection:
+    """Read manifests and indexes of one shard directory or of several.
 
     Raises:
         ShardError: If a directory, its split or its index is missing or damaged, or the classes of
             two directories differ.
+        TypeError: If `path` is neither a path nor a list of them.
+        ValueError: If `path` names no directory.
     """
-    if not directories:
-        raise ValueError("path must name at least one shard directory")
+    directories = listed(path)
     manifests = [read_manifest(directory) for directory in directories]
     _check_classes(directories, manifests)
     indexes, sources = [], []

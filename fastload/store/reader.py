@@ -208,9 +208,11 @@ class ShardReader:
         if found == expected:
             return
         what = "was truncated" if found[1] < expected[1] else "was replaced or changed"
+        sizes = f"it has {found[1]} bytes, at the start it had {expected[1]}"
+        if found[1] == expected[1]:
+            sizes = "its size is as it was, its file or its time of change is another"
         raise ShardError(
-            f"{what} while it was in use: it has {found[1]} bytes, at the start it had"
-            f" {expected[1]}; start again with the new data",
+            f"{what} while it was in use: {sizes}; start again with the new data",
             where=self._shards[shard].name,
         )
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fastload.errors import ShardError
+from fastload.errors import ShardError, StateMismatchError
 from fastload.load.augment import IMAGENET_MEAN, IMAGENET_STD, Augment
+from fastload.load.dataset import TarDataset
 from fastload.load.loader import Loader
 from fastload.load.selection import Select
 from fastload.pixels import native
@@ -424,3 +425,36 @@ def test_nothing_said_is_not_zero(shards):
         Loader(shards, batch_size=10, num_threads=0)
     with pytest.raises(ValueError, match='order must be "shuffled", "sequential" or "index", got'):
         Loader(shards, batch_size=10, order="")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"select": 0}, TypeError, "select must be Select, got 0"),
+        ({"world": 0}, TypeError, "world must be World, got 0"),
+        ({"transform": 3}, TypeError, "transform must be a function or None, got 3"),
+        ({"device": "gpu"}, ValueError, "device must be one such as .* got 'gpu'"),
+        ({"device": None}, ValueError, "device must be one such as .* got None"),
+        ({"device": "meta"}, ValueError, "device must be one that holds data, got 'meta'"),
+        ({"reweight": [True] * 40}, TypeError, "reweight must be a rule or a row of numbers"),
+    ],
+)
+def test_an_argument_that_would_fail_later_is_named_now(shards, options, error, message):
+    with pytest.raises(error, match=message):
+        Loader(shards, batch_size=10, **options)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"shards", [3], {"a": 1}])
+def test_a_path_of_a_wrong_type_is_named(path):
+    for kind in (Loader, TarDataset):
+        with pytest.raises(TypeError, match="path must be a shard directory or a list of them"):
+            kind(path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("epoch", "1"), ("position", 1.5), ("size", None)])
+def test_a_state_with_a_value_of_another_type_is_refused(shards, name, value):
+    loader = Loader(shards, batch_size=10)
+    with pytest.raises(StateMismatchError, match=f"the saved state has {name} .* must be an int"):
+        loader.load_state_dict(loader.state_dict() | {name: value})
+    with pytest.raises(TypeError, match="state must be dict, got None"):
+        loader.load_state_dict(None)  # type: ignore[arg-type]

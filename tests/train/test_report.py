@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 from fastload.installation import install_command
 from train import report as reports
@@ -101,10 +105,34 @@ def test_without_matplotlib_the_report_says_how_to_install_it(monkeypatch):
     reader = read(report().html())
 
     assert "svg" not in reader.tags
-    assert "Charts need matplotlib, which is not installed" in reader.text
+    assert "Charts need matplotlib, which cannot be imported" in reader.text
     assert install_command("report") in reader.text
     assert "3 of 8" in reader.text
 
 
 def test_the_same_run_gives_the_same_report():
     assert report().html() == report().html()
+
+
+def test_a_broken_matplotlib_is_as_good_as_none(tmp_path):
+    (tmp_path / "matplotlib").mkdir()
+    (tmp_path / "matplotlib" / "__init__.py").write_text(
+        "raise RuntimeError('built for another NumPy')"
+    )
+    program = "from train.charts import can_draw; print(can_draw())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False"
+
+
+def test_a_name_that_is_no_text_is_shown_as_escapes():
+    page = report(class_names=["a\x1b[31m", "b\udcff", "c\u202e"]).html()
+    assert page.encode("utf-8")
+    for sign in ("\x1b", "\u202e"):
+        assert sign not in page
