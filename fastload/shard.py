@@ -16,6 +16,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fastload.clean import add_cleaning_options, parse_rules
@@ -23,6 +24,7 @@ from fastload.console.command import run_command
 from fastload.console.terminal import byte_size, say
 from fastload.pixels import native
 from fastload.prepare.folder import ShardOutcome, is_complete, refuse_nested, shard_folder
+from fastload.prepare.journal import StateFolder
 from fastload.prepare.plan import DEFAULT_SHARD_BYTES, ShardOptions, make_plan
 from fastload.prepare.reasons import NEW_QUALITY, Rules
 from fastload.prepare.report import REPORT_NAME, quarantine, reason_table, write_report
@@ -84,6 +86,8 @@ def _run(arguments: argparse.Namespace, rules: Rules) -> int:
     )
     plan = make_plan(source, options)
     if is_complete(plan, out):
+        with suppress(OSError):  # there is none, unless a run was killed at its very end
+            StateFolder(out).remove()
         say(f"{out} already holds these shards, complete")
         return 0
     found = f"{len(source.files):,} files of {len(source.classes):,} classes, {source.layout}"

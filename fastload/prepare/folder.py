@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from fastload.pixels import native
 from fastload.prepare.duplicates import without_duplicates
 from fastload.prepare.examine import examine_files
 from fastload.prepare.finish import finish_shards
-from fastload.prepare.journal import STATE_NAME, StateFolder
+from fastload.prepare.journal import StateFolder
 from fastload.prepare.plan import Plan, refuse_missing_classes
 from fastload.prepare.reasons import Rules
 from fastload.prepare.report import Row, report_rows
@@ -94,7 +93,7 @@ def refuse_nested(root: Path, out: Path) -> None:
 
 
 def is_complete(plan: Plan, out: Path) -> bool:
-    """Whether a shard directory holds all shards of a plan; what is left of its run is removed.
+    """Whether a shard directory holds all shards of a plan.
 
     Raises:
         OutputError: If the directory holds other shards, or has lost one.
@@ -111,5 +110,4 @@ def is_complete(plan: Plan, out: Path) -> bool:
         path = out / shard.name
         if not path.exists() or path.stat().st_size != shard.bytes:
             raise OutputError(f"{path} is missing or damaged; remove {out} and run again")
-    shutil.rmtree(out / STATE_NAME, ignore_errors=True)
     return True
