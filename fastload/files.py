@@ -10,19 +10,38 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 READ_BYTES = 4 << 20  # of a file that is hashed, at a time
 
+_LACKING = "the file system cannot do this; choose a place on a local disk"
 _SYSTEM_REASONS = {
     errno.ENOSPC: "no space is left on the device; free some, or choose another place",
     errno.EDQUOT: "the disk quota is used up; free some, or choose another place",
+    errno.EFBIG: (
+        "the file grows beyond what the file system or `ulimit -f` allows;"
+        " raise the limit, or choose another place"
+    ),
     errno.EACCES: "permission was denied; change the permissions, or choose another place",
     errno.EPERM: "the operation is not permitted; choose another place",
     errno.EROFS: "the file system is read-only; choose another place",
     errno.ENOENT: "there is no such file or folder",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.ENAMETOOLONG: "the name is longer than the file system allows; choose a shorter one",
+    errno.EIO: "the device failed to read or write (Input/output error); look at the storage",
+    errno.ESTALE: "the network file system lost the file; mount it again, or run again",
+    errno.ENOSYS: _LACKING,
+    errno.EOPNOTSUPP: _LACKING,
+    errno.EMFILE: "this process may open no more files; raise `ulimit -n`",
+    errno.ENFILE: "the system may open no more files; close other programs",
+    errno.EAGAIN: (
+        "the system allows no more processes or threads; use fewer workers, or raise `ulimit -u`"
+    ),
+    errno.ENOMEM: "the system has no memory left; use fewer workers, or close other programs",
 }
+
+# What fsync answers where a file system or a pipe has nothing like it.
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def explain_os_error(error: OSError) -> str:
@@ -48,7 +67,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file)
         temporary.replace(path)
     except BaseException as error:
         with suppress(OSError):
@@ -82,13 +101,35 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -
     write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def sync_file(file: IO[Any]) -> None:
+    """Make the content of a file durable, where its file system can.
+
+    Args:
+        file: Open for writing, and flushed.
+
+    Raises:
+        OSError: If what was written cannot be stored.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable, where its file system can.
+
+    Network and user-space file systems refuse that in many ways: EINVAL, EIO, ENOTSUP, EACCES. The
+    names are there all the same, and lead to files that are durable themselves, so no error is
+    raised.
+    """
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def sha256_of(path: Path) -> str:

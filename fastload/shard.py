@@ -16,7 +16,6 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from fastload.clean import add_cleaning_options, parse_rules
@@ -86,8 +85,7 @@ def _run(arguments: argparse.Namespace, rules: Rules) -> int:
     )
     plan = make_plan(source, options)
     if is_complete(plan, out):
-        with suppress(OSError):  # there is none, unless a run was killed at its very end
-            StateFolder(out).remove()
+        StateFolder(out).remove()  # there is none, unless a run was killed at its very end
         say(f"{out} already holds these shards, complete")
         return 0
     found = f"{len(source.files):,} files of {len(source.classes):,} classes, {source.layout}"

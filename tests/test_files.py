@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from fastload.files import (
     lies_within,
     replacing,
     sha256_of,
+    sync_directory,
+    sync_file,
     write_atomically,
     write_csv,
 )
@@ -92,3 +96,60 @@ def test_a_path_lies_within_a_folder_wherever_links_lead(tmp_path: Path):
     assert not lies_within(outside, folder)
     assert not lies_within(folder / "link" / "a", folder)
     assert not lies_within(tmp_path, folder)
+
+
+LACKING = [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP]
+
+
+def fail_to_sync(monkeypatch: pytest.MonkeyPatch, code: int, *, directories: bool) -> None:
+    """Let fsync fail as on file systems that lack it, which cannot be mounted here."""
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == directories:
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.parametrize("code", [*LACKING, errno.EIO, errno.EBADF, errno.EACCES, errno.EPERM])
+def test_a_file_system_need_not_sync_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+):
+    fail_to_sync(monkeypatch, code, directories=True)
+    write_atomically(tmp_path / "file", b"old")
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_folder_that_cannot_be_opened_is_not_synced(tmp_path: Path):
+    sync_directory(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("code", LACKING)
+def test_a_file_system_need_not_sync_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+):
+    fail_to_sync(monkeypatch, code, directories=False)
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_content_that_cannot_be_stored_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+):
+    write_atomically(tmp_path / "file", b"old")
+    fail_to_sync(monkeypatch, code, directories=False)
+    with pytest.raises(OSError, match=os.strerror(code)) as raised:
+        write_atomically(tmp_path / "file", b"new")
+    assert raised.value.filename == str(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_pipe_is_a_file_without_sync():
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb") as file:
+        sync_file(file)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from fastload.errors import FastloadError
-from fastload.files import write_atomically
+from fastload.files import sync_file, write_atomically
 from train.metrics import KS
 
 _FAMILIES = ("top", "macro_top", "average", "macro_average")
@@ -73,7 +72,7 @@ class Log:
         with self.path.open("a", encoding="utf-8", newline="") as file:
             file.write(text.getvalue())
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file)
 
 
 def cell(value: float | str) -> str:

@@ -12,11 +12,12 @@ import fcntl
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastload.console.terminal import say
 from fastload.errors import OutputError
 from fastload.files import write_atomically
 from fastload.prepare.reasons import Reason
@@ -121,7 +122,10 @@ class StateFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder against a second run; the lock ends with the process."""
+        """Hold the folder against a second run; the lock ends with the process.
+
+        Where the file system has no locks, a line says so, and the run goes on without.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as file:
             try:
@@ -130,11 +134,20 @@ class StateFolder:
                 raise OutputError(
                     f"another fastload.shard is writing to {self.out}; wait for it"
                 ) from None
+            except OSError as error:
+                say(
+                    f"{self.out} cannot be locked ({error.strerror}): see that no second"
+                    " fastload.shard writes to it",
+                    error=True,
+                )
             yield
+        # NFS keeps an open file that was removed under another name, so its folder stays till now.
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def remove(self) -> None:
-        """Remove the state of a complete run."""
-        shutil.rmtree(self.folder)
+        """Remove the state of a complete run; what cannot be removed does no harm."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _difference(out: Path, found: dict[str, Any], facts: dict[str, Any]) -> str:

@@ -8,11 +8,12 @@ Each part fills whole blocks of 512 bytes.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from fastload.files import sync_file
 
 TAR_BLOCK = 512  # POSIX.1-1988 ustar: headers and data are padded to blocks of 512 bytes
 RECORD = 20 * TAR_BLOCK  # tar pads an archive to records of twenty blocks
@@ -118,7 +119,7 @@ class TarWriter:
     def sync(self) -> None:
         """Make the tar durable and close it."""
         try:
-            os.fsync(self.file.fileno())
+            sync_file(self.file)
             self.file.close()
         except OSError as error:
             raise self._named(error) from None
@@ -127,7 +128,8 @@ class TarWriter:
         """Close and remove an unfinished tar."""
         with suppress(OSError):
             self.file.close()
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.unlink()
 
     def _write(self, data: bytes | memoryview) -> None:
         try:
