@@ -72,7 +72,7 @@ class Loader:
         device: Where batches go.
         backend: "auto", "native", "libjpeg", "dali-cpu" or "dali"; or a `Backend` to use as it is.
         dtype: torch.uint8, or a floating-point type for normalised images.
-        num_threads: Threads that read and decode; one for each usable core when None.
+        num_threads: Threads that read and decode; one for each of `cores.usable_cores` when None.
         seed: In [0, 2**63).
         drop_last: Drop the tail; True, except for the order "index", where it must not be.
         max_corrupt_fraction: Share of this rank's samples of an epoch that may be bad: 0.01, and 0

@@ -86,7 +86,7 @@ def test_the_state_is_gone_even_where_an_open_file_keeps_a_name(
 
     def unlink_as_nfs(path: str, *, dir_fd: int | None = None) -> None:
         if path == "lock":  # removed while it is open: NFS gives the file another name
-            os.rename(path, held.name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)  # noqa: PTH104
+            os.rename(path, held.name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
         else:
             unlink(path, dir_fd=dir_fd)
 
