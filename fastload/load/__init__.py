@@ -5,6 +5,7 @@ reweighting   how often each sample comes
 order         which sample stands at each position of an epoch
 selection     what a user asks for -> the order
 ranks         global batches, and the part of each rank
+powers        exp, log and powers, the same on every processor
 augment, box  what is drawn for each position: boxes, flips, colours
 plan          the samples, boxes and flips of one batch of one rank
 buffers       memory for batches

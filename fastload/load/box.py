@@ -6,10 +6,10 @@ RandomResizedCrop, Resize + RandomCrop and Resize + CenterCrop differ only in th
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
+
+from fastload.load.powers import exp, log
 
 # int32 [N, 4] = (top, left, height, width) in pixels of the upright image, always inside it.
 Boxes = NDArray[np.int32]
@@ -38,9 +38,9 @@ def attempted_sides(
     """
     attempts = uniforms.shape[1] // 2
     pixels = sizes[:, 0].astype(np.float64) * sizes[:, 1]
-    low, high = math.log(ratio[0]), math.log(ratio[1])
+    low, high = log(ratio)
     areas = pixels[:, None] * (area[0] + (area[1] - area[0]) * uniforms[:, :attempts])
-    ratios = np.exp(low + (high - low) * uniforms[:, attempts:])
+    ratios = exp(low + (high - low) * uniforms[:, attempts:])
     return np.rint(np.sqrt(areas / ratios)), np.rint(np.sqrt(areas * ratios))
 
 

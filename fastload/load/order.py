@@ -65,6 +65,7 @@ class Order:
         shards: [N], shard of each row.
         seed: In [0, 2**63).
         window: Samples that the buffer of the sequential order holds.
+        weighting: What `expected` is made of, as `reweighting.describe_weights` says it.
     """
 
     kind: OrderKind
@@ -74,6 +75,7 @@ class Order:
     shards: NDArray[np.integer]
     seed: int = 0
     window: int = SEQUENTIAL_WINDOW
+    weighting: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in ("shuffled", "sequential", "index"):
@@ -138,8 +140,10 @@ class Order:
 
 
 def describe_order(order: Order) -> str:
-    """What decides the order besides data and seed, as a text that two runs can compare."""
-    digest = hashlib.sha256(order.rows.tobytes())
-    digest.update(b"" if order.expected is None else order.expected.tobytes())
+    """What decides the order besides data and seed, as a text that two runs can compare.
+
+    The text is made of whole numbers and names, so that it is the same on every processor.
+    """
+    digest = hashlib.sha256(order.rows.astype("<i8").tobytes() + order.weighting.encode())
     window = f" window {order.window}" if order.kind == "sequential" else ""
     return f"{order.kind} {order.length} of {len(order.rows)}{window} {digest.hexdigest()[:16]}"

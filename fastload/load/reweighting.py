@@ -5,7 +5,9 @@ labels, rule -> class_weights -> expectations of an epoch -> systematic_counts, 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from decimal import Context, Decimal, localcontext
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +38,8 @@ def class_weights(labels: NDArray[np.integer], rule: str) -> NDArray[np.float64]
     elif rule == "sqrt":
         weights = 1 / np.sqrt(present)
     elif rule.startswith("effective:"):
-        beta = _effective_beta(rule)
-        # expm1 and log1p: 1 - BETA**n keeps its digits where BETA is close to 1.
-        weights = (1 - beta) / -np.expm1(present * np.log(beta)) if beta else np.ones_like(present)
+        sizes, place = np.unique(np.maximum(counts, 1), return_inverse=True)
+        weights = np.array(_effective_weights(_effective_beta(rule), sizes.tolist()))[place]
     else:
         raise ValueError(
             f'reweight must be "inverse", "sqrt", "effective:BETA" or an array, got {rule!r}'
@@ -55,6 +56,51 @@ def _effective_beta(rule: str) -> float:
     if not 0 <= beta < 1:
         raise ValueError(f"BETA of effective:BETA must be in [0, 1), got {rule!r}")
     return beta
+
+
+def _effective_weights(beta: float, sizes: Sequence[int]) -> list[float]:
+    """In decimal arithmetic: logarithms of floats differ in the last bit between processors."""
+    # 50 digits: 1 - BETA**n keeps those of a float, however close BETA is to 1.
+    with localcontext(Context(prec=50)):
+        exact = Decimal(beta)
+        return [float((1 - exact) / (1 - exact**size)) for size in sizes]
+
+
+def describe_weights(
+    reweight: str | None,
+    weights: NDArray[np.float64],
+    proportions: Sequence[float] | None,
+) -> str:
+    """What `expectations` is made of, as a text that two runs can compare on any processor.
+
+    A rule is named. Weights of the caller's own are rounded to some 9 digits, and of any scale: the
+    caller may have computed them on another processor, whose last bits differ.
+
+    Args:
+        reweight: The rule; None where the caller gave the weights.
+        weights: float64 [N], the weight of each sample.
+        proportions: As for `expectations`.
+
+    Returns:
+        "" where all weights are equal and there are no proportions.
+    """
+    parts = []
+    if reweight is not None:
+        name, _, beta = reweight.partition(":")
+        parts.append(f"{name}:{float(beta)!r}" if beta else name)
+    elif not (weights == weights[0]).all():
+        parts.append(hashlib.sha256(_rounded(weights / weights.max()).tobytes()).hexdigest())
+    if proportions is not None:
+        shares = np.asarray(proportions, np.float64)
+        parts.append(f"proportions {_rounded(shares / shares.sum()).tolist()}")
+    return " ".join(parts)
+
+
+def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values rounded to 30 binary digits."""
+    mantissas, exponents = np.frexp(values)
+    rounded: NDArray[np.float64] = np.ldexp(np.rint(mantissas * 2**30), exponents - 30)
+    return rounded.astype("<f8") + 0.0  # no -0.0
 
 
 def expectations(

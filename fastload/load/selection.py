@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastload.arguments import check_integer, check_kind, check_names, check_numbers
 from fastload.load.order import Order, OrderKind, Rows
-from fastload.load.reweighting import class_weights, expectations
+from fastload.load.reweighting import class_weights, describe_weights, expectations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +104,14 @@ def order_of(
     check_kind("select", select, Select)
     rows = select.rows(table)
     labels, sources = table.labels[rows], table.sources[rows]
-    expected = None
+    expected, weighting = None, ""
     if not (reweight is None and epoch_size is None and select.proportions is None):
         length = len(rows) if epoch_size is None else epoch_size
         check_integer("epoch_size", length, 1)
         weights = _weights(reweight, labels, rows, len(table.labels))
         expected = expectations(weights, length, sources=sources, proportions=select.proportions)
+        rule = reweight if isinstance(reweight, str) else None
+        weighting = describe_weights(rule, weights, select.proportions)
     return Order(
         kind=kind,
         rows=rows,
@@ -117,6 +119,7 @@ def order_of(
         expected=expected,
         shards=table.shards[rows],
         seed=seed,
+        weighting=weighting,
     )
 
 

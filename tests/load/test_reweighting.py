@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from fastload.load.reweighting import class_weights, expectations, systematic_counts
+from fastload.load.reweighting import (
+    class_weights,
+    describe_weights,
+    expectations,
+    systematic_counts,
+)
 
 
 def test_whole_expectations_are_met_exactly():
@@ -56,3 +62,41 @@ def test_impossible_proportions_are_shown(proportions):
     message = f"proportions must be finite, at least 0 and not all 0, got {proportions}"
     with pytest.raises(ValueError, match=re.escape(message)):
         expectations(np.ones(4), 4, sources=np.array([0, 0, 1, 1]), proportions=proportions)
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.9, 0.999, 1 - 1e-12, 1 - 2**-53, 1e-300])
+def test_effective_weights_are_the_floats_nearest_to_their_formula(beta: float):
+    exact = Fraction(beta)
+    for size in (1, 2, 3, 10, 47):
+        expected = float((1 - exact) / (1 - exact**size))
+        assert class_weights(np.zeros(size, np.int64), f"effective:{beta!r}")[0] == expected
+
+
+def described(weights, rule=None, proportions=None) -> str:
+    return describe_weights(rule, np.asarray(weights, np.float64), proportions)
+
+
+def test_equal_weights_need_no_words():
+    assert described([1, 1, 1]) == described([7, 7, 7]) == ""
+
+
+def test_weights_are_the_same_whatever_their_scale_and_their_last_bits():
+    weights = 1 / np.log(1.2 + np.arange(1, 1000))
+    text = described(weights)
+    assert described(3.7 * weights) == text
+    assert described(np.nextafter(weights, 0)) == text
+    assert described(np.nextafter([1.0, 0.5], 2)) == described([1, 0.5])
+    assert described(weights * np.r_[1.0001, np.ones(998)]) != text
+    assert described(weights[::-1]) != text
+
+
+def test_a_rule_is_named_as_the_number_that_it_holds():
+    assert described([1, 2], "effective:0.90") == described([3, 4], "effective:.9")
+    texts = {described([1, 2], rule) for rule in ("inverse", "sqrt", "effective:0.9")}
+    assert len(texts) == 3
+
+
+def test_proportions_are_shares_of_any_scale():
+    assert described([1, 1], None, [1, 3]) == described([1, 1], None, [0.1, 0.3])
+    assert described([1, 1], None, [1, 3]) != described([1, 1], None, [1, 2])
+    assert described([1, 1], None, [1, 3]) != described([1, 1])
