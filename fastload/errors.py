@@ -10,6 +10,7 @@
     ├── OutputError                 the output cannot be written, or belongs to something else
     ├── StateMismatchError          a saved position does not fit this data, seed or these options
     ├── BackendUnavailableError     a back-end asked for by name cannot run here
+    ├── ResourceError               the system has not the memory or threads that it takes
     └── StalledError                a wait reached its time limit
 
 A wrong argument is a `ValueError` or `TypeError`, never one of these. A message has three parts:
@@ -98,6 +99,10 @@ class BackendUnavailableError(FastloadError):
     """A back-end that was asked for by name cannot run on this machine."""
 
 
+class ResourceError(FastloadError):
+    """The system has not the memory or the threads that it takes."""
+
+
 class StalledError(FastloadError):
     """A wait reached its time limit; the message says what each thread was doing."""
 
@@ -105,3 +110,16 @@ class StalledError(FastloadError):
 def first_line(error: BaseException) -> str:
     """The first line of another library's message, at most 120 characters; never empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+
+
+def shortage_of(error: MemoryError | RuntimeError) -> str:
+    """What the system ran out of, in one sentence; "" where the error says nothing of the kind."""
+    text = first_line(error)
+    words = text.lower()
+    if isinstance(error, MemoryError) or any(
+        phrase in words for phrase in ("allocate memory", "not enough memory", "out of memory")
+    ):
+        return f"the memory does not suffice ({text}); take smaller batches, or fewer workers"
+    if "start new thread" in words:
+        return "the system allows no more threads; take fewer, or raise `ulimit -u`"
+    return ""

@@ -31,6 +31,9 @@ def fail(error: BaseException) -> int:
         (OSError(errno.EMFILE, "many", "a"), 1, "a: this process may open no more files; raise"),
         (OSError(errno.EAGAIN, "try again"), 1, "x: the system allows no more processes"),
         (OSError(errno.ENXIO, "No such device", "a"), 1, "fastload.x: a: No such device\n"),
+        (MemoryError(), 1, "fastload.x: the memory does not suffice (MemoryError); take smaller"),
+        (RuntimeError("can't start new thread"), 1, "x: the system allows no more threads; take"),
+        (RuntimeError("CUDA out of memory. Tried"), 1, "x: the memory does not suffice (CUDA out"),
         (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
     ],
 )
@@ -56,9 +59,10 @@ def test_a_closed_pipe_is_no_error():
     assert process.returncode == 0
 
 
-def test_a_bug_is_not_explained_away():
-    with pytest.raises(ZeroDivisionError):
-        run_command("fastload.x", lambda: 1 // 0)
+@pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("a size is wrong")])
+def test_a_bug_is_not_explained_away(error):
+    with pytest.raises(type(error)):
+        run_command("fastload.x", lambda: fail(error))
 
 
 def test_a_shard_error_names_the_place():

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from fastload.console.terminal import say
-from fastload.errors import FastloadError
+from fastload.errors import FastloadError, shortage_of
 from fastload.files import explain_os_error
 
 
@@ -35,4 +35,10 @@ def run_command(name: str, body: Callable[[], int]) -> int:
         return 1
     except FastloadError as error:
         say(f"{name}: {error}", error=True)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        words = shortage_of(error)
+        if not words:
+            raise
+        say(f"{name}: {words}", error=True)
         return 1

@@ -18,6 +18,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from fastload.errors import ResourceError
+
 KEPT_BYTES = 64 << 20  # of small buffers
 READY_BATCHES = 2  # besides those that the workers are at
 # Copies to a device under way, each holding memory; without a limit, a caller that never waits for
@@ -67,11 +69,21 @@ class Buffers:
         self._known: deque[tuple[NDArray[np.uint8], weakref.ref[NDArray[np.uint8]]]] = deque()
 
     def take(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """uint8 of `shape`, C-contiguous, contents unspecified."""
+        """uint8 of `shape`, C-contiguous, contents unspecified.
+
+        Raises:
+            ResourceError: If the system has not that much memory.
+        """
         count = math.prod(shape)
         buffer = self._take_back(count)
         if buffer is None:
-            buffer = self._allocate((count,))
+            try:
+                buffer = self._allocate((count,))
+            except MemoryError:
+                raise ResourceError(
+                    f"a batch of {shape[0]:,} images takes {count / 1e9:,.1f} GB, and the system"
+                    " has not that much memory left; lower batch_size or size"
+                ) from None
         # A view of a view: its base is `buffer` itself, so `lent` dies with its last user.
         lent = buffer[:count].reshape(shape)
         self._known.append((buffer, weakref.ref(lent)))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fastload import randomness
 from fastload.arguments import check_integer, shown
+from fastload.errors import ResourceError, first_line
 from fastload.load.reweighting import systematic_counts
 
 Rows = NDArray[np.int64]
@@ -99,7 +100,20 @@ class Order:
         return len(self.rows) if self.expected is None else round(float(self.expected.sum()))
 
     def epoch(self, number: int) -> EpochOrder:
-        """The order of one epoch: a pure function of seed and epoch number."""
+        """The order of one epoch: a pure function of seed and epoch number.
+
+        Raises:
+            ResourceError: If the system has not the memory for an epoch of this length.
+        """
+        try:
+            return self._epoch(number)
+        except MemoryError as error:
+            raise ResourceError(
+                f"the order of an epoch of {self.length:,} samples takes more memory than the"
+                f" system has ({first_line(error)}); lower epoch_size"
+            ) from error
+
+    def _epoch(self, number: int) -> EpochOrder:
         if self.kind == "index":
             return EpochOrder(self.rows)
         if self.kind == "sequential":

@@ -173,7 +173,7 @@ class Rendering:
             owner: The object that wants the batches; the threads end when nothing refers to it.
 
         Raises:
-            RuntimeError: If the system allows no more threads.
+            ResourceError: If the system allows no more thread.
         """
         for _ in range(self.depth):
             self._ask_for_another()

@@ -4,6 +4,7 @@
 
 Success: the threads do jobs until `stop` is called, or their owner is gone.
 Failure: the job gets the exception of `work` and reports it; the thread takes the next job.
+A system that allows fewer threads: those that it allows do all jobs, and a warning says so.
 Cancel: after `stop` each thread finishes its job and ends; `join` waits for that. Where `stop` is
     not called, because Ctrl-C hit between two lines, the threads end soon after their owner.
 
@@ -15,6 +16,7 @@ acquisition of a `Condition` and its `with` block, and the workers would wait fo
 from __future__ import annotations
 
 import _thread
+import logging
 import threading
 import time
 import weakref
@@ -24,8 +26,11 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Generic, Protocol, TypeVar
 
+from fastload.errors import ResourceError
 from fastload.stages import Stages
 from fastload.store.reader import Scratch
+
+_log = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 1.0  # a thread without a job looks this often whether its owner is still there
 
@@ -69,7 +74,7 @@ class Workers(Generic[J]):
         self.stopped = False
         self._jobs: SimpleQueue[J | None] = SimpleQueue()
         self._owner: Callable[[], object | None] = lambda: None
-        self._launch: SimpleQueue[RuntimeError | None] = SimpleQueue()
+        self._launch: SimpleQueue[Exception | None] = SimpleQueue()
         self._launch_begun = self._launch_over = False
         self._workers = [Worker(f"fastload-worker-{i}", stages) for i, stages in enumerate(spent)]
         # A thread drops `work` when it ends; another reference to `work` would make a cycle.
@@ -83,20 +88,29 @@ class Workers(Generic[J]):
         self._jobs.put(job)
 
     def start(self, owner: object) -> None:
-        """Start the threads.
+        """Start the threads, as many of them as the system allows.
 
         Args:
             owner: The threads end when nothing refers to it any more.
 
         Raises:
-            RuntimeError: If the system allows no more threads.
+            ResourceError: If the system allows no more thread.
         """
         self._owner = weakref.ref(owner)
-        # Signals are handled in the main thread, so another one starts the workers.
-        _thread.start_new_thread(self._start_threads, ())
-        error = self._launch.get()
-        if error is not None:
-            raise error
+        try:
+            # Signals are handled in the main thread, so another one starts the workers.
+            _thread.start_new_thread(self._start_threads, ())
+            error = self._launch.get()
+        except RuntimeError as refused:
+            error = refused
+        if error is None:
+            return
+        started = sum(thread.ident is not None for thread in self._threads)
+        limit = f"the system allows {started} of {len(self._threads)} threads that load ({error})"
+        how = "end other programs, or raise `ulimit -u`"
+        if not started:
+            raise ResourceError(f"{limit}; {how}") from error
+        _log.warning("%s: it will be slower; %s, or give num_threads=%d", limit, how, started)
 
     def stop(self) -> None:
         """Let each thread end after its job; returns at once."""
@@ -124,13 +138,13 @@ class Workers(Generic[J]):
 
     def _start_threads(self) -> None:
         self._launch_begun = True
-        error = None
+        error: Exception | None = None
         try:
             for thread in self._threads:
                 if self.stopped:
                     break
                 thread.start()
-        except RuntimeError as too_many:
+        except (RuntimeError, MemoryError) as too_many:
             error = too_many
         self._launch_over = True
         self._launch.put(error)

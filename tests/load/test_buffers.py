@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from fastload.errors import ResourceError
 from fastload.load.buffers import MOST_COPIES, READY_BATCHES, Buffers, batches_ahead, most_batches
 
 
@@ -38,3 +40,10 @@ def test_no_more_batches_hold_memory_than_are_remembered():
         for chunk, batch in ((1, 1), (8, 8), (16, 128), (2, 3)):
             ahead = batches_ahead(num_threads, chunk=chunk, batch=batch)
             assert ahead + MOST_COPIES < most_batches(num_threads)
+
+
+def test_a_batch_that_no_memory_holds_is_one_sentence():
+    buffers = Buffers(lambda shape: np.empty(shape, np.uint8), keep=2)
+    sentence = "a batch of 1,000,000,000,000 images takes 150,528,000.0 GB, .* lower batch_size"
+    with pytest.raises(ResourceError, match=sentence):
+        buffers.take((10**12, 224, 224, 3))

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from fastload.errors import ResourceError
 from fastload.load.order import Order, permutation
 from fastload.load.reweighting import class_weights, expectations
 
@@ -149,3 +150,11 @@ def test_a_seed_that_is_no_integer_is_refused(seed):
     message = f"seed must be an integer in [0, 2**63), got {seed!r}"
     with pytest.raises(TypeError, match=re.escape(message)):
         order_of([0, 1], seed=seed)
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "sequential"])
+def test_an_epoch_that_no_memory_holds_is_one_sentence(kind):
+    order = order_of(np.zeros(4), length=10**14, kind=kind)
+    sentence = "an epoch of 100,000,000,000,000 samples takes more memory .*; lower epoch_size"
+    with pytest.raises(ResourceError, match=sentence):
+        order.epoch(0)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -105,3 +108,64 @@ def wait_until(condition) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+# The system counts the threads of a user: of one whom nobody else is, where root may become one.
+FEW_THREADS = """
+import logging, os, resource, sys
+from pathlib import Path
+from fastload.errors import ResourceError
+from fastload.load.threads import Workers
+from fastload.stages import Stages
+from tests.load.test_threads import Errand, Owner, do
+
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+if os.geteuid() == 0:
+    os.setuid(61_234)
+allowed = len(os.listdir("/proc/self/task")) + int(sys.argv[1]) if int(sys.argv[1]) else 1
+resource.setrlimit(resource.RLIMIT_NPROC, (allowed, allowed))
+group, owner = Workers(do, [Stages() for _ in range(8)]), Owner()
+try:
+    group.start(owner)
+except ResourceError as error:
+    print(error)
+errands = [Errand() for _ in range(50)]
+for errand in errands:
+    group.put(errand)
+if sys.argv[1] != "0":
+    print({errand.reports.get(timeout=60) for errand in errands})
+group.stop()
+print(group.join(60))
+"""
+
+
+def run_with_few_threads(count: int) -> list[str]:
+    result = subprocess.run(
+        [sys.executable, "-c", FEW_THREADS, str(count)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not count threads so")
+def test_without_any_thread_one_sentence_says_what_to_do():
+    sentence, joined = run_with_few_threads(0)
+    assert sentence.startswith("the system allows 0 of 8 threads that load (can't start new thread")
+    assert sentence.endswith("; end other programs, or raise `ulimit -u`")
+    assert joined == "True"
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0,
+    reason="only root may become a user of no other process; run as root",
+)
+def test_with_fewer_threads_than_asked_for_all_jobs_are_done_and_a_warning_says_so():
+    warning, done, joined = run_with_few_threads(1 + 3)  # the one that starts the others, and 3
+    assert warning.startswith("the system allows 3 of 8 threads that load (can't start new thread)")
+    assert warning.endswith("or give num_threads=3")
+    assert (done, joined) == ("{'done'}", "True")
