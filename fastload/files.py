@@ -32,7 +32,7 @@ _SYSTEM_REASONS = {
     errno.ESTALE: "the network file system lost the file; mount it again, or run again",
     errno.ENOSYS: _LACKING,
     errno.EOPNOTSUPP: _LACKING,
-    errno.EMFILE: "this process may open no more files; raise `ulimit -n`",
+    errno.EMFILE: "this process may open no more files; raise `ulimit -n`, or use fewer workers",
     errno.ENFILE: "the system may open no more files; close other programs",
     errno.EAGAIN: (
         "the system allows no more processes or threads; use fewer workers, or raise `ulimit -u`"
