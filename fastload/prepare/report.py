@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,10 +96,20 @@ def _move(root: Path, folder: Path, path: str) -> str:
         return "set aside, not moved: name is taken"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(origin, target)
+        shutil.move(origin, target, copy_function=_copy)
     except OSError as error:
+        if os.path.lexists(origin):  # what was copied to another file system is half of it
+            with suppress(OSError):
+                target.unlink()
         return f"set aside, not moved: {error.strerror or error}"
     return "moved"
+
+
+def _copy(origin: str, target: str) -> None:
+    """Copy a file, and its times and permissions where the file system has such."""
+    shutil.copyfile(origin, target)
+    with suppress(OSError):
+        shutil.copystat(origin, target)
 
 
 def refuse_foreign_report(path: Path) -> None:
