@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed
 
+from fastload.cores import usable_cores
 from fastload.errors import FastloadError
 from fastload.world import World, detect
 
@@ -129,6 +130,8 @@ def joined(device: str) -> Iterator[Ranks]:
     chosen = _device(
         device, local_rank=int(os.environ.get("LOCAL_RANK", "0")), alone=world.size == 1
     )
+    if torch.get_num_threads() > usable_cores():  # torch does not know the quota of a container
+        torch.set_num_threads(usable_cores())
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
         # Sizes change once an epoch at most, so that trying all convolution kernels pays.
