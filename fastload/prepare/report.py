@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -113,11 +114,18 @@ def _copy(origin: str, target: str) -> None:
 
 
 def refuse_foreign_report(path: Path) -> None:
-    """See that a report may be written here: it replaces an older report, and nothing else.
+    """See that a report can be written here: it replaces an older report, and nothing else.
 
     Raises:
         OutputError: If the path holds another file.
+        OSError: If no file can be made there. It is known before hours of work, and before any file
+            is moved of which the report would tell.
     """
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        error.filename = str(path)
+        raise
     if path.exists():
         with path.open("rb") as file:
             if file.readline().strip() != ",".join(REPORT_FIELDS).encode():

@@ -14,7 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from fastload.prepare.report import Row, count_reasons, quarantine, write_report
+from fastload.prepare.report import (
+    Row,
+    count_reasons,
+    quarantine,
+    refuse_foreign_report,
+    write_report,
+)
 
 
 def test_the_report_keeps_any_name(tmp_path: Path):
@@ -78,3 +84,10 @@ def test_a_file_system_without_permissions_gets_the_file_all_the_same(
     assert move(root, elsewhere) == "moved"
     assert (elsewhere / "a.jpg").read_bytes() == bytes(50_000)
     assert not (root / "a.jpg").exists()
+
+
+@pytest.mark.parametrize("folder", ["missing", "/proc/self"])
+def test_a_report_that_cannot_be_written_is_known_before_the_work(tmp_path: Path, folder: str):
+    with pytest.raises(OSError, match="r.csv") as raised:
+        refuse_foreign_report(tmp_path / folder / "r.csv")
+    assert raised.value.filename == str(tmp_path / folder / "r.csv")
