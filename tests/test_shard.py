@@ -405,6 +405,55 @@ def test_a_small_file_system_is_one_sentence_and_the_run_goes_on(
         subprocess.run(["umount", str(small)], check=True, capture_output=True)
 
 
+# No file system here lacks locks and syncs of folders, or has a quota that fsync tells of; network
+# file systems do.
+NETWORK_DISK = """
+import errno, fcntl, os, stat
+sync, failing = os.fsync, {failing}
+def flock(*arguments):
+    raise OSError(errno.ENOLCK, "No locks available")
+def fsync(descriptor):
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, "Invalid argument")
+    if failing and os.readlink(f"/proc/self/fd/{{descriptor}}").endswith(failing):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+    sync(descriptor)
+fcntl.flock, os.fsync = flock, fsync
+"""
+
+
+def test_a_disk_without_locks_and_syncs_gets_the_same_shards(
+    many: tuple[Path, Path], tmp_path: Path
+):
+    root, whole = many
+    with start(root, tmp_path / "out", first=NETWORK_DISK.format(failing="''")) as process:
+        _, error = process.communicate(timeout=300)
+    assert process.returncode == 0
+    warnings = [line for line in error.splitlines() if "cannot be locked" in line]
+    assert len(warnings) == 1
+    assert snapshot(tmp_path / "out") == snapshot(whole)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which file a descriptor is")
+@pytest.mark.parametrize("name", ["train-000003.tar.partial", "train-000002.tar.json.partial"])
+def test_a_quota_that_only_the_sync_tells_of_is_one_sentence_and_the_run_goes_on(
+    many: tuple[Path, Path], tmp_path: Path, name: str
+):
+    root, whole = many
+    out = tmp_path / "out"
+    with start(root, out, first=NETWORK_DISK.format(failing=repr(name))) as process:
+        _, error = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "Traceback" not in error
+    message = error.splitlines()[-1]
+    assert name.removesuffix(".partial") in message
+    assert "the disk quota is used up; free some, or choose another place" in message
+    assert "the same command goes on from there" in message
+    assert not (out / "manifest.json").exists()
+    assert make(root, out, *MANY) == 0
+    assert snapshot(out) == snapshot(whole)
+
+
 def test_a_file_that_crashes_its_decoder_is_set_aside_and_the_run_goes_on(
     many: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -88,6 +88,6 @@ def test_a_file_system_without_permissions_gets_the_file_all_the_same(
 
 @pytest.mark.parametrize("folder", ["missing", "/proc/self"])
 def test_a_report_that_cannot_be_written_is_known_before_the_work(tmp_path: Path, folder: str):
-    with pytest.raises(OSError, match="r.csv") as raised:
+    with pytest.raises(OSError, match=r"r\.csv") as raised:
         refuse_foreign_report(tmp_path / folder / "r.csv")
     assert raised.value.filename == str(tmp_path / folder / "r.csv")
