@@ -107,7 +107,7 @@ class Workers(Generic[J]):
             return
         started = sum(thread.ident is not None for thread in self._threads)
         limit = f"the system allows {started} of {len(self._threads)} threads that load ({error})"
-        how = "end other programs, or raise `ulimit -u`"
+        how = "end other programs, or raise `ulimit -u` or the container's limit"
         if not started:
             raise ResourceError(f"{limit}; {how}") from error
         _log.warning("%s: it will be slower; %s, or give num_threads=%d", limit, how, started)

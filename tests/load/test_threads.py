@@ -156,7 +156,7 @@ def run_with_few_threads(count: int) -> list[str]:
 def test_without_any_thread_one_sentence_says_what_to_do():
     sentence, joined = run_with_few_threads(0)
     assert sentence.startswith("the system allows 0 of 8 threads that load (can't start new thread")
-    assert sentence.endswith("; end other programs, or raise `ulimit -u`")
+    assert sentence.endswith("; end other programs, or raise `ulimit -u` or the container's limit")
     assert joined == "True"
 
 
