@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,6 +49,35 @@ def explain_os_error(error: OSError) -> str:
     """An error of the operating system as one sentence: the path, what was found, what to do."""
     reason = _SYSTEM_REASONS.get(error.errno or 0, error.strerror or str(error))
     return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def open_regular(path: str | os.PathLike[str]) -> int:
+    """A descriptor of a regular file, open to read; anything else is refused, not waited for.
+
+    Raises:
+        OSError: If the file cannot be opened, or is a folder, a pipe, a socket or a device.
+    """
+    refuse_irregular(os.stat(path), path)  # noqa: PTH116  to open a device may have effects
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        refuse_irregular(os.fstat(descriptor), path)  # another file may have taken its place
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def refuse_irregular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    """See that a status is of a regular file.
+
+    Raises:
+        OSError: If it is not; the error names `path`.
+    """
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != stat.S_IFREG:
+        words = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        found = words.get(kind, "a device")
+        raise OSError(errno.EINVAL, f"is {found}, expected a regular file", os.fspath(path))
 
 
 @contextmanager
