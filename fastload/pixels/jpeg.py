@@ -135,6 +135,28 @@ def restart_interval_for(width: int, mcu_width: int) -> int:
     return usual
 
 
+def frame_size(jpeg: bytes | memoryview) -> tuple[int, int] | None:
+    """Height and width as the frame header says; None where no frame header is found.
+
+    A few looks at the markers, some 2 us: for a check of every image that is read. What is wrong
+    with the rest of the header is for `read_header` and the decoders to say.
+    """
+    at, end = 2, len(jpeg) - 8
+    while at < end and jpeg[at] == 0xFF:
+        marker = jpeg[at + 1]
+        if marker in _FRAMES:
+            return jpeg[at + 5] << 8 | jpeg[at + 6], jpeg[at + 7] << 8 | jpeg[at + 8]
+        if marker in _ALONE:
+            at += 2
+        elif marker == 0xFF:  # a fill byte (B.1.1.2)
+            at += 1
+        elif marker in (_SOS, _EOI):
+            return None
+        else:
+            at += 2 + (jpeg[at + 2] << 8 | jpeg[at + 3])
+    return None
+
+
 def read_header(jpeg: bytes | memoryview) -> JpegHeader:
     """Read the header of a JPEG, up to its first scan.
 
