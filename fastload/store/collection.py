@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.errors import ShardError
-from fastload.store.index import read_index
+from fastload.store.index import index_of
 from fastload.store.manifest import Manifest, read_manifest
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -74,7 +74,7 @@ def open_collection(path: Paths, split: str) -> Collection:
     shards: list[Path] = []
     sizes: list[int] = []
     for number, (directory, manifest) in enumerate(zip(directories, manifests, strict=True)):
-        index = read_index(directory, split)
+        index = index_of(directory, manifest, split)
         index["shard"] += len(shards)
         indexes.append(index)
         sources.append(np.full(len(index), number, np.int64))

@@ -3,27 +3,31 @@
     {split}.index.npy       where the bytes of each image lie, its label, its size in pixels
     {split}-{000000}.tar    KEY.jpg + KEY.cls, see docs/format.md
 
-An index is checked before it is used: no offset, shard or label points outside what the manifest
-lists.
+An index is checked before it is used: its size is what its header and the manifest say, and no
+offset, shard or label points outside what the manifest lists.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
+import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastload.errors import ShardError
-from fastload.files import explain_os_error, write_atomically
+from fastload.files import explain_os_error, open_regular, write_atomically
 from fastload.store.manifest import (
     REBUILD,
+    Manifest,
     Split,
     read_manifest,
 )
-from fastload.store.tar import TAR_BLOCK
+from fastload.store.tar import END, TAR_BLOCK, next_offset
 
 SAMPLE = np.dtype(
     [
@@ -36,6 +40,10 @@ SAMPLE = np.dtype(
         ("crc32", "<u4"),  # of the image's bytes, zlib's CRC-32
     ]
 )
+
+_START = struct.Struct("<6sBBH")  # of a NumPy file, version 1.0: magic, version, header's length
+# What NumPy writes behind it, padded with spaces: matched, not evaluated.
+_HEADER = r"\{'descr': (.+), 'fortran_order': False, 'shape': \(([0-9, ]*)\), \} *\n"
 
 
 def write_index(directory: Path, split: str, samples: NDArray[np.void]) -> None:
@@ -68,13 +76,17 @@ def read_index(directory: str | os.PathLike[str], split: str) -> NDArray[np.void
 
     Returns:
         SAMPLE [N], owned by the caller, in the order of the tars. Every shard, label and byte
-        range lies within what the manifest lists.
+        range lies within what the manifest lists; no two samples share a byte.
 
     Raises:
         ShardError: If there is no such split, or the index is missing, damaged or does not fit
             the manifest.
     """
-    manifest = read_manifest(directory)
+    return index_of(directory, read_manifest(directory), split)
+
+
+def index_of(directory: str | os.PathLike[str], manifest: Manifest, split: str) -> NDArray[np.void]:
+    """`read_index`, of a directory whose manifest is read already."""
     if split not in manifest.splits:
         raise ShardError(
             f"there is no split {split!r}; choose one of {', '.join(manifest.splits)}",
@@ -82,25 +94,53 @@ def read_index(directory: str | os.PathLike[str], split: str) -> NDArray[np.void
         )
     path = Path(directory) / index_name(split)
     try:
-        with path.open("rb") as file:
-            samples = np.lib.format.read_array(file, allow_pickle=False)
+        with os.fdopen(open_regular(path), "rb") as file:
+            samples = _read_rows(file, manifest.splits[split].samples)
+    except FileNotFoundError as error:
+        raise ShardError(f"{explain_os_error(error)}; copy it again, or {REBUILD}") from error
     except OSError as error:
-        raise ShardError(f"{explain_os_error(error)}; {REBUILD}") from error
-    except (ValueError, EOFError) as error:
-        raise ShardError(f"is not an index ({error}); {REBUILD}", where=str(path)) from error
-    if samples.dtype != SAMPLE or samples.ndim != 1:
-        found = f"{samples.dtype} {list(samples.shape)}"
-        raise ShardError(f"holds {found}, expected SAMPLE [N]; {REBUILD}", where=str(path))
+        raise ShardError(explain_os_error(error)) from error
+    except ValueError as error:
+        raise ShardError(f"{error}; {REBUILD}", where=str(path)) from None
     fault = _fault_of(samples, manifest.splits[split], len(manifest.classes))
     if fault:
         raise ShardError(f"{fault}; {REBUILD}", where=str(path))
-    checked: NDArray[np.void] = samples
-    return checked
+    return samples
+
+
+def _read_rows(file: BinaryIO, expected: int) -> NDArray[np.void]:
+    """The rows of an index, SAMPLE [expected]; memory is taken only for what the file holds.
+
+    NumPy's own reader allocates what a header claims, before it looks at the size of the file.
+
+    Raises:
+        ValueError: If the file is another NumPy file or none, or has other rows.
+    """
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(_START.size)
+    if len(start) < _START.size or start[:6] != np.lib.format.MAGIC_PREFIX:
+        raise ValueError("is not an index (it does not begin as a NumPy file does)")
+    _, major, minor, length = _START.unpack(start)
+    if (major, minor) != (1, 0):
+        raise ValueError(f"is not an index (of NumPy's format {major}.{minor}, expected 1.0)")
+    header = re.fullmatch(_HEADER, file.read(length).decode("latin-1"))
+    if header is None:
+        raise ValueError("is not an index (its header is not one that NumPy writes)")
+    kind, shape = header.groups()
+    if kind != repr(SAMPLE.descr) or not re.fullmatch("[0-9]{1,19},", shape):
+        raise ValueError(f"holds {kind[:60]!a} [{shape[:40]}], expected SAMPLE [N]")
+    if int(shape[:-1]) != expected:
+        raise ValueError(f"has {shape[:-1]} samples, the manifest says {expected}")
+    needed = _START.size + length + expected * SAMPLE.itemsize
+    if size != needed:
+        raise ValueError(f"has {size:,} bytes, {expected:,} samples need {needed:,}")
+    data = file.read(expected * SAMPLE.itemsize)
+    if len(data) < expected * SAMPLE.itemsize:
+        raise ValueError("became shorter while it was read")
+    return np.frombuffer(data, SAMPLE).copy()
 
 
 def _fault_of(samples: NDArray[np.void], split: Split, num_classes: int) -> str:
-    if len(samples) != split.samples:
-        return f"has {len(samples)} samples, the manifest says {split.samples}"
     if not len(samples):
         return ""
     labels, shards = samples["label"], samples["shard"]
@@ -110,10 +150,29 @@ def _fault_of(samples: NDArray[np.void], split: Split, num_classes: int) -> str:
         return "has other class counts than the manifest"
     if shards.max() >= len(split.shards):
         return f"names shard {shards.max()}, the manifest lists {len(split.shards)}"
-    shard_bytes = np.array([shard.bytes for shard in split.shards], np.uint64)[shards]
-    begins, ends = samples["offset"], samples["offset"] + samples["size"]
-    if (begins < TAR_BLOCK).any() or (begins > shard_bytes).any() or (ends > shard_bytes).any():
-        return "has an image that lies outside its shard"
     if min(samples["height"].min(), samples["width"].min()) < 1:
         return "has an image of no height or width"
+    return _fault_of_places(samples, split)
+
+
+def _fault_of_places(samples: NDArray[np.void], split: Split) -> str:
+    shards = samples["shard"]
+    listed = [shard.samples for shard in split.shards]
+    if not np.array_equal(shards, np.repeat(np.arange(len(listed)), listed)):
+        return "has other samples in a shard than the manifest"
+    room = np.array([max(0, shard.bytes - END) for shard in split.shards], np.uint64)[shards]
+    begins, steps = samples["offset"], _steps(samples["size"])
+    ends = steps - np.uint64(TAR_BLOCK)  # of the label behind the image, from the image's begin
+    if (begins < TAR_BLOCK).any() or (begins > room).any() or (ends > room - begins).any():
+        return "has an image that lies outside its shard"
+    behind = np.cumsum(steps)
+    first = np.searchsorted(shards, shards)  # row of the first image of the same shard
+    if not np.array_equal(begins, behind - steps - (behind - steps)[first] + np.uint64(TAR_BLOCK)):
+        return "has an image that does not begin where the one before it ends"
     return ""
+
+
+def _steps(sizes: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """From the begin of each image to that of the next in a tar: `tar.next_offset`, of an array."""
+    blocks = (sizes.astype(np.uint64) + np.uint64(TAR_BLOCK - 1)) // np.uint64(TAR_BLOCK)
+    return blocks * np.uint64(TAR_BLOCK) + np.uint64(next_offset(0, 0))

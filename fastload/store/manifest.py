@@ -1,7 +1,7 @@
 """The manifest of a shard directory: classes, splits, shards with sizes and SHA-256, options.
 
 The manifest is written last, so a directory that has a manifest is complete. It is checked before
-it is used.
+it is used: what it says of types, ranges, names and counts may be wrong, its size may be anything.
 """
 
 from __future__ import annotations
@@ -9,21 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fastload.errors import ShardError
-from fastload.files import explain_os_error, write_atomically
+from fastload.errors import ShardError, first_line
+from fastload.files import explain_os_error, open_regular, write_atomically
+from fastload.store.tar import TAR_BLOCK
 
 FORMAT_VERSION = 1
-
-
 MANIFEST_NAME = "manifest.json"
-
-
 REBUILD = "rebuild it with `python -m fastload.shard`"
+
+MANIFEST_BYTES = 64 << 20  # 200 bytes for a shard: 300,000 shards, 80 TB of the default size
+_NAME_BYTES = 255  # the longest file name on Linux and macOS
+_LEAST_BLOCKS = 3  # of a sample in a tar: two headers and a label, see docs/format.md
+Kind = TypeVar("Kind", dict[str, Any], list[Any], str, int)
+_KINDS = {dict: "an object", list: "a list", str: "a text", int: "an integer"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,60 +137,158 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     """
     path = Path(directory) / MANIFEST_NAME
     try:
-        facts = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ShardError(
-            f"there is no complete set of shards (no {MANIFEST_NAME}); "
-            "make it with `python -m fastload.shard data/`",
-            where=str(directory),
-        ) from None
+        data = _read_limited(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ShardError(_why_none(directory), where=os.fspath(directory)) from None
     except OSError as error:
         raise ShardError(explain_os_error(error)) from error
-    except (ValueError, RecursionError) as error:
-        raise ShardError(f"is not JSON ({error}); {REBUILD}", where=str(path)) from error
-    version = facts.get("format_version") if isinstance(facts, dict) else None
-    if version != FORMAT_VERSION:
-        raise ShardError(
-            f"has format version {version!r}, this fastload reads {FORMAT_VERSION}; {REBUILD}",
-            where=str(path),
-        )
     try:
-        return _manifest_of(facts)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ShardError(f"is damaged ({error}); {REBUILD}", where=str(path)) from error
+        facts = json.loads(
+            data.decode("utf-8-sig"), object_pairs_hook=_object_of, parse_constant=_no_number
+        )
+    except (ValueError, RecursionError) as error:
+        raise ShardError(f"is not JSON ({first_line(error)}); {REBUILD}", where=str(path)) from None
+    try:
+        version = _count(_typed(facts, dict, "the whole")["format_version"], "format_version")
+        if version == FORMAT_VERSION:
+            return _manifest_of(facts)
+    except KeyError as error:
+        raise ShardError(f"is damaged (it lacks {error}); {REBUILD}", where=str(path)) from None
+    except ValueError as error:
+        raise ShardError(f"is damaged ({error}); {REBUILD}", where=str(path)) from None
+    newer = "install a newer fastload, or " if version > FORMAT_VERSION else ""
+    raise ShardError(
+        f"has format version {version}, this fastload reads {FORMAT_VERSION}; {newer}{REBUILD}",
+        where=str(path),
+    )
+
+
+def _read_limited(path: Path) -> bytes:
+    with os.fdopen(open_regular(path), "rb") as file:
+        data = file.read(MANIFEST_BYTES + 1)
+    if len(data) > MANIFEST_BYTES:
+        raise OSError(0, f"has more than {MANIFEST_BYTES:,} bytes, so it is no manifest", str(path))
+    return data
+
+
+def _why_none(directory: str | os.PathLike[str]) -> str:
+    """Why there is no manifest, and what to do."""
+    place = Path(directory)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", os.fspath(directory)):
+        return "is an address, expected a folder; copy the shards to this machine, or mount them"
+    if place.exists() and not place.is_dir():
+        return f"is a file, expected a shard directory; give the folder that holds {MANIFEST_NAME}"
+    if any(place.glob("*.tar")):
+        return (
+            f"there is no complete set of shards (tars, but no {MANIFEST_NAME}, which is written"
+            " last); finish the run or the copy that was interrupted, or make shards of the"
+            " images with `python -m fastload.shard data/`"
+        )
+    what = "is empty or holds other files" if place.is_dir() else "does not exist"
+    return (
+        f"there is no complete set of shards (no {MANIFEST_NAME}; the folder {what}); "
+        "make it with `python -m fastload.shard data/`"
+    )
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    facts = dict(pairs)
+    if len(facts) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:40]!r} stands twice in one object")
+    return facts
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _manifest_of(facts: dict[str, Any]) -> Manifest:
-    splits = {}
-    for name, split in facts["splits"].items():
-        shards = tuple(_shard_of(shard) for shard in split["shards"])
-        counts = tuple(int(count) for count in split["class_counts"])
-        splits[str(name)] = Split(samples=int(split["samples"]), class_counts=counts, shards=shards)
+    """The manifest.
+
+    Raises:
+        KeyError: If a key is missing.
+        ValueError: If a value is of a wrong type, out of range, or contradicts another.
+    """
+    splits = {
+        _plain(name, "a split"): _split_of(_typed(split, dict, name), name)
+        for name, split in _typed(facts["splits"], dict, "splits").items()
+    }
     manifest = Manifest(
-        classes=tuple(str(name) for name in facts["classes"]),
-        class_names=tuple(str(name) for name in facts["class_names"]),
+        classes=_texts(facts["classes"], "classes"),
+        class_names=_texts(facts["class_names"], "class_names"),
         splits=splits,
-        options=dict(facts["options"]),
-        stored={str(how): int(count) for how, count in facts["stored"].items()},
-        cleaning={str(reason): int(count) for reason, count in facts["cleaning"].items()},
-        fingerprint=str(facts["fingerprint"]),
-        recipe=str(facts["recipe"]),
-        format_version=int(facts["format_version"]),
+        options=_typed(facts["options"], dict, "options"),
+        stored=_counts_by_name(facts["stored"], "stored"),
+        cleaning=_counts_by_name(facts["cleaning"], "cleaning"),
+        fingerprint=_typed(facts["fingerprint"], str, "fingerprint"),
+        recipe=_typed(facts["recipe"], str, "recipe"),
+        format_version=FORMAT_VERSION,
     )
     _check_counts(manifest)
+    _check_names(manifest)
     return manifest
 
 
-def _shard_of(facts: dict[str, Any]) -> Shard:
-    name = str(facts["name"])
-    if name != Path(name).name or name in {"", ".", ".."}:
-        raise ValueError(f"shard name {name!r} is not a plain file name")
-    return Shard(
-        name=name,
-        bytes=int(facts["bytes"]),
-        sha256=str(facts["sha256"]),
-        samples=int(facts["samples"]),
+def _split_of(facts: dict[str, Any], name: str) -> Split:
+    counts = _typed(facts["class_counts"], list, f"class_counts of {name}")
+    shards = _typed(facts["shards"], list, f"shards of {name}")
+    return Split(
+        samples=_count(facts["samples"], f"samples of {name}"),
+        class_counts=tuple(_count(count, f"a class count of {name}") for count in counts),
+        shards=tuple(_shard_of(_typed(shard, dict, f"a shard of {name}")) for shard in shards),
     )
+
+
+def _shard_of(facts: dict[str, Any]) -> Shard:
+    name = _plain(_typed(facts["name"], str, "the name of a shard"), "a shard")
+    shard = Shard(
+        name=name,
+        bytes=_count(facts["bytes"], f"bytes of {name}"),
+        sha256=_typed(facts["sha256"], str, f"sha256 of {name}"),
+        samples=_count(facts["samples"], f"samples of {name}"),
+    )
+    if not re.fullmatch("[0-9a-f]{64}", shard.sha256):
+        raise ValueError(f"sha256 of {name} is not 64 hexadecimal digits")
+    if shard.samples * _LEAST_BLOCKS * TAR_BLOCK > shard.bytes:
+        raise ValueError(f"{name} cannot hold {shard.samples} samples in {shard.bytes} bytes")
+    return shard
+
+
+def _typed(value: Any, kind: type[Kind], name: str) -> Kind:  # noqa: ANN401  any value of JSON
+    if type(value) is not kind:  # a bool is no integer here
+        found = (
+            _KINDS.get(type(value)) if isinstance(value, dict | list) else json.dumps(value)[:40]
+        )
+        raise ValueError(f"{name[:80]} is {found}, expected {_KINDS[kind]}")
+    return value
+
+
+def _count(value: Any, name: str) -> int:  # noqa: ANN401  any value of JSON
+    if not 0 <= _typed(value, int, name) < 1 << 63:
+        raise ValueError(f"{name} is {json.dumps(value)[:40]}, expected at least 0 and below 2^63")
+    return int(value)
+
+
+def _texts(value: Any, name: str) -> tuple[str, ...]:  # noqa: ANN401  any value of JSON
+    return tuple(_typed(one, str, f"one of {name}") for one in _typed(value, list, name))
+
+
+def _counts_by_name(value: Any, name: str) -> dict[str, int]:  # noqa: ANN401  any value of JSON
+    return {key: _count(one, name) for key, one in _typed(value, dict, name).items()}
+
+
+def _plain(name: str, what: str) -> str:
+    """A name that is safe as the name of a file, or its begin, in the directory of the manifest."""
+    if (
+        not name.isprintable()
+        or "/" in name
+        or name in {"", ".", ".."}
+        or len(name.encode()) > _NAME_BYTES
+    ):
+        raise ValueError(f"{name[:80]!a}, the name of {what}, is not a plain file name")
+    return name
 
 
 def _check_counts(manifest: Manifest) -> None:
@@ -199,3 +301,18 @@ def _check_counts(manifest: Manifest) -> None:
             raise ValueError(f"class_counts of {name} do not add up to its samples")
         if sum(shard.samples for shard in split.shards) != split.samples:
             raise ValueError(f"shards of {name} do not add up to its samples")
+
+
+def _check_names(manifest: Manifest) -> None:
+    if not manifest.splits:
+        raise ValueError("it lists no split")
+    if len(set(manifest.classes)) < len(manifest.classes):
+        raise ValueError("a class is listed twice")
+    shards = [shard.name for split in manifest.splits.values() for shard in split.shards]
+    if len(set(shards)) < len(shards):
+        raise ValueError("a shard is listed twice")
+    made = fingerprint(manifest.classes, manifest.splits)
+    if manifest.fingerprint != made:
+        raise ValueError(
+            f"its fingerprint is {manifest.fingerprint[:40]!r}, its classes and shards give {made}"
+        )

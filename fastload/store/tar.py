@@ -8,15 +8,17 @@ Each part fills whole blocks of 512 bytes.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from fastload.files import sync_file
+from fastload.files import open_regular, sync_file
 
 TAR_BLOCK = 512  # POSIX.1-1988 ustar: headers and data are padded to blocks of 512 bytes
 RECORD = 20 * TAR_BLOCK  # tar pads an archive to records of twenty blocks
+END = 2 * TAR_BLOCK  # two blocks of zeros end an archive
 KEY_DIGITS = 8
 
 
@@ -75,12 +77,18 @@ def read_key(shard: Path, offset: int) -> str:
     Meant for messages: it costs one read, and the key is "?" where the tar does not tell it.
     """
     try:
-        with shard.open("rb") as file:
+        with os.fdopen(open_regular(shard), "rb") as file:
             file.seek(offset - TAR_BLOCK)
-            name = file.read(100).split(b"\0", 1)[0]
+            return key_in(file.read(TAR_BLOCK))
     except (OSError, ValueError):
         return "?"
-    return name.decode("ascii", "replace").removesuffix(".jpg") or "?"
+
+
+def key_in(header: bytes) -> str:
+    """Key of the sample whose image has this header, printable ASCII; "?" if it has none."""
+    name = header[:100].split(b"\0", 1)[0].removesuffix(b".jpg")
+    key = name.decode("ascii") if name.isascii() else ""
+    return key if key.isprintable() and key else "?"
 
 
 def _padding(size: int) -> bytes:
@@ -108,8 +116,7 @@ class TarWriter:
 
     def finish(self) -> str:
         """Append the end of the archive; returns the SHA-256, hexadecimal."""
-        end = 2 * TAR_BLOCK
-        self._write(b"\0" * (end + -(self.bytes + end) % RECORD))
+        self._write(b"\0" * (END + -(self.bytes + END) % RECORD))
         try:
             self.file.flush()
         except OSError as error:
