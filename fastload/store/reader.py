@@ -3,15 +3,24 @@
     rows -> Reader.read -> bytes in the thread's Scratch, and the bad samples with reasons
 
 The loader knows the protocol `Reader` alone. `ShardReader` reads shard directories. It reads files
-with `preadv` and never maps them: a shard that is truncated or replaced under a running job is an
+with `preadv` and never maps them: a shard that is truncated or changed under a running job is an
 error that names the shard, not a SIGBUS.
+
+A shard is the same while its size is the same and its samples have their CRC-32: a backup, a copy
+or a network file system may give it another time or inode at any moment. Where the storage refuses
+to read, the shard is opened anew and asked once more. That is no fault of the sample: if it is
+refused again, it is an error.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import threading
+import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -19,13 +28,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.errors import SamplePlace, ShardError
-from fastload.files import explain_os_error
+from fastload.files import explain_os_error, open_regular, refuse_irregular
 from fastload.pixels import native
-from fastload.pixels.jpeg import Encoded
+from fastload.pixels.jpeg import Encoded, frame_size
 from fastload.store.collection import Collection
+from fastload.store.manifest import REBUILD
 from fastload.store.tar import read_key
 
-OPEN_SHARDS = 128  # well under the usual limit of 1,024 descriptors of a process
+OPEN_SHARDS = 128  # at most; no more than an eighth of the descriptors that a process may have
+_WAIT_SECONDS = 1.0  # for a descriptor; other threads give theirs back within a read
 _ALIGNMENT = 64  # bytes: no two images share a cache line
 # Linux cuts a request to the device's read-ahead window, 128 KiB unless it was changed: what lies
 # beyond is not read, and no error says so (force_page_cache_ra in mm/readahead.c).
@@ -58,10 +69,10 @@ class Reader(Protocol):
 
         Returns:
             The images, and the bad samples: place in `rows` -> reason. A sample is bad if its bytes
-            cannot be read, or are not those that were stored.
+            are not those that were stored, or its size in pixels is not the index's.
 
         Raises:
-            ShardError: If a file was deleted, truncated or replaced, or cannot be opened.
+            ShardError: If a file was deleted, truncated or changed, or cannot be opened or read.
         """
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
@@ -89,15 +100,11 @@ class _OpenShard:
     __slots__ = ("descriptor",)
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self.descriptor = open_regular(path)
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
             os.close(self.descriptor)
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class ShardReader:
@@ -105,16 +112,16 @@ class ShardReader:
 
     Args:
         collection: Index and shards.
-        max_open: Shards kept open at a time.
+        max_open: Shards kept open at a time, at most; as the limit of descriptors allows when None.
 
     Raises:
         ShardError: If a shard is missing, or its size is not what the manifest says.
     """
 
-    def __init__(self, collection: Collection, *, max_open: int = OPEN_SHARDS) -> None:
+    def __init__(self, collection: Collection, *, max_open: int | None = None) -> None:
         self._index = collection.index
         self._shards = collection.shards
-        self._max_open = max(1, max_open)
+        self._max_open = max_open or _open_shards()
         self._open_shards: dict[int, _OpenShard] = {}
         self._lock = threading.Lock()
         self._stamps = [
@@ -130,23 +137,20 @@ class ShardReader:
         starts = np.cumsum(spaces) - spaces
         buffer = scratch.take(int(spaces.sum()))
         memory = buffer.data
-        bad: dict[int, str] = {}
         places = zip(
             *(records["shard"].tolist(), records["offset"].tolist(), sizes.tolist()),
             starts.tolist(),
             strict=True,
         )
-        for i, (shard, offset, size, start) in enumerate(places):
-            file = self._open_shards.get(shard) or self._open(shard)
+        for shard, offset, size, start in places:
+            part = memory[start : start + size]
             try:
-                count = _read_into(file.descriptor, memory[start : start + size], offset)
-                if count < size:
-                    self._read_rest(file, shard, memory[start : start + size], offset, count)
-            except OSError as error:
-                bad[i] = f"cannot be read: {error.strerror}"
+                self._read_sample(shard, part, offset)
+            except OSError:
+                # ESTALE: the server knows the file by another handle now. EIO, ETIMEDOUT: may pass.
+                self._read_again(shard, part, offset)
         encoded = Encoded(buffer, starts, sizes)
-        self._check(encoded, records, bad)
-        return encoded, bad
+        return encoded, self._bad_among(encoded, records)
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
         """See `Reader.read_ahead`: the kernel brings the samples into the page cache.
@@ -164,14 +168,15 @@ class ShardReader:
                 file = self._open_shards.get(shard) or self._open(shard)
             except ShardError:
                 continue
-            for start in range(begin, end, _AHEAD_BYTES):
-                length = min(_AHEAD_BYTES, end - start)
-                os.posix_fadvise(file.descriptor, start, length, os.POSIX_FADV_WILLNEED)
+            with suppress(OSError):  # it is advice: a file system may know nothing of it
+                for start in range(begin, end, _AHEAD_BYTES):
+                    length = min(_AHEAD_BYTES, end - start)
+                    os.posix_fadvise(file.descriptor, start, length, os.POSIX_FADV_WILLNEED)
 
     def locate(self, row: int) -> SamplePlace:
         """See `Reader.locate`."""
         shard, offset = int(self._index["shard"][row]), int(self._index["offset"][row])
-        return SamplePlace(self._shards[shard].name, read_key(self._shards[shard], offset), offset)
+        return self._place(shard, offset)
 
     def file_of(self, row: int) -> str:
         """See `Reader.file_of`: the file name of the shard."""
@@ -189,53 +194,94 @@ class ShardReader:
         with self._lock:
             if shard in self._open_shards:
                 return self._open_shards[shard]
-            path = self._shards[shard]
-            try:
-                file = _OpenShard(path)
-            except OSError as error:
-                raise ShardError(
-                    f"cannot be opened: {explain_os_error(error)}", where=path.name
-                ) from error
-            self._check_unchanged(file, shard)
             while len(self._open_shards) >= self._max_open:
-                # The oldest first: where access is random no other choice is better.
-                del self._open_shards[next(iter(self._open_shards))]
+                self._close_oldest()
+            file = self._opened(self._shards[shard])
+            self._check_size(file, shard)
             self._open_shards[shard] = file
             return file
 
-    def _check_unchanged(self, file: _OpenShard, shard: int) -> None:
-        found, expected = _stamp(os.fstat(file.descriptor)), self._stamps[shard]
-        if found == expected:
-            return
-        what = "was truncated" if found[1] < expected[1] else "was replaced or changed"
-        sizes = f"it has {found[1]} bytes, at the start it had {expected[1]}"
-        if found[1] == expected[1]:
-            sizes = "its size is as it was, its file or its time of change is another"
-        raise ShardError(
-            f"{what} while it was in use: {sizes}; start again with the new data",
-            where=self._shards[shard].name,
-        )
+    def _opened(self, path: Path) -> _OpenShard:
+        """Open a shard; where the process has no descriptor left, give back one of our own."""
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while True:
+            try:
+                return _OpenShard(path)
+            except OSError as error:
+                full = error.errno in {errno.EMFILE, errno.ENFILE}
+                if not full or time.monotonic() > deadline:
+                    words = f"cannot be opened: {explain_os_error(error)}"
+                    raise ShardError(words, where=path.name) from error
+            if self._open_shards:
+                self._close_oldest()
+                self._max_open = len(self._open_shards) + 1
+            else:
+                time.sleep(0.01)
 
-    def _read_rest(
-        self, file: _OpenShard, shard: int, memory: memoryview, offset: int, count: int
-    ) -> None:
+    def _close_oldest(self) -> None:
+        # The oldest first: where access is random no other choice is better.
+        del self._open_shards[next(iter(self._open_shards))]
+
+    def _check_size(self, file: _OpenShard, shard: int) -> None:
+        found, expected = os.fstat(file.descriptor).st_size, self._stamps[shard][0]
+        if found != expected:
+            what = "was truncated" if found < expected else "was replaced or changed"
+            raise ShardError(
+                f"{what} while it was in use: it has {found} bytes, at the start it had {expected};"
+                " start again with the new data",
+                where=self._shards[shard].name,
+            )
+
+    def _read_sample(self, shard: int, memory: memoryview, offset: int) -> None:
+        file = self._open_shards.get(shard) or self._open(shard)
+        count = _read_into(file.descriptor, memory, offset)
         while count < len(memory):
             more = _read_into(file.descriptor, memory[count:], offset + count)
             if more == 0:
-                self._check_unchanged(file, shard)
+                self._check_size(file, shard)
                 raise ShardError(
                     f"ends before byte {offset + len(memory)}", where=self._shards[shard].name
                 )
             count += more
 
-    def _check(self, encoded: Encoded, records: NDArray[np.void], bad: dict[int, str]) -> None:
-        found = crc32s(encoded)
-        for i in np.flatnonzero(found != records["crc32"]).tolist():
-            shard = int(records["shard"][i])
-            file = self._open_shards.get(shard) or self._open(shard)
-            self._check_unchanged(file, shard)
-            expected = int(records["crc32"][i])
-            bad.setdefault(i, f"its CRC-32 is {found[i]:08x}, the index says {expected:08x}")
+    def _read_again(self, shard: int, memory: memoryview, offset: int) -> None:
+        with self._lock:
+            self._open_shards.pop(shard, None)
+        try:
+            self._read_sample(shard, memory, offset)
+        except OSError as error:
+            raise ShardError(
+                f"cannot be read: {error.strerror}; the storage failed, the sample may be sound:"
+                " look at the system's log, or use a copy of the shards on another disk",
+                where=self._place(shard, offset),
+            ) from error
+
+    def _place(self, shard: int, offset: int) -> SamplePlace:
+        return SamplePlace(self._shards[shard].name, read_key(self._shards[shard], offset), offset)
+
+    def _bad_among(self, encoded: Encoded, records: NDArray[np.void]) -> dict[int, str]:
+        bad = {}
+        places = zip(records["height"].tolist(), records["width"].tolist(), strict=True)
+        for i, expected in enumerate(places):
+            found = frame_size(encoded[i])
+            if found not in (None, expected):
+                bad[i] = "is {} x {} pixels, the index says {} x {}".format(*found, *expected)
+        sums = crc32s(encoded)
+        for i in np.flatnonzero(sums != records["crc32"]).tolist():
+            bad[i] = f"its CRC-32 is {sums[i]:08x}, the index says {int(records['crc32'][i]):08x}"
+            self._check_unchanged(int(records["shard"][i]), int(records["offset"][i]), bad[i])
+        return bad
+
+    def _check_unchanged(self, shard: int, offset: int, reason: str) -> None:
+        """See that a sample whose bytes are others is in the shard that was there at the start."""
+        file = self._open_shards.get(shard) or self._open(shard)
+        self._check_size(file, shard)
+        if _stamp(os.fstat(file.descriptor)) != self._stamps[shard]:
+            raise ShardError(
+                f"{reason}, and the time of the file is another than at the start: the shard was"
+                " replaced or changed while it was in use; start again with the new data",
+                where=self._place(shard, offset),
+            )
 
 
 def merged_ranges(
@@ -268,18 +314,43 @@ def _read_into(descriptor: int, memory: memoryview, offset: int) -> int:
     return len(read)
 
 
-def _checked_stamp(path: Path, size: int) -> tuple[int, int, int]:
+def _open_shards() -> int:
+    """How many shards may be open, so that most descriptors are left to the rest of the process."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return OPEN_SHARDS if limit == resource.RLIM_INFINITY else min(OPEN_SHARDS, limit // 8 or 1)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+def _checked_stamp(path: Path, size: int) -> tuple[int, int]:
     try:
-        stamp = _stamp(path.stat())
+        return _stamp(checked_status(path, size))
     except OSError as error:
-        raise ShardError(f"is missing: {explain_os_error(error)}", where=path.name) from error
-    if stamp[1] != size:
+        raise ShardError(f"cannot be used: {explain_os_error(error)}", where=path.name) from error
+
+
+def checked_status(path: Path, size: int) -> os.stat_result:
+    """The status of a shard; the file is not opened.
+
+    Raises:
+        ShardError: If there is none, or its size is not what the manifest says.
+        OSError: If it is no regular file, or the system does not tell.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
         raise ShardError(
-            f"has {stamp[1]} bytes, the manifest says {size}; "
-            "rebuild it with `python -m fastload.shard`",
+            f"is missing: {explain_os_error(error)}; copy it again, or {REBUILD}", where=path.name
+        ) from error
+    refuse_irregular(status, path)
+    if status.st_size != size:
+        raise ShardError(
+            f"has {status.st_size} bytes, the manifest says {size}; copy it again, or {REBUILD}",
             where=path.name,
         )
-    return stamp
+    return status
 
 
 def crc32s(encoded: Encoded) -> NDArray[np.uint32]:

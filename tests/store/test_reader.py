@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import shutil
 import subprocess
+import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +18,7 @@ import pytest
 
 from fastload.errors import ShardError
 from fastload.store.collection import Collection, open_collection
-from fastload.store.index import SAMPLE
+from fastload.store.index import SAMPLE, read_index, write_index
 from fastload.store.reader import Reader, Scratch, ShardReader, crc32s, merged_ranges
 from tests.shards import (
     flat_picture,
@@ -100,6 +104,70 @@ def test_many_threads_share_a_reader_that_may_open_one_shard(shards):
     assert wrong == []
 
 
+@pytest.mark.parametrize(("limit", "shards_open"), [(1024, 128), (256, 32), (64, 8), (7, 1)])
+def test_most_descriptors_of_a_process_are_left_to_others(limit, shards_open):
+    program = (
+        "import resource; from fastload.store import reader;"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}));"
+        "print(reader._open_shards())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert int(done.stdout) == shards_open
+
+
+@pytest.fixture
+def full_table(shards):
+    """A limit of descriptors that this process has reached; the list lets one go for each `pop`."""
+    former = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_descriptors() + 40, former[1]))
+    files = []
+    with suppress(OSError):  # EMFILE
+        while True:
+            files.append((shards / "manifest.json").open())
+    yield files
+    for file in files:
+        file.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, former)
+
+
+def test_without_a_free_descriptor_a_shard_of_its_own_is_closed_for_the_next(shards, full_table):
+    full_table.pop().close()
+    full_table.pop().close()
+    collection = open_collection([shards], "train")
+    reader = ShardReader(collection, max_open=128)
+    for row in [0, 10, 20, 29, 1, 11]:
+        assert read(reader, [row]) == ([flat_picture(row, 0).jpeg], {})
+    assert reader._max_open == 2
+    reader.close()
+
+
+def test_without_any_descriptor_the_limit_is_named(shards, full_table):
+    full_table.pop().close()
+    reader = ShardReader(open_collection([shards], "train"))
+    full_table.append((shards / "manifest.json").open())
+    with pytest.raises(
+        ShardError, match=r"cannot be opened: .*may open no more files; raise `ulimit -n`"
+    ):
+        read(reader, [0])
+
+
+@pytest.mark.slow
+def test_hundreds_of_shards_are_loaded_with_64_descriptors(tmp_path):
+    numbered(tmp_path / "s", {"train": 300, "val": 100}, samples_per_shard=1)
+    program = """
+import resource, sys
+from fastload import Augment, Loader
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+options = {"augment": Augment.eval(32), "batch_size": 20, "num_threads": 4}
+with Loader(sys.argv[1], **options) as train, Loader(sys.argv[1], split="val", **options) as val:
+    print(sum(len(images) for images, _ in train), sum(len(images) for images, _ in val))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "s"], capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["300", "100"], done.stderr
+
+
 def test_a_flipped_bit_is_found_and_only_there(shards):
     collection = open_collection([shards], "train")
     flip_bit(collection.shards[1], int(collection.index["offset"][14]) + 300)
@@ -146,13 +214,81 @@ def test_a_shard_that_is_open_when_it_is_deleted_is_read_on(shards):
     assert read(reader, [5])[0] == [flat_picture(5, 0).jpeg]
 
 
-def test_a_shard_replaced_by_another_of_the_same_size_is_named(shards):
-    reader = ShardReader(open_collection([shards], "train"))
-    other = shards / "other.tar"
-    other.write_bytes((shards / "train-000000.tar").read_bytes())
-    other.replace(shards / "train-000000.tar")
-    with pytest.raises(ShardError, match=r"train-000000\.tar: was replaced or changed"):
+def touch(path: Path) -> None:
+    os.utime(path)
+
+
+def copy_over(path: Path) -> None:
+    """As a backup that is played back: the same bytes, another inode, another time."""
+    other = path.with_suffix(".copy")
+    shutil.copyfile(path, other)
+    other.replace(path)
+
+
+def link_elsewhere(path: Path) -> None:
+    path.rename(path.with_suffix(".moved"))
+    path.symlink_to(path.with_suffix(".moved").name)
+
+
+def make_read_only(path: Path) -> None:
+    path.chmod(0o444)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("change", [touch, copy_over, link_elsewhere, make_read_only])
+def test_a_shard_that_is_merely_touched_or_copied_is_read_on(shards, change, opened):
+    reader = ShardReader(open_collection([shards], "train"), max_open=1)
+    if opened:
         read(reader, [0])
+    change(shards / "train-000000.tar")
+    rows = [0, 29, 9, 4]  # the second closes the shard: it is opened again
+    assert read(reader, rows) == ([flat_picture(row, 0).jpeg for row in rows], {})
+
+
+def test_a_shard_replaced_by_others_samples_of_the_same_size_is_named(shards):
+    reader = ShardReader(open_collection([shards], "train"))
+    path, other = shards / "train-000000.tar", shards / "other.tar"
+    other.write_bytes((shards / "train-000001.tar").read_bytes())
+    assert other.stat().st_size == path.stat().st_size
+    other.replace(path)
+    with pytest.raises(
+        ShardError,
+        match=r"train-000000\.tar, sample 000010, offset 512: its CRC-32 is .*"
+        r"the shard was replaced or changed while it was in use",
+    ):
+        read(reader, [0])
+
+
+def test_a_shard_that_grew_or_shrank_before_it_is_opened_is_named_with_both_sizes(shards):
+    reader = ShardReader(open_collection([shards], "train"))
+    path = shards / "train-000000.tar"
+    size = path.stat().st_size
+    for other, what in ((size + 512, "was replaced or changed"), (size - 512, "was truncated")):
+        os.truncate(path, other)
+        sizes = f"it has {other} bytes, at the start it had {size}"
+        with pytest.raises(ShardError, match=rf"{what} while it was in use: {sizes}"):
+            read(reader, [0])
+
+
+def test_a_pipe_in_the_place_of_a_shard_is_not_waited_for(shards):
+    reader = ShardReader(open_collection([shards], "train"))
+    (shards / "train-000000.tar").unlink()
+    os.mkfifo(shards / "train-000000.tar")
+    with pytest.raises(ShardError, match=r"cannot be opened: .*is a pipe, expected a regular file"):
+        read(reader, [0])
+    assert reader.locate(0).key == "?"
+    with pytest.raises(ShardError, match=r"train-000000\.tar: cannot be used: .*is a pipe"):
+        ShardReader(open_collection([shards], "train"))
+
+
+@pytest.mark.parametrize("field", ["height", "width"])
+def test_an_index_that_lies_about_pixels_makes_a_bad_sample(shards, field):
+    samples = read_index(shards, "train")
+    samples[field][4] //= 2
+    write_index(shards, "train", samples)
+    _, bad = read(ShardReader(open_collection([shards], "train")), [3, 4, 5])
+    assert list(bad) == [1]
+    assert bad[1].startswith("is 48 x 64 pixels, the index says ")
 
 
 def test_a_shard_overwritten_in_place_is_named(shards):
@@ -166,16 +302,37 @@ def test_a_shard_overwritten_in_place_is_named(shards):
 def test_a_shard_that_is_a_directory_is_named(tmp_path):
     path = tmp_path / "folder.tar"
     path.mkdir()
-    _, bad = read(ShardReader(collection_of(path)), [0])
-    assert bad == {0: "cannot be read: Is a directory"}
+    with pytest.raises(ShardError, match=r"folder\.tar: is a folder, expected a regular file"):
+        ShardReader(collection_of(path))
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc/self/mem")
-def test_a_read_that_the_device_refuses_is_a_bad_sample_with_its_reason(tmp_path):
+def test_a_read_that_the_device_refuses_is_an_error_that_names_the_sample(tmp_path):
     path = tmp_path / "mem.tar"
     path.symlink_to("/proc/self/mem")  # reading its first page is EIO, as from a bad sector
-    _, bad = read(ShardReader(collection_of(path, offset=512)), [0])
-    assert bad == {0: "cannot be read: Input/output error"}
+    with pytest.raises(
+        ShardError,
+        match=r"mem\.tar, sample \?, offset 512: cannot be read: Input/output error; the storage",
+    ):
+        read(ShardReader(collection_of(path, offset=512)), [0])
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT])
+def test_a_read_that_fails_once_is_tried_again_with_a_file_opened_anew(shards, monkeypatch, code):
+    """`preadv` is patched: no local file system loses the handle of a file as a server does."""
+    reader = ShardReader(open_collection([shards], "train"))
+    read(reader, [0])
+    stale = reader._open_shards[0].descriptor
+    preadv = os.preadv
+
+    def once(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        if descriptor == stale:
+            monkeypatch.setattr(os, "preadv", preadv)
+            raise OSError(code, os.strerror(code))
+        return preadv(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", once)
+    assert read(reader, [5]) == ([flat_picture(5, 0).jpeg], {})
 
 
 def test_the_key_and_place_of_a_sample_are_told(shards):
