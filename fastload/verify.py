@@ -31,7 +31,8 @@ def _run(directory: Path) -> int:
                 faults.append(fault)
     samples = sum(split.samples for split in manifest.splits.values())
     if faults:
-        say(*faults, f"{len(faults)} faults in {directory}; {REBUILD}", error=True)
+        counted = "1 fault" if len(faults) == 1 else f"{len(faults):,} faults"
+        say(*faults, f"{counted} in {directory}; {REBUILD}", error=True)
         return 1
     say(f"{directory}: {len(shards):,} shards and {samples:,} samples are as the manifest says")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -51,6 +52,21 @@ def in_a_header(out: Path) -> None:
     change_byte(out / "train-000001.tar", 5)
 
 
+def beyond_ascii(out: Path) -> None:
+    path = out / "train-000001.tar"
+    path.write_bytes(b"\xff" + path.read_bytes()[1:])
+
+
+def a_long_key(out: Path) -> None:
+    path = out / "train-000001.tar"
+    path.write_bytes(b"x" * 100 + path.read_bytes()[100:])
+
+
+def a_pipe(out: Path) -> None:
+    (out / "val-000000.tar").unlink()
+    os.mkfifo(out / "val-000000.tar")
+
+
 def in_padding(out: Path) -> None:
     change_byte(out / "test-000000.tar", (out / "test-000000.tar").stat().st_size - 3)
 
@@ -85,6 +101,9 @@ DAMAGE: list[tuple[Callable[[Path], None], str]] = [
     (in_a_jpeg, r"train-00000\d.tar: sample 0000\d+, offset \d+: has another CRC-32"),
     (in_a_label, r"val-000000.tar: sample 0000\d+, offset 512: its label in the tar is not \d"),
     (in_a_header, r"train-000001.tar: sample .*: no header of a JPEG of \d+ bytes"),
+    (beyond_ascii, r"train-000001.tar: sample \?, offset 512: no header of a JPEG of \d+ bytes"),
+    (a_long_key, r"train-000001.tar: sample x+, offset 512: no header of a JPEG of \d+ bytes"),
+    (a_pipe, r"val-000000.tar: .*is a pipe, expected a regular file"),
     (in_padding, r"test-000000.tar: holds more than its index lists, or does not end"),
     (cut_off, r"train-000000.tar: has [\d,]+ bytes, the manifest says"),
     (swap_shards, r"train-00000\d.tar: "),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.errors import ImageError, ShardError
-from fastload.files import explain_os_error, sha256_of
+from fastload.files import READ_BYTES, explain_os_error, open_regular, sha256_of
 from fastload.pixels.jpeg import read_header
-from fastload.store.index import read_index
+from fastload.store.index import index_of
 from fastload.store.manifest import Manifest, Shard
-from fastload.store.tar import TAR_BLOCK, label_bytes, label_offset, next_offset, tar_header
+from fastload.store.reader import checked_status
+from fastload.store.tar import (
+    END,
+    TAR_BLOCK,
+    key_in,
+    label_bytes,
+    label_offset,
+    next_offset,
+    tar_header,
+)
 
 
 def find_faults(directory: Path, manifest: Manifest) -> Iterator[tuple[int, str]]:
@@ -32,7 +42,7 @@ def find_faults(directory: Path, manifest: Manifest) -> Iterator[tuple[int, str]
             yield 0, f"{path.name}: is not in the manifest; remove it"
     for split in manifest.splits:
         try:
-            samples = read_index(directory, split)
+            samples = index_of(directory, manifest, split)
         except ShardError as error:
             yield 0, str(error)
             samples = None
@@ -54,16 +64,16 @@ def shard_fault(
         num_classes: Number of classes in the manifest.
     """
     try:
-        size = path.stat().st_size
-        if size != shard.bytes:
-            return f"has {size:,} bytes, the manifest says {shard.bytes:,}"
+        checked_status(path, shard.bytes)
         if samples is None:
             sha256 = sha256_of(path)
         else:
-            with path.open("rb") as file:
+            with os.fdopen(open_regular(path), "rb") as file:
                 fault, sha256 = _read_samples(file, shard, samples, num_classes)
             if fault:
                 return fault
+    except ShardError as error:
+        return error.reason
     except OSError as error:
         return explain_os_error(error)
     return "" if sha256 == shard.sha256 else "has another SHA-256 than the manifest says"
@@ -73,34 +83,27 @@ def _read_samples(
     file: BinaryIO, shard: Shard, samples: NDArray[np.void], num_classes: int
 ) -> tuple[str, str]:
     """Compare a tar with its index; returns the first fault, or "" and the SHA-256 of the tar."""
-    if len(samples) != shard.samples:
-        return f"index lists {len(samples):,} samples, the manifest says {shard.samples:,}", ""
     digest = hashlib.sha256()
-    expected = TAR_BLOCK
     for sample in samples:
-        offset, size = int(sample["offset"]), int(sample["size"])
-        if offset != expected:
-            return f"index says a sample begins at {offset}, the tar's next lies at {expected}", ""
-        block = file.read(next_offset(offset, size) - offset)
+        offset = int(sample["offset"])
+        block = file.read(next_offset(offset, int(sample["size"])) - offset)
         digest.update(block)
         fault = _sample_fault(block, sample, num_classes)
         if fault:
-            key = block[: block.find(b".")].decode("ascii", "replace")
-            return f"sample {key}, offset {offset}: {fault}", ""
-        expected = next_offset(offset, size)
-    rest = file.read()
-    digest.update(rest)
-    if len(rest) < 2 * TAR_BLOCK or rest.strip(b"\0"):
-        return "holds more than its index lists, or does not end as a tar does", ""
+            return f"sample {key_in(block)}, offset {offset}: {fault}", ""
+    rest = shard.bytes - file.tell()
+    while block := file.read(READ_BYTES):
+        digest.update(block)
+        if rest < END or block.strip(b"\0"):
+            return "holds more than its index lists, or does not end as a tar does", ""
     return "", digest.hexdigest()
 
 
 def _sample_fault(block: bytes, sample: NDArray[np.void], num_classes: int) -> str:
     """What is wrong with one sample; `block` runs from the header of KEY.jpg to KEY.cls's end."""
-    size = int(sample["size"])
-    key = block[: block.find(b".")].decode("ascii", "replace")
+    size, key = int(sample["size"]), key_in(block)
     label = label_bytes(int(sample["label"]), num_classes)
-    if block[:TAR_BLOCK] != tar_header(f"{key}.jpg", size):
+    if key == "?" or block[:TAR_BLOCK] != tar_header(f"{key}.jpg", size):
         return f"no header of a JPEG of {size} bytes stands before it"
     jpeg = block[TAR_BLOCK : TAR_BLOCK + size]
     if zlib.crc32(jpeg) != int(sample["crc32"]):
