@@ -221,6 +221,18 @@ def test_a_complete_directory_that_lost_a_shard_is_not_called_complete(
     assert "val-000000.tar is missing or damaged; remove" in one_sentence(capsys)
 
 
+def test_a_damaged_manifest_is_not_answered_with_the_same_command(
+    root: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(out, tmp_path / "out")
+    (tmp_path / "out/manifest.json").write_text("{")
+    assert make(root, tmp_path / "out", "--shard-size", "16kB") == 1
+    said = one_sentence(capsys)
+    assert "manifest.json cannot be used (is not JSON" in said
+    assert said.endswith(f"; remove {tmp_path / 'out'} and run again")
+    assert "python -m fastload.shard" not in said
+
+
 def test_the_closing_lines_say_what_to_type_next(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

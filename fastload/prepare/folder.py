@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastload.console.progress import Progress
-from fastload.errors import OutputError
+from fastload.errors import OutputError, ShardError
 from fastload.files import explain_os_error, lies_within
 from fastload.pixels import native
 from fastload.prepare.duplicates import without_duplicates
@@ -20,7 +20,7 @@ from fastload.prepare.report import Row, report_rows
 from fastload.prepare.source import File, Source
 from fastload.prepare.verdict import Dropped, Verdict
 from fastload.prepare.write import write_partial_shards
-from fastload.store.manifest import MANIFEST_NAME, Manifest, read_manifest
+from fastload.store.manifest import MANIFEST_NAME, REBUILD, Manifest, read_manifest
 
 
 def clean_folder(source: Source, *, rules: Rules, workers: int) -> list[Row]:
@@ -100,7 +100,15 @@ def is_complete(plan: Plan, out: Path) -> bool:
     """
     if not (out / MANIFEST_NAME).exists():
         return False
-    manifest = read_manifest(out)
+    try:
+        manifest = read_manifest(out)
+    except ShardError as error:
+        found = error.reason.removesuffix(f"; {REBUILD}")
+        if found == error.reason:
+            raise
+        raise OutputError(  # to rebuild it is what the user tries
+            f"{out / MANIFEST_NAME} cannot be used ({found}); remove {out} and run again"
+        ) from error
     if manifest.recipe != plan.digest:
         raise OutputError(
             f"{out} holds shards made from other files or with other options; "
