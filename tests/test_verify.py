@@ -132,6 +132,16 @@ def test_damage_is_found_and_named(
     assert "rebuild it with `python -m fastload.shard`" in error
 
 
+def test_what_other_systems_leave_in_a_copy_is_no_shard(intact: Path, tmp_path: Path):
+    """macOS writes ._NAME beside each file on a foreign disk; rsync leaves temporary names."""
+    out = tmp_path / "out"
+    shutil.copytree(intact, out)
+    for name in ("._train-000000.tar", ".train-000000.tar.Xy12ab", ".DS_Store"):
+        (out / name).write_bytes(b"x")
+    shutil.copytree(intact, out / "out")  # copied into itself
+    assert verify.main([str(out)]) == 0
+
+
 def test_every_single_byte_counts(intact: Path, tmp_path: Path):
     shutil.copytree(intact, tmp_path / "out")
     path = tmp_path / "out" / "val-000000.tar"

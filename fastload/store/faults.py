@@ -38,7 +38,7 @@ def find_faults(directory: Path, manifest: Manifest) -> Iterator[tuple[int, str]
     """
     listed = {shard.name for split in manifest.splits.values() for shard in split.shards}
     for path in sorted(directory.glob("*.tar")):
-        if path.name not in listed:
+        if path.name not in listed and not path.name.startswith("."):  # ._NAME of macOS is no shard
             yield 0, f"{path.name}: is not in the manifest; remove it"
     for split in manifest.splits:
         try:

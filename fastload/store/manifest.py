@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -144,7 +145,9 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
         raise ShardError(explain_os_error(error)) from error
     try:
         facts = json.loads(
-            data.decode("utf-8-sig"), object_pairs_hook=_object_of, parse_constant=_no_number
+            data.removeprefix(BOM_UTF8).decode(),
+            object_pairs_hook=_object_of,
+            parse_constant=_no_number,
         )
     except (ValueError, RecursionError) as error:
         raise ShardError(f"is not JSON ({first_line(error)}); {REBUILD}", where=str(path)) from None

@@ -229,7 +229,7 @@ class ShardReader:
             raise ShardError(
                 f"{what} while it was in use: it has {found} bytes, at the start it had {expected};"
                 " start again with the new data",
-                where=self._shards[shard].name,
+                where=str(self._shards[shard]),
             )
 
     def _read_sample(self, shard: int, memory: memoryview, offset: int) -> None:
@@ -240,7 +240,7 @@ class ShardReader:
             if more == 0:
                 self._check_size(file, shard)
                 raise ShardError(
-                    f"ends before byte {offset + len(memory)}", where=self._shards[shard].name
+                    f"ends before byte {offset + len(memory)}", where=str(self._shards[shard])
                 )
             count += more
 
@@ -348,7 +348,7 @@ def checked_status(path: Path, size: int) -> os.stat_result:
     if status.st_size != size:
         raise ShardError(
             f"has {status.st_size} bytes, the manifest says {size}; copy it again, or {REBUILD}",
-            where=path.name,
+            where=str(path),
         )
     return status
 
