@@ -11,6 +11,7 @@ import json
 import os
 import re
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ REBUILD = "rebuild it with `python -m fastload.shard`"
 MANIFEST_BYTES = 64 << 20  # 200 bytes for a shard: 300,000 shards, 80 TB of the default size
 _NAME_BYTES = 255  # the longest file name on Linux and macOS
 _LEAST_BLOCKS = 3  # of a sample in a tar: two headers and a label, see docs/format.md
-Kind = TypeVar("Kind", dict[str, Any], list[Any], str, int)
+_Kind = TypeVar("_Kind", dict[str, Any], list[Any], str, int)
 _KINDS = {dict: "an object", list: "a list", str: "a text", int: "an integer"}
 
 
@@ -179,8 +180,8 @@ def _why_none(directory: str | os.PathLike[str]) -> str:
     place = Path(directory)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", os.fspath(directory)):
         return "is an address, expected a folder; copy the shards to this machine, or mount them"
-    if place.exists() and not place.is_dir():
-        return f"is a file, expected a shard directory; give the folder that holds {MANIFEST_NAME}"
+    if place.suffix == ".tar" or (place.exists() and not place.is_dir()):
+        return f"is no folder of shards; give the folder that holds {MANIFEST_NAME}"
     if any(place.glob("*.tar")):
         return (
             f"there is no complete set of shards (tars, but no {MANIFEST_NAME}, which is written"
@@ -197,8 +198,7 @@ def _why_none(directory: str | os.PathLike[str]) -> str:
 def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     facts = dict(pairs)
     if len(facts) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         raise ValueError(f"the key {twice[:40]!r} stands twice in one object")
     return facts
 
@@ -259,7 +259,7 @@ def _shard_of(facts: dict[str, Any]) -> Shard:
     return shard
 
 
-def _typed(value: Any, kind: type[Kind], name: str) -> Kind:  # noqa: ANN401  any value of JSON
+def _typed(value: Any, kind: type[_Kind], name: str) -> _Kind:  # noqa: ANN401  any value of JSON
     if type(value) is not kind:  # a bool is no integer here
         found = (
             _KINDS.get(type(value)) if isinstance(value, dict | list) else json.dumps(value)[:40]
