@@ -99,12 +99,12 @@ FL_EXPORT int fl_check(const uint8_t* data, size_t size, fl::Facts* facts) {
     return work ? fl::check_file(data, size, *work, *facts) : without_memory(*facts);
 }
 
-// On success facts->bytes holds facts->size bytes, which the caller gives to fl_free.
+// `orientation` is in [1, 8]. On success facts->bytes holds facts->size bytes, which the caller gives to fl_free.
 FL_EXPORT int fl_transcode(const uint8_t* data, size_t size, int interval_pixels, int smallest,
-                           int orient, fl::Facts* facts) {
+                           int orientation, fl::Facts* facts) {
     fl::TranscodeWorkspace* const work = workspace<fl::TranscodeWorkspace>();
     if (!work) return without_memory(*facts);
-    const fl::TranscodeOptions options = {interval_pixels, smallest != 0, orient != 0};
+    const fl::TranscodeOptions options = {interval_pixels, smallest != 0, orientation};
     return fl::transcode_file(data, size, options, *work, *facts);
 }
 

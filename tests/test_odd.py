@@ -44,11 +44,6 @@ class Outcome:
     shards: Path
     stored: dict[str, bytes]
 
-    def reason_of(self, odd: Odd) -> str:
-        if self.with_core or odd.by_pillow is None:
-            return odd.reason
-        return odd.by_pillow
-
 
 @pytest.fixture(scope="module", params=["native", "pillow"])
 def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
@@ -123,13 +118,13 @@ def upright(data: bytes) -> np.ndarray[Any, Any]:
 
 
 def test_clean_and_shard_give_every_reason(outcome: Outcome):
-    expected = {odd.name: outcome.reason_of(odd) for odd in ODD if outcome.reason_of(odd)}
+    expected = {odd.name: odd.reason for odd in ODD if odd.reason}
     assert outcome.cleaned == expected
     assert outcome.reported == expected
 
 
 def test_all_other_files_are_stored_and_verified(outcome: Outcome):
-    expected = {odd.name for odd in ODD if not outcome.reason_of(odd)}
+    expected = {odd.name for odd in ODD if not odd.reason}
     assert set(outcome.stored) == expected
     of_flowers = 2 * 5  # a train, two val and two test images of two classes
     assert f"{len(expected) + of_flowers} samples are as the manifest says" in outcome.verified
@@ -137,7 +132,7 @@ def test_all_other_files_are_stored_and_verified(outcome: Outcome):
 
 def test_stored_files_show_the_picture_that_pillow_sees(outcome: Outcome):
     for odd in ODD:
-        if outcome.reason_of(odd):
+        if odd.reason:
             continue
         ended = odd.data + b"\xff\xd9" if odd.name == "no-eoi.jpg" else odd.data
         expected, found = upright(ended), upright(outcome.stored[odd.name])
@@ -159,10 +154,10 @@ def test_a_data_set_reads_pillows_pixels_of_the_stored_files(outcome: Outcome):
 
 
 @pytest.mark.skipif(not native.is_available(), reason="needs the native core; run scripts/setup")
-@pytest.mark.xfail(strict=True, reason="the native core takes the last of several EXIF blocks")
 def test_the_first_of_two_exif_blocks_counts_as_for_pillow():
     data = with_orientations(sound(0), 6, 3)
     assert native.check_jpeg(data).orientation == opened(data).getexif()[0x0112] == 6
+    assert native.transcode_jpeg(data).orientation == 6
 
 
 def test_every_reason_of_a_files_content_occurs():
@@ -180,14 +175,22 @@ def test_pillow_or_libjpeg_agrees_with_the_reason(odd: Odd):
 
 @pytest.mark.parametrize("odd", [odd for odd in ODD if not odd.reason], ids=lambda odd: odd.name)
 def test_pillow_or_libjpeg_agrees_that_a_file_is_sound(odd: Odd):
-    assert not is_damaged(odd) or odd.name == "no-eoi.jpg"
+    assert not is_damaged(odd) or odd.name in SOUND_BUT_WARNED_OF
     ended = odd.data + b"\xff\xd9" if odd.name == "no-eoi.jpg" else odd.data
     assert opened(ended).mode == "RGB"
+
+
+# What libjpeg-turbo or Pillow complains about, though no pixel depends on it.
+SOUND_BUT_WARNED_OF = {"no-eoi.jpg", "padded-end.jpg", "stray-bytes.jpg", "segment-too-short.jpg"}
 
 
 def is_damaged(odd: Odd) -> bool:
     try:
         opened(odd.data)
+        if "two-of-three-scans" in odd.name:  # libjpeg-turbo says nothing, and shows no red
+            with Image.open(io.BytesIO(odd.data)) as image:
+                image.draft("YCbCr", image.size)
+                return bool(np.ptp(np.asarray(image)[..., 2]) == 0)
         if odd.data.startswith(b"\xff\xd8"):
             simplejpeg.decode_jpeg(odd.data, strict=True)
     except (OSError, SyntaxError, ValueError):
@@ -208,10 +211,10 @@ def is_bomb(odd: Odd) -> bool:
 
 
 def is_not_taken(odd: Odd) -> bool:
-    """Either libjpeg-turbo of 8 bits refuses the precision, or Pillow knows another format."""
+    """Either libjpeg-turbo refuses the header, or Pillow knows another format."""
     if not odd.data.startswith(b"\xff\xd8"):
         return opened(odd.data).format == "ICO"
-    with pytest.raises(ValueError, match="Unsupported JPEG data precision 12"):
+    with pytest.raises(ValueError, match=r"precision 12|Could not determine subsampling"):
         simplejpeg.decode_jpeg(odd.data)
     return True
 

@@ -14,6 +14,7 @@ Paragraph numbers are those of ITU-T T.81 (09/92).
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,8 +40,9 @@ image as a decompression bomb. native/core/header.hpp holds the same number."""
 INTERVAL_PIXELS = {8: 64, 16: 96}
 
 _EOI, _SOS, _DRI = 0xD9, 0xDA, 0xDD
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all SOFn; DHT, JPG and DAC are none
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all SOFn; DHT, JPG and DAC are none
 _HUFFMAN_SEQUENTIAL = (0xC0, 0xC1)
+_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)  # with fill bytes, B.1.1.2
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length: TEM, RSTn, SOI
 
 
@@ -157,31 +159,37 @@ def frame_size(jpeg: bytes | memoryview) -> tuple[int, int] | None:
     return None
 
 
-def read_header(jpeg: bytes | memoryview) -> JpegHeader:
+def read_header(jpeg: bytes | memoryview, *, lenient: bool = False) -> JpegHeader:
     """Read the header of a JPEG, up to its first scan.
+
+    Args:
+        jpeg: A JPEG file, or its beginning.
+        lenient: Step over stray bytes between segments, as libjpeg does.
 
     Raises:
         CorruptImageError: If the bytes are not a JPEG or its header is cut off or contradictory.
         UnsupportedImageError: If the header leaves the height to a later DNL marker.
     """
     try:
-        return _read_header(memoryview(jpeg).cast("B"))
+        return _read_header(memoryview(jpeg).cast("B"), lenient)
     except (IndexError, struct.error) as error:
         raise CorruptImageError("the JPEG header is cut off") from error
 
 
-def _read_header(jpeg: memoryview) -> JpegHeader:
+def _read_header(jpeg: memoryview, lenient: bool) -> JpegHeader:
+    if bytes(jpeg[:2]) != b"\xff\xd8":
+        raise CorruptImageError("not a JPEG: it does not begin with FF D8")
     frame: _Frame | None = None
     restart_interval = 0
-    for marker, offset, length in _segments(jpeg):
-        if marker in _FRAMES:
+    for marker, offset, length in segments(jpeg, lenient=lenient):
+        if marker in FRAMES:
             if frame is not None:
                 raise CorruptImageError("the JPEG has two frame headers")
             frame = _read_frame(jpeg, offset, length)
         elif marker == _DRI:
             (restart_interval,) = struct.unpack_from(">H", jpeg, offset + 2)
-        elif marker == _SOS:
-            break
+        elif marker == _EOI:
+            raise CorruptImageError("the JPEG ends before its first scan")
     if frame is None:
         raise CorruptImageError("the JPEG has no frame header before its first scan")
     return JpegHeader(
@@ -197,23 +205,36 @@ def _read_header(jpeg: memoryview) -> JpegHeader:
     )
 
 
-def _segments(jpeg: memoryview) -> Iterator[tuple[int, int, int]]:
-    """Marker, offset of the length field, and length of each segment through the first SOS."""
-    if bytes(jpeg[:2]) != b"\xff\xd8":
-        raise CorruptImageError("not a JPEG: it does not begin with FF D8")
-    marker, offset = 0, 2
-    while marker != _SOS:
-        if jpeg[offset] != 0xFF:
+def segments(
+    jpeg: memoryview, offset: int = 2, *, lenient: bool = False
+) -> Iterator[tuple[int, int, int]]:
+    """Marker, offset of the length field, and length of each segment through the next SOS or EOI.
+
+    Args:
+        jpeg: The file.
+        offset: Where to begin: behind SOI, or behind the data of a scan.
+        lenient: Step over stray bytes between segments, and take a length below 2 for 2, as libjpeg
+            does.
+
+    Raises:
+        CorruptImageError: If the header is cut off.
+    """
+    marker = 0
+    while marker not in (_SOS, _EOI):
+        found = _MARKER.search(jpeg, offset)
+        if found is None:
+            raise CorruptImageError("the JPEG header is cut off")
+        if found.start() != offset and not lenient:
             raise CorruptImageError("the JPEG header has bytes between its segments")
-        while jpeg[offset] == 0xFF:  # fill bytes, B.1.1.2
-            offset += 1
-        marker = jpeg[offset]
-        offset += 1
+        marker, offset = found[1][0], found.end()
         if marker == _EOI:
-            raise CorruptImageError("the JPEG ends before its first scan")
+            yield marker, offset, 0
+            return
         if marker in _ALONE:
             continue
-        (length,) = struct.unpack_from(">H", jpeg, offset)
+        length = int.from_bytes(jpeg[offset : offset + 2], "big")
+        if lenient and length < 2:
+            length = 2
         if length < 2 or offset + length > len(jpeg):
             raise CorruptImageError("a JPEG header segment is cut off")
         yield marker, offset, length

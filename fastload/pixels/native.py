@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from fastload.errors import BackendUnavailableError, CorruptImageError, UnsupportedImageError
 from fastload.installation import reinstall_command
 from fastload.pixels.jpeg import Encoded
+from fastload.pixels.orientation import orientation_of_jpeg
 from fastload.stages import Stages
 
 LIBRARY = Path(__file__).with_name("_core.so")
@@ -63,9 +64,7 @@ class _Facts(ctypes.Structure):
         ("num_components", ctypes.c_int32),
         ("sampling", ctypes.c_int32 * 8),
         ("progressive", ctypes.c_int32),
-        ("orientation", ctypes.c_int32),
         ("restart_interval", ctypes.c_int32),
-        ("turned", ctypes.c_int32),
         ("size", ctypes.c_uint64),
         ("bytes", _Pointer),
         ("reason", ctypes.c_char * 128),
@@ -77,11 +76,11 @@ class JpegFacts:
     """The facts of a complete, sound JPEG.
 
     Attributes:
-        height: Height in pixels, before any EXIF orientation.
-        width: Width in pixels, before any EXIF orientation.
+        height: Height in pixels, before any orientation.
+        width: Width in pixels, before any orientation.
         sampling: (horizontal, vertical) factors of each component.
         progressive: Whether the file is progressive.
-        orientation: EXIF orientation in [1, 8]; 1 if none is stated.
+        orientation: The orientation that the file states, in [1, 8]; 1 if it states none.
         restart_interval: MCUs between restart markers; 0 if there are none.
     """
 
@@ -102,7 +101,7 @@ class Transcoded:
         height: Height in pixels as stored, upright if asked.
         width: Width in pixels as stored, upright if asked.
         restart_interval: MCUs between restart markers; 0 if there are none.
-        orientation: EXIF orientation that the source stated, in [1, 8].
+        orientation: The orientation that the source stated, in [1, 8].
         turned: Whether that orientation was applied.
     """
 
@@ -305,7 +304,7 @@ def check_jpeg(jpeg: bytes | memoryview) -> JpegFacts:
         width=facts.width,
         sampling=tuple(zip(factors[::2], factors[1::2], strict=True)),
         progressive=bool(facts.progressive),
-        orientation=facts.orientation,
+        orientation=orientation_of_jpeg(jpeg),
         restart_interval=facts.restart_interval,
     )
 
@@ -325,7 +324,7 @@ def transcode_jpeg(
             `jpeg.restart_interval_for`, 0 writes no restart markers.
         smallest: Write the smallest file. Otherwise the Huffman tables are chosen for speed: the
             core decodes crops some 5 % faster, and files are 0.3 % larger.
-        orient: Apply the EXIF orientation.
+        orient: Apply the orientation that the file states.
 
     Raises:
         CorruptImageError: If the bytes are damaged or incomplete.
@@ -337,8 +336,10 @@ def transcode_jpeg(
     data = _bytes_of(jpeg)
     facts = _Facts()
     pixels = -1 if interval_pixels is None else interval_pixels
+    orientation = orientation_of_jpeg(jpeg)
+    turn = orientation if orient else 1
     status = core.fl_transcode(
-        data.ctypes.data, len(data), pixels, smallest, orient, ctypes.byref(facts)
+        data.ctypes.data, len(data), pixels, smallest, turn, ctypes.byref(facts)
     )
     try:
         _raise_for(status, facts.reason.decode())
@@ -350,6 +351,6 @@ def transcode_jpeg(
         height=facts.height,
         width=facts.width,
         restart_interval=facts.restart_interval,
-        orientation=facts.orientation,
-        turned=bool(facts.turned),
+        orientation=orientation,
+        turned=turn != 1,
     )

@@ -2,7 +2,8 @@
 
 source                        the files of a folder, their splits and classes
 formats reasons verdict       what a file is; why it is set aside; what became of it
-transcode examine duplicates  one file to the JPEG that is stored, in processes (workers)
+bare transcode examine        one file to the JPEG that is stored, in processes (workers)
+duplicates                    the same image in several places
 report                        cleaning.csv, quarantine
 plan                          which file goes into which shard
 write finish                  phase 1, with a journal for each shard; phase 2, with foreign_index

@@ -26,7 +26,9 @@ from PIL import Image, ImageFile, JpegImagePlugin
 
 from fastload.errors import CorruptImageError, ImageError, UnsupportedImageError
 from fastload.pixels import native
-from fastload.pixels.jpeg import MAX_PIXELS, read_header, restart_interval_for
+from fastload.pixels.jpeg import MAX_PIXELS, JpegHeader, read_header, restart_interval_for
+from fastload.pixels.orientation import orientation_of_info, orientation_of_jpeg
+from fastload.prepare.bare import bare_jpeg
 from fastload.prepare.formats import TAKEN, format_named, sniff_format
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 
@@ -55,13 +57,19 @@ class Stored:
     change: str = ""
 
 
-# What libjpeg-turbo warns about when it fills the picture with guesses, or has data left when the
-# picture is full (a few bytes are padding). Its other warnings, such as those about odd metadata,
-# do not concern the pixels.
-_DAMAGE = re.compile(
-    r"premature end of data segment|bad Huffman code|instead of RST|progress"
-    r"|\d{2,} extraneous bytes before marker 0xd"
+# The warnings of libjpeg-turbo (jerror.h) after which it fills the picture with guesses, or after
+# which the scans hold more than the picture. All others are about segments that `bare_jpeg` leaves
+# out.
+_DAMAGE = re.compile(r"Corrupt JPEG data|Premature end of JPEG file|Inconsistent progression")
+_LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
+_MOST_PADDED_SCANS = 16
+
+_ENDS_EARLY = re.compile(
+    r"ends (before|within)|cut off|truncated|premature end|but only got", re.IGNORECASE
 )
+
+# What libjpeg-turbo does not decode: hierarchical JPEG, and lossless JPEG with arithmetic codes.
+_UNKNOWN_FRAMES = frozenset({0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
 
 
 def store_image(data: bytes, *, extension: str, rules: Rules) -> Stored:
@@ -117,12 +125,13 @@ def _check_size(height: int, width: int, rules: Rules) -> None:
 
 def _store_jpeg(data: bytes, rules: Rules) -> Stored:
     try:
-        header = read_header(data)
-    except ImageError:  # Pillow gives the reason, or reads it all the same
-        return _store_with_pillow(data, "JPEG", rules)
+        header = read_header(data, lenient=True)
+    except UnsupportedImageError as error:
+        raise SetAsideError(Reason.UNSUPPORTED, error.reason) from error
+    except CorruptImageError as error:
+        raise SetAsideError(_damage_kind(error.reason), error.reason) from error
     _check_size(header.height, header.width, rules)
-    if header.precision != 8:
-        raise SetAsideError(Reason.UNSUPPORTED, f"has {header.precision} bits a sample, not 8")
+    _check_process(header)
     if len(header.sampling) == 1 and not rules.convert:
         raise SetAsideError(Reason.GREY)
     fits = rules.max_side is None or max(header.height, header.width) <= rules.max_side
@@ -131,6 +140,17 @@ def _store_jpeg(data: bytes, rules: Rules) -> Stored:
         if stored is not None:
             return stored
     return _store_with_pillow(data, "JPEG", rules)
+
+
+def _check_process(header: JpegHeader) -> None:
+    if header.precision != 8:
+        raise SetAsideError(Reason.UNSUPPORTED, f"has {header.precision} bits a sample, not 8")
+    if header.frame in _UNKNOWN_FRAMES:
+        raise SetAsideError(
+            Reason.UNSUPPORTED, f"is a JPEG of the process SOF{header.frame - 0xC0}"
+        )
+    if len(header.sampling) not in {1, 3, 4}:
+        raise SetAsideError(Reason.COLOUR_SPACE, f"has {len(header.sampling)} components")
 
 
 def _store_natively(data: bytes, rules: Rules) -> Stored | None:
@@ -150,7 +170,7 @@ def _store_natively(data: bytes, rules: Rules) -> Stored | None:
 
 
 def _damage_kind(reason: str) -> Reason:
-    return Reason.TRUNCATED if "ends before" in reason or "truncated" in reason else Reason.CORRUPT
+    return Reason.TRUNCATED if _ENDS_EARLY.search(reason) else Reason.CORRUPT
 
 
 def _store_other(data: bytes, kind: str, rules: Rules) -> Stored:
@@ -184,6 +204,8 @@ def _store_with_pillow(data: bytes, kind: str, rules: Rules) -> Stored:
             return _store_pixels(data, kind, rules)
     except SetAsideError:
         raise
+    except ImageError as error:
+        raise SetAsideError(_damage_kind(error.reason), error.reason) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise SetAsideError(Reason.BOMB, str(error)) from error
     except Exception as error:  # a decoder of hostile bytes may raise anything
@@ -192,15 +214,16 @@ def _store_with_pillow(data: bytes, kind: str, rules: Rules) -> Stored:
 
 
 def _store_pixels(data: bytes, kind: str, rules: Rules) -> Stored:
-    image = _open(data, kind)
+    plain = bare_jpeg(data) if kind == "JPEG" else data
+    image = _open(plain, kind)
     _check_size(image.height, image.width, rules)
     if kind != "JPEG" and getattr(image, "is_animated", False):
         raise SetAsideError(Reason.ANIMATED)
     _check_mode(image, rules)
     image.load()
     if kind == "JPEG":
-        _check_damage(data, image)
-    turn = _TURNS.get(_orientation_of(image))
+        _check_damage(plain, image)
+    turn = _TURNS.get(_orientation_of(data, kind, image))
     upright = image if turn is None else image.transpose(turn)
     changes = ["turned upright"] if turn is not None else []
     if image.mode != "RGB":
@@ -245,13 +268,41 @@ def _check_mode(image: Image.Image, rules: Rules) -> None:
         raise SetAsideError(reason)
 
 
-def _check_damage(data: bytes, image: Image.Image) -> None:
+def _check_damage(jpeg: bytes, image: Image.Image) -> None:
     """Refuse a scan with gaps: libjpeg-turbo fills them by guesses, Pillow drops its warning."""
+    colours = "GRAY" if image.mode == "L" else "RGB"
+    warning = _warning_of(jpeg, colours)
+    for _ in range(_MOST_PADDED_SCANS):  # a warning about padding hides those behind it
+        unpadded = _without_padding(jpeg, warning)
+        if unpadded is None:
+            break
+        jpeg, warning = unpadded, _warning_of(unpadded, colours)
+    if _DAMAGE.search(warning):
+        raise SetAsideError(_damage_kind(warning), f"libjpeg-turbo says: {warning}")
+
+
+def _warning_of(jpeg: bytes, colours: str) -> str:
+    """The first warning of libjpeg-turbo; "" where it has none."""
     try:
-        simplejpeg.decode_jpeg(data, "GRAY" if image.mode == "L" else "RGB", strict=True)
+        simplejpeg.decode_jpeg(jpeg, colours, strict=True)
     except ValueError as error:
-        if _DAMAGE.search(str(error)):
-            raise SetAsideError(Reason.CORRUPT, str(error)) from error
+        return str(error)
+    return ""
+
+
+def _without_padding(jpeg: bytes, warning: str) -> bytes | None:
+    """The JPEG without the bytes left over that a warning is about, if they are padding.
+
+    They are if all are 00 or FF, as for the native core (native/transcode/intervals.hpp).
+    """
+    left_over = _LEFT_OVER.search(warning)
+    if left_over is None:
+        return None
+    count, marker = int(left_over[1]), bytes.fromhex(left_over[2])
+    padding = re.search(rb"[\x00\xff]{%d}\xff+%s" % (count, re.escape(marker)), jpeg, re.DOTALL)
+    if padding is None:
+        return None
+    return jpeg[: padding.start()] + jpeg[padding.start() + count :]
 
 
 _T = Image.Transpose
@@ -267,12 +318,11 @@ _TURNS = {  # EXIF orientation -> what makes it upright (TIFF 6.0, section 8)
 _SWAPS_SIDES = frozenset({_T.TRANSPOSE, _T.ROTATE_270, _T.TRANSVERSE, _T.ROTATE_90})
 
 
-def _orientation_of(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(0x0112, 1)
-    except Exception:  # noqa: BLE001  metadata that cannot be read says nothing
-        return 1
-    return value if isinstance(value, int) else 1
+def _orientation_of(data: bytes, kind: str, image: Image.Image) -> int:
+    """How the picture must still be turned; `image` is loaded."""
+    if kind == "JPEG":
+        return orientation_of_jpeg(data)
+    return 1 if kind == "TIFF" else orientation_of_info(image.info)  # Pillow itself turns a TIFF
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

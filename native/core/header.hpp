@@ -37,7 +37,6 @@ enum Marker : uint8_t {
     kDNL = 0xDC,
     kDRI = 0xDD,
     kAPP0 = 0xE0,
-    kAPP1 = 0xE1,
     kAPP14 = 0xEE,
     kTEM = 0x01,
 };
@@ -98,8 +97,7 @@ struct Header {
     bool jfif;
     bool adobe;
     uint8_t adobe_transform;
-    int orientation;  // EXIF, in [1, 8]; 1 when absent or malformed
-    bool ended;       // EOI was met instead of a scan
+    bool ended;  // EOI was met instead of a scan
 };
 
 struct Cursor {
@@ -202,40 +200,11 @@ inline Status read_scan(const uint8_t* p, size_t n, Header& header) {  // B.2.3
     return kOk;
 }
 
-// Orientation from IFD0 of an Exif segment (Exif 2.32, 4.6.4 A); 0 where there is none.
-inline int exif_orientation(const uint8_t* p, size_t n) {
-    if (n < 14 || std::memcmp(p, "Exif\0", 6) != 0) return 0;
-    p += 6;
-    n -= 6;
-    const bool little = p[0] == 'I' && p[1] == 'I';
-    if (!little && !(p[0] == 'M' && p[1] == 'M')) return 0;
-    auto get16 = [&](size_t at) { return little ? p[at] | p[at + 1] << 8 : big16(p + at); };
-    auto get32 = [&](size_t at) -> size_t {
-        const uint32_t first = get16(at), second = get16(at + 2);
-        return little ? first | second << 16 : first << 16 | second;
-    };
-    const size_t ifd = get32(4);
-    if (get16(2) != 42 || ifd > n || n - ifd < 2) return 0;
-    const size_t entries = get16(ifd);
-    for (size_t i = 0; i < entries; ++i) {
-        const size_t at = ifd + 2 + 12 * i;
-        if (at + 12 > n) return 0;
-        if (get16(at) != 0x0112) continue;
-        const int value = get16(at + 8);
-        return get16(at + 2) == 3 && value >= 1 && value <= 8 ? value : 0;
-    }
-    return 0;
-}
-
 inline void read_application(uint8_t marker, const uint8_t* p, size_t n, Header& header) {
-    if (marker == kAPP0 && n >= 12 && std::memcmp(p, "JFIF", 5) == 0) header.jfif = true;
+    if (marker == kAPP0 && n >= 14 && std::memcmp(p, "JFIF", 5) == 0) header.jfif = true;
     if (marker == kAPP14 && n >= 12 && std::memcmp(p, "Adobe", 5) == 0) {
         header.adobe = true;
         header.adobe_transform = p[11];
-    }
-    if (marker == kAPP1) {
-        const int orientation = exif_orientation(p, n);
-        if (orientation != 0) header.orientation = orientation;
     }
 }
 
@@ -290,7 +259,7 @@ inline Status read_to_scan(Cursor& cursor, Header& header) {
         if (marker < kSOF0 || (marker >= kRST0 && marker <= kSOI)) return kBytesBetweenSegments;
         if (size - at < 2) return kTruncatedHeader;
         const size_t length = header_detail::big16(data + at);
-        if (length < 2) return kBadSegment;
+        if (length < 2) return kBytesBetweenSegments;  // libjpeg steps over the two bytes
         if (size - at < length) return kTruncatedHeader;
         if (const Status status =
                 header_detail::read_segment(marker, data + at + 2, length - 2, header))
@@ -308,7 +277,6 @@ inline Status read_to_scan(Cursor& cursor, Header& header) {
 // Reads a file from its SOI through its first SOS.
 inline Status read_header(const uint8_t* data, size_t size, Cursor& cursor, Header& header) {
     std::memset(&header, 0, sizeof header);
-    header.orientation = 1;
     cursor = {data, size, 2};
     if (size < 3 || data[0] != 0xFF || data[1] != kSOI || data[2] != 0xFF) return kNotJpeg;
     return read_to_scan(cursor, header);

@@ -116,7 +116,7 @@ inline const char* reason(int status) {
         case kWideQuantTable:
             return "JPEG has quantisation steps over 255, which baseline JPEG has not";
         case kUnalignedOrientation:
-            return "EXIF orientation cannot be applied without loss at this size";
+            return "orientation cannot be applied without loss at this size";
         case kOutOfMemory:
             return "not enough memory to decode this JPEG";
         case kBadBox:

@@ -19,9 +19,7 @@ struct Facts {
     int32_t num_components;
     int32_t sampling[8];  // horizontal, vertical of each component, as in the file
     int32_t progressive;
-    int32_t orientation;  // EXIF, 1 if there is none
     int32_t restart_interval;
-    int32_t turned;  // the orientation was applied
     uint64_t size;
     uint8_t* bytes;
     char reason[128];
@@ -44,7 +42,6 @@ inline void report(Status status, const Picture& picture, Facts& facts) {
     facts.status = status;
     facts.num_components = frame.marker ? frame.num_components : 0;
     facts.progressive = picture.progressive;
-    facts.orientation = picture.header.orientation;
     for (int i = 0; i < facts.num_components; ++i) {
         facts.sampling[2 * i] = frame.components[i].h;
         facts.sampling[2 * i + 1] = frame.components[i].v;
@@ -79,7 +76,6 @@ inline Status transcode_file(const uint8_t* data, size_t size, const TranscodeOp
     facts.height = result.height;
     facts.width = result.width;
     facts.restart_interval = result.restart_interval;
-    facts.turned = result.turned;
     facts.size = result.size;
     facts.bytes = result.bytes;
     return status;

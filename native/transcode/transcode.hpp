@@ -21,7 +21,7 @@ namespace fl {
 struct TranscodeOptions {
     int interval_pixels;  // usual width of a restart interval; 0: no restart markers; -1: chosen
     bool smallest;        // the smallest file, not the one that decodes fastest
-    bool orient;          // apply the EXIF orientation
+    int orientation;      // how to turn the picture: a value of EXIF's, in [1, 8]; 1: as it is
 };
 
 struct Transcoded {
@@ -29,7 +29,6 @@ struct Transcoded {
     size_t size;
     int height, width;
     int restart_interval;
-    bool turned;
 };
 
 // Writes the file: sets `bytes` and `size` of `result`.
@@ -70,8 +69,7 @@ inline Status write_picture(const Picture& picture, const Layout& stored, Orient
 inline Status transcode(const uint8_t* data, size_t size, const TranscodeOptions& options,
                         TranscodeWorkspace& work, Picture& picture, Transcoded& result) {
     if (const Status status = picture.open(data, size)) return status;
-    const Orientation orientation =
-        options.orient ? Orientation::exif(picture.header.orientation) : Orientation{};
+    const Orientation orientation = Orientation::exif(options.orientation);
     Layout stored;
     if (const Status refused = storable(picture.header, picture.layout, orientation, stored)) {
         const Status damaged = picture.check();  // worse, so it is said first
@@ -90,7 +88,6 @@ inline Status transcode(const uint8_t* data, size_t size, const TranscodeOptions
     result.height = stored.height;
     result.width = stored.width;
     result.restart_interval = interval;
-    result.turned = !orientation.identity();
     return write_picture(picture, stored, orientation, work.stream, options.smallest, result);
 }
 

@@ -16,7 +16,14 @@ from fastload.pixels import native
 from fastload.pixels.jpeg import MAX_PIXELS, read_header, restart_interval_for
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 from fastload.prepare.transcode import Stored, store_image
-from tests.pictures import encoded, jpeg, picture, pixels_of, with_orientation
+from tests.pictures import (
+    encoded,
+    jpeg,
+    orientation_exif,
+    picture,
+    pixels_of,
+    with_orientation,
+)
 
 ANY_SIZE = Rules(min_side=1)
 CONVERT = Rules(min_side=1, convert=True)
@@ -143,6 +150,53 @@ def test_an_orientation_that_says_nothing_is_ignored(core: str, exif: bytes):
     assert (stored.height, stored.width) == (48, 64)
 
 
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"exif": orientation_exif(8)},
+        {"exif": orientation_exif(1), "xmp": XMP},
+        {"exif": orientation_exif(3), "xmp": XMP},
+        {"xmp": XMP},
+    ],
+    ids=["exif", "upright exif and xmp", "exif and xmp", "xmp"],
+)
+@pytest.mark.parametrize(
+    ("kind", "extension", "mode"),
+    [
+        ("JPEG", ".jpg", "RGB"),
+        ("JPEG", ".jpg", "L"),
+        ("JPEG", ".jpg", "CMYK"),
+        ("MPO", ".jpg", "RGB"),
+        ("PNG", ".png", "RGB"),
+        ("PNG", ".png", "L"),
+        ("WEBP", ".webp", "RGB"),
+        ("AVIF", ".avif", "RGB"),
+        ("TIFF", ".tif", "RGB"),
+    ],
+)
+@pytest.mark.parametrize(
+    "rules",
+    [
+        CONVERT,
+        Rules(min_side=1, convert=True, store="original"),
+        Rules(min_side=1, convert=True, max_side=40),
+    ],
+    ids=["seekable", "original", "max-side"],
+)
+def test_every_format_is_turned_as_pillow_turns_it(
+    core: str, rules: Rules, kind: str, extension: str, mode: str, said: dict[str, Any]
+):
+    data = encoded(picture(1, mode=mode, spacing=40), kind, **said)
+    stored = store_image(data, extension=extension, rules=rules)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    small = expected.convert("RGB").resize((stored.width, stored.height), Image.Resampling.LANCZOS)
+    assert (stored.width > stored.height) == (expected.width > expected.height)
+    assert np.abs(pixels_of(stored.jpeg) - np.asarray(small)).mean() < 5
+
+
 @pytest.mark.parametrize(
     ("kind", "extension"),
     [("PNG", ".png"), ("WEBP", ".webp"), ("BMP", ".bmp"), ("TIFF", ".tif"), ("JPEG2000", ".jp2")],
@@ -226,7 +280,7 @@ BAD = [
      Reason.DEEP),
     ("half a jpeg", jpeg(0, height=400, width=400)[:9000], ".jpg", Reason.TRUNCATED),
     ("half a png", encoded(picture(0), "PNG")[:4000], ".png", Reason.TRUNCATED),
-    ("only a marker", b"\xff\xd8", ".jpg", Reason.CORRUPT),
+    ("only a marker", b"\xff\xd8", ".jpg", Reason.TRUNCATED),
 ]  # fmt: skip
 
 
@@ -346,7 +400,10 @@ def test_every_awkward_image_is_stored_right_or_has_its_reason(
             continue
         stored_count += 1
         check_stored(stored)
-        assert verdict == "ok", f"{name} is stored, but Pillow says {verdict}"
+        if b"\xff\xd9" not in data[-2:] and "(0 bytes not processed)" in verdict:
+            data += b"\xff\xd9"  # only the end marker is missing
+        else:
+            assert verdict == "ok", f"{name} is stored, but Pillow says {verdict}"
         if "made RGB" not in stored.change:
             check_pixels(name, data, stored)
     assert stored_count >= (85 if rules.convert else 35)
