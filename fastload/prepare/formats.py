@@ -3,41 +3,70 @@
 from __future__ import annotations
 
 _MAGIC = (
+    (b"\xff\xd8\xff\xf7", "JPEG-LS"),
     (b"\xff\xd8", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
     (b"BM", "BMP"),
+    (b"BA", "OS/2 bitmap array"),
+    (b"II*\0\x10\0\0\0CR", "camera raw"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
+    (b"II\0*", "TIFF"),  # the number in the wrong order: Pillow reads these two all the same
+    (b"MM*\0", "TIFF"),
     (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
+    (b"MM\0+", "big-endian BigTIFF"),  # Pillow 13 takes it for another file
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
     (b"\xff\x4f\xff\x51", "JPEG2000"),
     (b"8BPS", "PSD"),
     (b"\0\0\1\0", "ICO"),
+    (b"\0\0\2\0\1\0", "CUR"),
+    (b"icns", "ICNS"),
     (b"qoif", "QOI"),
-    (b"P1", "PNM"),
-    (b"P2", "PNM"),
-    (b"P3", "PNM"),
-    (b"P4", "PNM"),
-    (b"P5", "PNM"),
-    (b"P6", "PNM"),
+    *((b"P%d" % number, "PNM") for number in range(1, 8)),
+    (b"PF\n", "PFM"),
+    (b"Pf\n", "PFM"),
     (b"%PDF", "PDF"),
+    (b"%!PS", "PostScript"),
     (b"\0\0\0\x0cJXL ", "JPEG XL"),
     (b"\xff\x0a", "JPEG XL"),
+    (b"II\xbc\1", "JPEG XR"),
+    (b"IIU\0", "camera raw"),
+    (b"IIRO", "camera raw"),
+    (b"II\x1a\0\0\0HEAPCCDR", "camera raw"),
+    (b"FUJIFILMCCD-RAW", "camera raw"),
+    (b"DDS ", "DDS"),
+    (b"\x01\xda\0\1", "SGI"),
+    (b"\x01\xda\1\1", "SGI"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance HDR"),
+    (b"SIMPLE  =", "FITS"),
+    (b"\x8aMNG\r\n\x1a\n", "MNG"),
+    (b"\x8bJNG\r\n\x1a\n", "JNG"),
+    (b"BPG\xfb", "BPG"),
+    (b"FLIF", "FLIF"),
+    (b"\xd7\xcd\xc6\x9a", "WMF"),
 )
-_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}
+# Brands of ISO/IEC 14496-12 files. Where the major one tells only the container, as mif1 does, the
+# compatible brands behind it tell the coding.
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm"), "HEIC"),
+    b"crx ": "camera raw",
+}
+_CONTAINERS = frozenset((b"mif1", b"mif2", b"msf1", b"miaf"))
+_DIB_SIZES = frozenset((40, 52, 56, 64, 108, 124))  # of the header of a BMP without "BM"
 TAKEN = frozenset({"JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000"})
 _EXTENSIONS = {
     **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif", "mpo"), "JPEG"),
     **dict.fromkeys(("png", "apng"), "PNG"),
     **dict.fromkeys(("bmp", "dib"), "BMP"),
     **dict.fromkeys(("tif", "tiff"), "TIFF"),
-    **dict.fromkeys(("jp2", "j2k", "jpx", "jpf"), "JPEG2000"),
+    **dict.fromkeys(("jp2", "j2k", "j2c", "jpc", "jpx", "jpf", "jpm"), "JPEG2000"),
+    **dict.fromkeys(("avif", "avifs"), "AVIF"),
     "webp": "WEBP",
     "gif": "GIF",
-    "avif": "AVIF",
 }
 
 
@@ -49,8 +78,17 @@ def sniff_format(data: bytes) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp":
-        return _BRANDS.get(data[8:12], "")
-    return ""
+        return _coding_of(data)
+    planes = data[12:14] == b"\1\0"
+    return "BMP" if planes and int.from_bytes(data[:4], "little") in _DIB_SIZES else ""
+
+
+def _coding_of(data: bytes) -> str:
+    """The format of a file of ISO boxes, by the brands in its first box."""
+    box = data[: min(int.from_bytes(data[:4], "big"), 1024)]
+    major, others = data[8:12], [box[at : at + 4] for at in range(16, len(box), 4)]
+    told = next((_BRANDS[brand] for brand in (major, *others) if brand in _BRANDS), "")
+    return told or ("HEIF" if major in _CONTAINERS else "")
 
 
 def format_named(extension: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageFile, JpegImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, features
 
 from fastload.errors import CorruptImageError, ImageError, UnsupportedImageError
 from fastload.pixels import native
@@ -34,6 +34,7 @@ from fastload.prepare.reasons import Reason, Rules, SetAsideError
 
 MAX_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 MAX_FILE_BYTES = 256 << 20  # a 178-megapixel photograph is 100 MB as JPEG
+MAX_TEXT_BYTES = 16 << 20  # of a text or profile in a PNG, unpacked; Pillow's own limit is 1 MiB
 HOW = ("lossless", "near-lossless", "re-encoded", "original")  # ways to store an image
 
 
@@ -67,6 +68,14 @@ _MOST_PADDED_SCANS = 16
 _ENDS_EARLY = re.compile(
     r"ends (before|within)|cut off|truncated|premature end|but only got", re.IGNORECASE
 )
+
+# What Pillow says of files that may be sound.
+_NOT_TAKEN = re.compile(
+    r"unsupported|not (yet )?supported|not available|not installed|unknown pixel mode"
+    r"|cannot handle|unable to determine J2K image mode",
+    re.IGNORECASE,
+)
+_TOO_MUCH_TEXT = re.compile(r"MAX_TEXT_(CHUNK|MEMORY)")
 
 # What libjpeg-turbo does not decode: hierarchical JPEG, and lossless JPEG with arithmetic codes.
 _UNKNOWN_FRAMES = frozenset({0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
@@ -107,7 +116,7 @@ def _check_kind(data: bytes, kind: str) -> None:
 
 
 def _article(kind: str) -> str:
-    return f"an {kind}" if kind[0] in "AI" else f"a {kind}"
+    return f"an {kind}" if kind[0] in "AIO" or kind in {"MNG", "SGI"} else f"a {kind}"
 
 
 def _check_size(height: int, width: int, rules: Rules) -> None:
@@ -170,6 +179,10 @@ def _store_natively(data: bytes, rules: Rules) -> Stored | None:
 
 
 def _damage_kind(reason: str) -> Reason:
+    if _NOT_TAKEN.search(reason):
+        return Reason.UNSUPPORTED
+    if _TOO_MUCH_TEXT.search(reason):
+        return Reason.LARGE
     return Reason.TRUNCATED if _ENDS_EARLY.search(reason) else Reason.CORRUPT
 
 
@@ -187,8 +200,11 @@ def _noted(stored: Stored, change: str) -> Stored:
 def _hardened() -> Iterator[None]:
     """Set up Pillow for files from anywhere; afterwards it is set up as before."""
     limit, lenient = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    chunk, text = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_TEXT_BYTES
+    PngImagePlugin.MAX_TEXT_MEMORY = 4 * MAX_TEXT_BYTES
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they are about odd metadata, which is dropped
@@ -196,6 +212,7 @@ def _hardened() -> Iterator[None]:
             yield
     finally:
         Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = limit, lenient
+        PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = chunk, text
 
 
 def _store_with_pillow(data: bytes, kind: str, rules: Rules) -> Stored:
@@ -244,8 +261,18 @@ def _store_pixels(data: bytes, kind: str, rules: Rules) -> Stored:
 def _open(data: bytes, kind: str) -> Image.Image:
     if kind == "JPEG":  # not Image.open: it takes a picture with a depth map for an animation
         return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
-    return Image.open(io.BytesIO(data), formats=(kind,))
+    needed = _FEATURES.get(kind)
+    if needed and not features.check(needed):
+        raise SetAsideError(
+            Reason.UNSUPPORTED, f"is {_article(kind)} file, which this Pillow was built without"
+        )
+    Image.init()
+    plugin = "DIB" if kind == "BMP" and not data.startswith(b"BM") else kind
+    opened: Image.Image = Image.OPEN[plugin][0](io.BytesIO(data), "")  # tells why, Image.open not
+    return opened
 
+
+_FEATURES = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}
 
 _MODES = {
     **dict.fromkeys(("L", "1"), Reason.GREY),

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from fastload.prepare.formats import format_named, sniff_format
-from tests.pictures import encoded, picture
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastload.prepare.formats import TAKEN, format_named, sniff_format
+from fastload.prepare.reasons import Reason, Rules, SetAsideError
+from fastload.prepare.transcode import store_image
+from tests.pictures import encoded, orientation_exif, picture, pixels_of
 
 
 def test_formats_are_told_by_their_first_bytes():
@@ -22,3 +30,115 @@ def test_formats_are_told_by_their_extensions():
         "",
         "",
     ]
+
+
+def boxes(major: bytes, *compatible: bytes) -> bytes:
+    """The first box of a file of ISO boxes."""
+    body = b"ftyp" + major + bytes(4) + b"".join(compatible)
+    return (len(body) + 4).to_bytes(4, "big") + body + b"\0\0\0\x20meta" + b"avif" * 9
+
+
+@pytest.mark.parametrize(
+    ("major", "compatible", "kind"),
+    [
+        (b"avif", (), "AVIF"),
+        (b"avis", (b"msf1",), "AVIF"),
+        (b"mif1", (b"mif1", b"avif", b"miaf"), "AVIF"),
+        (b"msf1", (b"avis",), "AVIF"),
+        (b"miaf", (b"MA1B", b"avif"), "AVIF"),
+        (b"MA1B", (b"avif",), "AVIF"),
+        (b"mif1", (b"mif1", b"heic"), "HEIC"),
+        (b"mif1", (b"heic", b"avif"), "HEIC"),
+        (b"heic", (b"mif1",), "HEIC"),
+        (b"heix", (), "HEIC"),
+        (b"hevc", (), "HEIC"),
+        (b"msf1", (b"hevc",), "HEIC"),
+        (b"mif1", (), "HEIF"),
+        (b"crx ", (), "camera raw"),
+        (b"isom", (b"avc1",), ""),
+    ],
+)
+def test_the_brands_of_a_file_of_boxes_tell_its_coding(
+    major: bytes, compatible: tuple[bytes, ...], kind: str
+):
+    assert sniff_format(boxes(major, *compatible)) == kind
+
+
+def test_every_extension_that_pillow_gives_a_format_that_is_taken_stands_for_it():
+    Image.init()
+    taken = TAKEN | {"GIF"}
+    for extension, kind in Image.registered_extensions().items():
+        if kind in taken:
+            assert format_named(extension) == kind
+    assert format_named(".mpo") == "JPEG"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "kind"),
+    [
+        (b"\xff\xd8\xff\xf7\0\x0b", "JPEG-LS"),
+        (b"DDS |\0\0\0", "DDS"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "PostScript"),
+        (b"II*\0\x10\0\0\0CR\2\0", "camera raw"),
+        (b"IIU\0\x18\0\0\0", "camera raw"),
+        (b"II\xbc\1 ", "JPEG XR"),
+        (b"\x76\x2f\x31\x01\2", "OpenEXR"),
+        (b"P7\nWIDTH 3", "PNM"),
+        (b"BA\x0e\0\0\0", "OS/2 bitmap array"),
+        (b"MM\0+\0\x08\0\0", "big-endian BigTIFF"),
+        (b"\xff\x0a\0", "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    ],
+)
+def test_what_is_not_taken_is_named(beginning: bytes, kind: str):
+    assert sniff_format(beginning + bytes(60)) == kind
+    with pytest.raises(SetAsideError, match=f"is an? {kind} file, which is not taken") as caught:
+        store_image(beginning + bytes(60), extension=".jpg", rules=Rules())
+    assert caught.value.kind is Reason.UNSUPPORTED
+
+
+def bitmap(header: bytes, pixels: bytes) -> bytes:
+    offset = 14 + len(header)
+    return b"BM" + struct.pack("<IHHI", offset + len(pixels), 0, 0, offset) + header + pixels
+
+
+def odd_headers() -> dict[str, tuple[str, bytes]]:
+    """Files of the same picture, with headers that Pillow reads and few others."""
+    image = picture(1)
+    rows = np.asarray(image)
+    upside_down = rows[::-1, :, ::-1].tobytes()
+    sizes = struct.pack("<iiHHIIiiII", 64, 48, 1, 24, 0, 0, 0, 0, 0, 0)
+    avif, tiff, jp2 = (encoded(image, kind) for kind in ("AVIF", "TIFF", "JPEG2000"))
+    box = int.from_bytes(avif[:4], "big")
+    assert b"avif" in avif[16:box]
+    big = encoded(image, "TIFF", big_tiff=True)
+    return {
+        "avif, mif1": (".avif", avif[:8] + b"mif1" + avif[12:]),
+        "avif, msf1": (".avif", avif[:8] + b"msf1" + avif[12:]),
+        "avif, miaf": (".avif", avif[:8] + b"miaf" + avif[12:]),
+        "bmp of os/2": (".bmp", bitmap(struct.pack("<IHHHH", 12, 64, 48, 1, 24), upside_down)),
+        "bmp of os/2, 2": (".bmp", bitmap(b"\x40\0\0\0" + sizes + bytes(24), upside_down)),
+        "bmp without BM": (".dib", bitmap(b"\x28\0\0\0" + sizes, upside_down)[14:]),
+        "tiff, II 00 2a": (".tif", tiff[:2] + b"\0*" + tiff[4:]),
+        "bigtiff": (".tiff", big),
+        "jp2, jpx": (".jpx", jp2.replace(b"ftypjp2 ", b"ftypjpx ", 1)),
+        "jp2, jpm": (".jpm", jp2.replace(b"ftypjp2 ", b"ftypjpm ", 1)),
+        "codestream": (".j2c", encoded(image, "JPEG2000", no_jp2=True)),
+        "webp, lossless": (".webp", encoded(image, "WEBP", lossless=True)),
+        "webp, extended": (".webp", encoded(image, "WEBP", exif=orientation_exif(1))),
+    }
+
+
+@pytest.mark.parametrize("name", list(odd_headers()))
+def test_what_pillow_reads_is_stored(name: str):
+    extension, data = odd_headers()[name]
+    stored = store_image(data, extension=extension, rules=Rules())
+    difference = np.abs(pixels_of(stored.jpeg) - np.asarray(picture(1)).astype(np.int16))
+    assert difference.mean() < 8
+
+
+def test_what_the_decoder_does_not_take_is_not_called_damaged():
+    odd = bitmap(struct.pack("<IiiHH", 16, 64, 48, 1, 24), bytes(64 * 48 * 3))
+    with pytest.raises(SetAsideError, match="Unsupported BMP header type") as caught:
+        store_image(odd, extension=".bmp", rules=Rules())
+    assert caught.value.kind is Reason.UNSUPPORTED

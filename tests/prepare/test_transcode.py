@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin
+from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from fastload.pixels import native
 from fastload.pixels.jpeg import MAX_PIXELS, read_header, restart_interval_for
@@ -330,12 +330,91 @@ def test_bombs_are_refused_before_pixels_exist(core: str):
     assert reason_of(long, ".png") is Reason.LARGE
 
 
-def test_compressed_text_cannot_fill_the_memory():
+def png_with_text(megabytes: int, *, chunks: int = 1) -> bytes:
     text = PngImagePlugin.PngInfo()
-    text.add_text("Comment", "x" * (80 << 20), zip=True)
-    data = encoded(picture(0), "PNG", pnginfo=text)
-    assert len(data) < 200_000
-    assert reason_of(data, ".png") is Reason.CORRUPT
+    for number in range(chunks):
+        text.add_text(f"Comment {number}", "x" * (megabytes << 20), zip=True)
+    return encoded(picture(0), "PNG", pnginfo=text)
+
+
+def test_compressed_text_cannot_fill_the_memory():
+    for data in (png_with_text(80), png_with_text(17), png_with_text(14, chunks=6)):
+        assert len(data) < 200_000
+        assert reason_of(data, ".png") is Reason.LARGE
+
+
+def segments_of(marker: int, name: bytes, count: int) -> bytes:
+    body = name + bytes(65_533 - len(name))
+    return (bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2, "big") + body) * count
+
+
+NOISE = np.random.default_rng(0).bytes(2 << 20)
+LARGE_EXIF = b"Exif\0\0II*\0\x08\0\0\0\0\0" + NOISE
+
+
+def jpeg_with(segments: bytes) -> bytes:
+    plain = jpeg(0)
+    return plain[:2] + segments + plain[2:]
+
+
+def tiff_with_layers() -> bytes:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[37724] = NOISE  # Photoshop's
+    return encoded(picture(0), "TIFF", tiffinfo=tags)
+
+
+LARGE_METADATA = {
+    "profile.png": lambda: encoded(picture(0), "PNG", icc_profile=NOISE),
+    "packed-profile.png": lambda: encoded(picture(0), "PNG", icc_profile=bytes(15 << 20)),
+    "text.png": lambda: png_with_text(15),
+    "xmp.png": lambda: encoded(picture(0), "PNG", xmp=NOISE.hex().encode()),
+    "exif.png": lambda: encoded(picture(0), "PNG", exif=LARGE_EXIF),
+    "profile.webp": lambda: encoded(picture(0), "WEBP", icc_profile=NOISE),
+    "exif.webp": lambda: encoded(picture(0), "WEBP", exif=LARGE_EXIF),
+    "xmp.webp": lambda: encoded(picture(0), "WEBP", xmp=NOISE),
+    "profile.avif": lambda: encoded(picture(0), "AVIF", icc_profile=NOISE),
+    "layers.tif": tiff_with_layers,
+    "profile.tif": lambda: encoded(picture(0), "TIFF", icc_profile=NOISE),
+    "profile.jpg": lambda: encoded(picture(0), icc_profile=NOISE),
+    "comment.jpg": lambda: encoded(picture(0), comment=bytes(65_000)),
+    "xmp.jpg": lambda: jpeg_with(segments_of(0xE1, b"http://ns.adobe.com/xmp/extension/\0", 60)),
+    "exif.jpg": lambda: jpeg_with(segments_of(0xE1, LARGE_EXIF[:16], 60)),
+    "unknown.jpg": lambda: jpeg_with(segments_of(0xEA, b"?", 200)),
+}
+
+
+@pytest.mark.parametrize("name", list(LARGE_METADATA))
+def test_large_metadata_are_dropped_and_the_picture_is_stored(core: str, name: str):
+    data = LARGE_METADATA[name]()
+    for rules in (ANY_SIZE, Rules(min_side=1, max_side=50)):
+        stored = store_image(data, extension=Path(name).suffix, rules=rules)
+        check_stored(stored)
+        assert len(stored.jpeg) < 10_000
+        assert stored.width == (rules.max_side or 64)
+
+
+ODD_METADATA = {
+    "short JFIF": b"\xff\xe0\0\x08JFIF\0\1",
+    "JFIF of version 2": b"\xff\xe0\0\x10JFIF\0\2\1\0\0\1\0\1\0\0",
+    "short Adobe": b"\xff\xee\0\x08Adobe\0",
+    "Adobe of another transform": b"\xff\xee\0\x0eAdobe\0d\0\0\0\0\7",
+    "Photoshop cut off": b"\xff\xed\0\x18Photoshop 3.0\x008BIM\4\4\0\0",
+    "multi-picture rubbish": b"\xff\xe2\0\x0aMPF\0\1\2\3\4",
+    "profile in a wrong number": b"\xff\xe2\0\x12ICC_PROFILE\0\7\1ab",
+    "profile cut off": b"\xff\xe2\0\x0eICC_PROFILE\0",
+    "empty comment": b"\xff\xfe\0\2",
+}
+
+
+@pytest.mark.parametrize("name", list(ODD_METADATA))
+@pytest.mark.parametrize("rules", [ANY_SIZE, Rules(min_side=1, max_side=50)])
+def test_odd_metadata_of_a_jpeg_say_nothing_about_its_pixels(core: str, rules: Rules, name: str):
+    plain = jpeg(0)
+    data = plain[:2] + ODD_METADATA[name] + plain[2:]
+    stored = store_image(data, extension=".jpg", rules=rules)
+    assert stored == store_image(plain, extension=".jpg", rules=rules)
+    half = data[: len(data) // 2]
+    assert reason_of(half, rules=rules) is Reason.TRUNCATED
 
 
 def test_small_images_are_set_aside(core: str):
@@ -372,9 +451,13 @@ def test_large_images_can_be_shrunk(core: str):
 
 
 def test_pillow_is_left_as_it_was():
-    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    def settings() -> tuple[object, ...]:
+        text = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+        return Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, *text
+
+    before = settings()
     store_image(encoded(picture(0), "PNG"), extension=".png", rules=ANY_SIZE)
-    assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+    assert before == settings()
 
 
 def test_the_same_bytes_are_stored_every_time(core: str):
