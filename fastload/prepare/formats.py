@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 _MAGIC = (
     (b"\xff\xd8\xff\xf7", "JPEG-LS"),
     (b"\xff\xd8", "JPEG"),
@@ -89,6 +91,34 @@ def _coding_of(data: bytes) -> str:
     major, others = data[8:12], [box[at : at + 4] for at in range(16, len(box), 4)]
     told = next((_BRANDS[brand] for brand in (major, *others) if brand in _BRANDS), "")
     return told or ("HEIF" if major in _CONTAINERS else "")
+
+
+def is_cut_off(data: bytes, kind: str) -> bool:
+    """Whether a file, PNG and JPEG apart, has fewer bytes than its own header says."""
+    if kind == "WEBP":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if kind == "TIFF":  # the first directory often stands at the end
+        order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
+        place = data[8:16] if b"+" in data[2:4] else data[4:8]
+        return int.from_bytes(place, order) + 2 > len(data)
+    if kind == "JPEG2000" and data.startswith(b"\xff\x4f"):
+        return not data.endswith(b"\xff\xd9")
+    return kind in {"AVIF", "JPEG2000"} and _last_box_is_cut_off(data)
+
+
+def _last_box_is_cut_off(data: bytes) -> bool:
+    """Whether a box of ISO/IEC 14496-12, 4.2, is longer than what is left of the file."""
+    at = 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size == 0:  # to the end of the file: a codestream, which has an end marker
+            return not data.endswith(b"\xff\xd9")
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        if size < 8 or at + size > len(data):
+            return at + max(size, 8) > len(data)
+        at += size
+    return False
 
 
 def format_named(extension: str) -> str:

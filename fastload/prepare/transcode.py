@@ -22,19 +22,29 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, features
+from PIL import (
+    Image,
+    ImageChops,
+    ImageFile,
+    ImageStat,
+    JpegImagePlugin,
+    PngImagePlugin,
+    features,
+)
 
 from fastload.errors import CorruptImageError, ImageError, UnsupportedImageError
 from fastload.pixels import native
 from fastload.pixels.jpeg import MAX_PIXELS, JpegHeader, read_header, restart_interval_for
 from fastload.pixels.orientation import orientation_of_info, orientation_of_jpeg
 from fastload.prepare.bare import bare_jpeg
-from fastload.prepare.formats import TAKEN, format_named, sniff_format
+from fastload.prepare.formats import TAKEN, format_named, is_cut_off, sniff_format
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 
 MAX_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 MAX_FILE_BYTES = 256 << 20  # a 178-megapixel photograph is 100 MB as JPEG
 MAX_TEXT_BYTES = 16 << 20  # of a text or profile in a PNG, unpacked; Pillow's own limit is 1 MiB
+MOST_LOSS = 2.0  # levels of 256, on average; photographs of any quality lose less than 1
+_BAND_ROWS = 1024
 HOW = ("lossless", "near-lossless", "re-encoded", "original")  # ways to store an image
 
 
@@ -227,7 +237,10 @@ def _store_with_pillow(data: bytes, kind: str, rules: Rules) -> Stored:
         raise SetAsideError(Reason.BOMB, str(error)) from error
     except Exception as error:  # a decoder of hostile bytes may raise anything
         words = f"Pillow cannot decode it: {error or type(error).__name__}"
-        raise SetAsideError(_damage_kind(words), words) from error
+        reason = _damage_kind(words)
+        if reason is Reason.CORRUPT and is_cut_off(data, kind):
+            reason, words = Reason.TRUNCATED, "has fewer bytes than its header says"
+        raise SetAsideError(reason, words) from error
 
 
 def _store_pixels(data: bytes, kind: str, rules: Rules) -> Stored:
@@ -255,6 +268,8 @@ def _store_pixels(data: bytes, kind: str, rules: Rules) -> Stored:
     elif kind == "JPEG" and image.mode == "RGB":
         how, options = _kept_options(image, turn, rules)
     jpeg = _encode(upright, options)
+    if how == "near-lossless" or options["subsampling"]:
+        how, jpeg = _closer(upright, how, jpeg, rules)
     return Stored(jpeg, how, upright.height, upright.width, ", ".join(changes))
 
 
@@ -403,6 +418,30 @@ def _kept_options(
     if sampling < 0 or moved or not is_ycc:  # other blocks: its own tables would lose as much again
         return "re-encoded", {"quality": rules.quality, "subsampling": subsampling}
     return "near-lossless", {"qtables": tables, "subsampling": subsampling}
+
+
+def _closer(image: Image.Image, how: str, jpeg: bytes, rules: Rules) -> tuple[str, bytes]:
+    """`jpeg`, or a new one where it is not the picture: how, and the bytes.
+
+    Pixels cannot hold every coefficient: colours beyond white or black are cut off, and where
+    strong colours meet, halved chroma is not what it was before it was doubled.
+    """
+    loss = _loss(image, jpeg)
+    if loss <= MOST_LOSS:
+        return how, jpeg
+    new = _encode(image, _new_options(rules))
+    return ("re-encoded", new) if _loss(image, new) < loss else (how, jpeg)
+
+
+def _loss(image: Image.Image, jpeg: bytes) -> float:
+    """Mean difference of the stored picture, in levels of 256."""
+    stored = Image.open(io.BytesIO(jpeg))
+    total = 0.0
+    for top in range(0, image.height, _BAND_ROWS):  # a whole difference would take more memory
+        band = (0, top, image.width, min(top + _BAND_ROWS, image.height))
+        difference = ImageChops.difference(image.crop(band), stored.crop(band))
+        total += sum(ImageStat.Stat(difference).sum)
+    return total / (3 * image.width * image.height)
 
 
 def _sampling_factors(image: Image.Image) -> tuple[list[int], list[int]]:

@@ -67,7 +67,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (status != fl::kOk) return 0;
 
     fl::Facts facts;
-    if (fl::transcode_file(data, size, {64, false, false}, transcode_work, facts)) return 0;
+    if (fl::transcode_file(data, size, {64, false, 1}, transcode_work, facts)) return 0;
     if (decode(shared_work, facts.bytes, facts.size, box, side, flip, &again)) std::abort();
     if (pixels != again) std::abort();
     std::free(facts.bytes);

@@ -31,7 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::vector<uint8_t> pixels, stored_pixels;
     if (!decode(data, size, &pixels)) return 0;
     fl::Facts facts;
-    if (fl::transcode_file(data, size, {64, false, false}, transcode_work, facts)) return 0;
+    if (fl::transcode_file(data, size, {64, false, 1}, transcode_work, facts)) return 0;
     if (!decode(facts.bytes, facts.size, &stored_pixels)) std::abort();
     if (pixels != stored_pixels) std::abort();
     std::free(facts.bytes);

@@ -142,3 +142,27 @@ def test_what_the_decoder_does_not_take_is_not_called_damaged():
     with pytest.raises(SetAsideError, match="Unsupported BMP header type") as caught:
         store_image(odd, extension=".bmp", rules=Rules())
     assert caught.value.kind is Reason.UNSUPPORTED
+
+
+CUT = {
+    "png": (".png", encoded(picture(1), "PNG")),
+    "webp": (".webp", encoded(picture(1), "WEBP")),
+    "avif": (".avif", encoded(picture(1), "AVIF")),
+    "jp2": (".jp2", encoded(picture(1), "JPEG2000")),
+    "j2k": (".j2k", encoded(picture(1), "JPEG2000", no_jp2=True)),
+    "bmp": (".bmp", encoded(picture(1), "BMP")),
+    "tiff": (".tif", encoded(picture(1), "TIFF")),
+    "tiff, lzw": (".tif", encoded(picture(1), "TIFF", compression="tiff_lzw")),
+    "tiff, jpeg": (".tif", encoded(picture(1), "TIFF", compression="jpeg")),
+    "bigtiff": (".tif", encoded(picture(1), "TIFF", big_tiff=True)),
+}
+
+
+@pytest.mark.parametrize("name", list(CUT))
+def test_a_file_that_ends_too_early_is_truncated(name: str):
+    extension, data = CUT[name]
+    for size in range(len(data) // 4, len(data) - 200, len(data) // 7):
+        with pytest.raises(SetAsideError) as caught:
+            store_image(data[:size], extension=extension, rules=Rules())
+        assert caught.value.kind is Reason.TRUNCATED, (size, caught.value.reason)
+        assert "0x" not in caught.value.reason  # the address of a buffer differs each time
