@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import struct
 
 _MAGIC = (
     (b"\xff\xd8\xff\xf7", "JPEG-LS"),
@@ -59,6 +59,7 @@ _BRANDS = {
 }
 _CONTAINERS = frozenset((b"mif1", b"mif2", b"msf1", b"miaf"))
 _DIB_SIZES = frozenset((40, 52, 56, 64, 108, 124))  # of the header of a BMP without "BM"
+_VALUE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # by type; of others 1
 TAKEN = frozenset({"JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000"})
 _EXTENSIONS = {
     **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif", "mpo"), "JPEG"),
@@ -97,13 +98,32 @@ def is_cut_off(data: bytes, kind: str) -> bool:
     """Whether a file, PNG and JPEG apart, has fewer bytes than its own header says."""
     if kind == "WEBP":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
-    if kind == "TIFF":  # the first directory often stands at the end
-        order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
-        place = data[8:16] if b"+" in data[2:4] else data[4:8]
-        return int.from_bytes(place, order) + 2 > len(data)
+    if kind == "TIFF":
+        return _first_directory_is_cut_off(data)
     if kind == "JPEG2000" and data.startswith(b"\xff\x4f"):
         return not data.endswith(b"\xff\xd9")
     return kind in {"AVIF", "JPEG2000"} and _last_box_is_cut_off(data)
+
+
+def _first_directory_is_cut_off(data: bytes) -> bool:
+    """Whether the first directory of a TIFF, often behind its pixels, or a value of it is not there.
+
+    Of a BigTIFF only whether the directory begins (TIFF 6.0, section 2).
+    """
+    order = "<" if data.startswith(b"II") else ">"
+    if data[2:4] == b"+\0":
+        return len(data) < 16 or struct.unpack_from("<Q", data, 8)[0] + 8 > len(data)
+    try:
+        (at,) = struct.unpack_from(f"{order}L", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, at)
+        for entry in range(at + 2, at + 2 + 12 * count, 12):
+            _, kind, number, place = struct.unpack_from(f"{order}HHLL", data, entry)
+            size = number * _VALUE_BYTES.get(kind, 1)
+            if size > 4 and place + size > len(data):
+                return True
+    except struct.error:
+        return True
+    return False
 
 
 def _last_box_is_cut_off(data: bytes) -> bool:
