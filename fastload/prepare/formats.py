@@ -106,7 +106,7 @@ def is_cut_off(data: bytes, kind: str) -> bool:
 
 
 def _first_directory_is_cut_off(data: bytes) -> bool:
-    """Whether the first directory of a TIFF, often behind its pixels, or a value of it is not there.
+    """Whether the first directory of a TIFF, often behind the pixels, or a value of it is missing.
 
     Of a BigTIFF only whether the directory begins (TIFF 6.0, section 2).
     """
