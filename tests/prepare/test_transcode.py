@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,50 @@ def test_every_format_is_turned_as_pillow_turns_it(
     small = expected.convert("RGB").resize((stored.width, stored.height), Image.Resampling.LANCZOS)
     assert (stored.width > stored.height) == (expected.width > expected.height)
     assert np.abs(pixels_of(stored.jpeg) - np.asarray(small)).mean() < 5
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+
+def png_with(chunk: bytes, *, behind: bool) -> bytes:
+    """A PNG with another chunk before its pixels, or behind them."""
+    data = encoded(picture(1, spacing=40), "PNG")
+    at = len(data) - 12 if behind else 33
+    return data[:at] + chunk + data[at:]
+
+
+TIFF_BLOCK = orientation_tag(6)[6:]
+HEX = f"\nexif\n{len(orientation_tag(6)):8}\n{orientation_tag(6).hex()}\n".encode()
+ODD_CHUNKS = {
+    "eXIf": chunk(b"eXIf", TIFF_BLOCK),
+    "eXIf with a name": chunk(b"eXIf", orientation_tag(6)),
+    "ImageMagick's digits": chunk(b"tEXt", b"Raw profile type exif\0" + HEX),
+    "no digits": chunk(b"tEXt", b"Raw profile type exif\0\n\n\nxyz"),
+    "packed digits": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(HEX)),
+    "xmp": chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+    "xmp as plain text": chunk(b"tEXt", b"XML:com.adobe.xmp\0" + XMP),
+}
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("name", list(ODD_CHUNKS))
+def test_a_png_is_turned_by_whatever_chunk_pillow_reads(name: str, behind: bool):
+    data = png_with(ODD_CHUNKS[name], behind=behind)
+    stored = store_image(data, extension=".png", rules=ANY_SIZE)
+    try:
+        expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).size
+    except ValueError:  # what are no digits says nothing
+        expected = (64, 48)
+    assert (stored.width, stored.height) == expected
+
+
+@pytest.mark.parametrize("name", [b"", b"Exif\0\0", b"Exif\0\0Exif\0\0"])
+def test_exif_of_webp_is_read_with_its_name_and_without(name: bytes):
+    data = encoded(picture(1), "WEBP", exif=name + TIFF_BLOCK)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).size
+    stored = store_image(data, extension=".webp", rules=ANY_SIZE)
+    assert (stored.width, stored.height) == expected == (48, 64)
 
 
 @pytest.mark.parametrize(
