@@ -120,7 +120,11 @@ def open_loaders(
     splits = read_manifest(place).splits
     present = [name for name in ("val", "test") if name in splits and splits[name].samples]
     if "val" not in present:
-        raise DataError(f"{place}: has no images in its val split, which chooses the best epoch")
+        raise DataError(
+            f"{place}: has no images in its val split, which chooses the best epoch; take val from "
+            "train with `python -m fastload.shard FOLDER --val-fraction 0.1 --out OTHER`, or name "
+            "other shards with --val-data"
+        )
     view = Augment.eval(options.resolution.eval_size or options.resolution.size)
     view = replace(view, normalise=normalise)
     held_out = {

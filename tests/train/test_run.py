@@ -615,6 +615,7 @@ def test_shards_without_validation_are_refused(tmp_path, capsys):
     said = sentence(capsys, 1, arguments(bare, tmp_path, "a"))
 
     assert "has no images in its val split" in said
+    assert "--val-fraction 0.1" in said
 
 
 def test_classes_csv_agrees_with_the_macro_average(shards, tmp_path):
