@@ -20,6 +20,7 @@ from fastload.console.command import run_command
 from fastload.console.terminal import say
 from fastload.cores import usable_cores
 from fastload.prepare.folder import clean_folder
+from fastload.prepare.layout import LAYOUTS, LayoutOptions
 from fastload.prepare.reasons import Rules
 from fastload.prepare.report import (
     REPORT_NAME,
@@ -55,25 +56,66 @@ def add_cleaning_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _run(options: argparse.Namespace, rules: Rules) -> int:
+def add_layout_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say how the folder is understood."""
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default="auto",
+        help="splits: folders that are no split are left out; classes: every folder is a class, "
+        "even one called train; auto (default): decide, and refuse what has two readings",
+    )
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="pass over files and folders of this name, relative path or pattern; may be repeated",
+    )
+    parser.add_argument(
+        "--val-fraction",
+        type=float,
+        metavar="F",
+        help="take val from train, this fraction of each class (default 0.1 without splits)",
+    )
+    parser.add_argument(
+        "--test-fraction", type=float, metavar="F", help="the same for test; 0 takes none"
+    )
+
+
+def without_option(words: Sequence[str], *names: str) -> list[str]:
+    """The arguments of a command without options that take a value, such as --out."""
+    kept: list[str] = []
+    skipped = False
+    for word in words:
+        if not skipped and word not in names and word.partition("=")[0] not in names:
+            kept.append(word)
+        skipped = word in names and not skipped
+    return kept
+
+
+def _run(
+    options: argparse.Namespace, rules: Rules, layout: LayoutOptions, words: Sequence[str]
+) -> int:
     refuse_foreign_report(options.report)
-    source = read_source(options.folder, seed=options.seed)
+    source = read_source(options.folder, seed=options.seed, options=layout)
+    say(*source.described())
     begin = time.monotonic()
     rows = clean_folder(source, rules=rules, workers=options.workers)
     seconds = time.monotonic() - begin
     if options.quarantine:
         rows = quarantine(source.root, options.quarantine, rows)
     write_report(options.report, rows)
+    again = without_option(words, "--report", "--quarantine")
     counts = count_reasons(rows)
     bad = sum(counts.values())
     rate = len(source.files) / max(seconds, 1e-9)
     lines = [
-        f"{len(source.files):,} files of {len(source.classes):,} classes, {source.layout}",
         f"read in {seconds:.1f} s, {rate:,.0f} images/s",
         f"{len(source.files) + len(source.oddities) - bad:,} are fit to train on, {bad:,} are not:",
         *reason_table(counts),
         f"each of them is in {options.report}",
-        f"next: python -m fastload.shard {shlex.quote(str(options.folder))}",
+        f"next: python -m fastload.shard {shlex.join(again)}",
     ]
     say(*lines)
     return 0
@@ -93,6 +135,19 @@ def parse_rules(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
         parser.error(str(error).replace("_", "-"))
 
 
+def parse_layout(parser: argparse.ArgumentParser, options: argparse.Namespace) -> LayoutOptions:
+    """How the folder is to be understood; ends the command where the options make no sense."""
+    try:
+        return LayoutOptions(
+            layout=options.layout,
+            exclude=tuple(options.exclude),
+            val_fraction=options.val_fraction,
+            test_fraction=options.test_fraction,
+        )
+    except ValueError as error:
+        parser.error(f"--{str(error).replace('_', '-')}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
@@ -101,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="folder of class folders, such as data/")
     add_cleaning_options(parser)
+    add_layout_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the split, where there is none")
     parser.add_argument(
         "--report",
@@ -109,9 +165,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help=f"where to list them (default {REPORT_NAME})",
     )
-    options = parser.parse_args(argv)
-    rules = parse_rules(parser, options)
-    return run_command("fastload.clean", lambda: _run(options, rules))
+    words = sys.argv[1:] if argv is None else argv
+    options = parser.parse_args(words)
+    rules, layout = parse_rules(parser, options), parse_layout(parser, options)
+    return run_command("fastload.clean", lambda: _run(options, rules, layout, words))
 
 
 if __name__ == "__main__":

@@ -18,16 +18,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastload.clean import add_cleaning_options, parse_rules
+from fastload.clean import (
+    add_cleaning_options,
+    add_layout_options,
+    parse_layout,
+    parse_rules,
+    without_option,
+)
 from fastload.console.command import run_command
 from fastload.console.terminal import byte_size, say
 from fastload.pixels import native
 from fastload.prepare.folder import ShardOutcome, is_complete, refuse_nested, shard_folder
 from fastload.prepare.journal import StateFolder
+from fastload.prepare.layout import LayoutOptions
 from fastload.prepare.plan import DEFAULT_SHARD_BYTES, ShardOptions, make_plan
 from fastload.prepare.reasons import NEW_QUALITY, Rules
 from fastload.prepare.report import REPORT_NAME, quarantine, reason_table, write_report
 from fastload.prepare.source import read_source
+from fastload.store.manifest import Manifest
 
 SMALLEST_SHARD = 10_000  # one small photograph
 
@@ -52,8 +60,8 @@ def parse_bytes(text: str) -> int:
     return size
 
 
-def closing_lines(outcome: ShardOutcome, out: Path) -> list[str]:
-    """What a run did and what to type next."""
+def closing_lines(outcome: ShardOutcome, out: Path, words: Sequence[str]) -> list[str]:
+    """What a run did and what to type next; `words` are the arguments of the command."""
     manifest = outcome.manifest
     stored = sum(manifest.stored.values())
     how = ", ".join(f"{count:,} {name}" for name, count in manifest.stored.items() if count)
@@ -69,27 +77,48 @@ def closing_lines(outcome: ShardOutcome, out: Path) -> list[str]:
         f"set aside   {aside:,} files",
         *reason_table(manifest.cleaning),
         f"report      {out / REPORT_NAME}",
-        f"next        python train/run.py --loader dali --data {shlex.quote(str(out))}",
+        *next_lines(manifest, out, words),
     ]
 
 
-def _run(arguments: argparse.Namespace, rules: Rules) -> int:
+def next_lines(manifest: Manifest, out: Path, words: Sequence[str]) -> list[str]:
+    """The next command: training, or sharding again where there is no val to choose an epoch by."""
+    val = manifest.splits.get("val")
+    if val is not None and val.samples:
+        return [f"next        python train/run.py --loader dali --data {shlex.quote(str(out))}"]
+    if val is not None:
+        return [f"no val      all its images were set aside, {out / REPORT_NAME} says why"]
+    words, again = (
+        without_option(words, "--out"),
+        ["--val-fraction", "0.1", "--out", f"{out}-with-val"],
+    )
+    return [
+        "no val      training needs it, to choose its best epoch; take it from train:",
+        f"next        python -m fastload.shard {shlex.join([*words, *again])}",
+    ]
+
+
+def _run(
+    arguments: argparse.Namespace, rules: Rules, layout: LayoutOptions, words: Sequence[str]
+) -> int:
     out: Path = arguments.out
-    source = read_source(arguments.folder, seed=arguments.seed)
+    source = read_source(arguments.folder, seed=arguments.seed, options=layout)
     refuse_nested(source.root, out)
     options = ShardOptions(
         rules=rules,
         seed=arguments.seed,
         shard_bytes=arguments.shard_size,
         allow_missing_classes=arguments.allow_missing_classes,
+        layout=layout,
     )
     plan = make_plan(source, options)
     if is_complete(plan, out):
         StateFolder(out).remove()  # there is none, unless a run was killed at its very end
         say(f"{out} already holds these shards, complete")
         return 0
-    found = f"{len(source.files):,} files of {len(source.classes):,} classes, {source.layout}"
-    say(found, error=True)
+    say(*source.described(), error=True)
+    if "val" not in source.folders:
+        say("  no val: training needs it; --val-fraction 0.1 takes it from train", error=True)
     if not native.is_available():
         why = native.why_unavailable()
         say(f"without the native core ({why}): slower, near-lossless", error=True)
@@ -101,7 +130,7 @@ def _run(arguments: argparse.Namespace, rules: Rules) -> int:
     if arguments.quarantine:
         rows = quarantine(source.root, arguments.quarantine, outcome.rows)
         write_report(out / REPORT_NAME, rows)
-    say(*closing_lines(outcome, out))
+    say(*closing_lines(outcome, out, words))
     return 0
 
 
@@ -130,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"of images that must be encoded anew (default {NEW_QUALITY})",
     )
     add_cleaning_options(parser)
+    add_layout_options(parser)
     parser.add_argument(
         "--shard-size",
         type=parse_bytes,
@@ -143,9 +173,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="keep classes that have no image in train",
     )
-    options = parser.parse_args(argv)
-    rules = parse_rules(parser, options)
-    return run_command("fastload.shard", lambda: _run(options, rules))
+    words = sys.argv[1:] if argv is None else argv
+    options = parser.parse_args(words)
+    rules, layout = parse_rules(parser, options), parse_layout(parser, options)
+    return run_command("fastload.shard", lambda: _run(options, rules, layout, words))
 
 
 if __name__ == "__main__":

@@ -105,6 +105,19 @@ def test_quarantine_moves_what_is_set_aside_and_overwrites_nothing(tmp_path: Pat
     assert snapshot(root) == {path: data for path, data in before.items() if path not in moved}
 
 
+def test_the_layout_is_said_and_its_options_are_in_the_next_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    root = write_tree(flower_tree(tmp_path / "my data"), {"old/daisy/1.jpg": jpeg(7)})
+    arguments = [str(root), "--min-side", "16", "--report", str(tmp_path / "report.csv")]
+    assert clean.main(arguments) == 1
+    assert "old beside them holds images too" in capsys.readouterr().err
+    assert clean.main([*arguments, "--exclude", "old"]) == 0
+    output = capsys.readouterr().out
+    assert output.splitlines()[1] == "  train train: 3 classes, 17 files"
+    assert f"next: python -m fastload.shard '{root}' --min-side 16 --exclude old\n" in output
+
+
 def test_quarantine_leaves_what_a_link_leads_to(tmp_path: Path):
     root = flower_tree(tmp_path / "data")
     write_tree(tmp_path / "elsewhere", {"empty.jpg": b"", "fine.jpg": jpeg(1000)})

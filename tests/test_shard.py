@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -563,6 +564,106 @@ def test_a_folder_without_images_is_one_sentence(
     assert make(tmp_path / "data", tmp_path / "out") == 1
     assert message in one_sentence(capsys)
     assert not list(tmp_path.glob("out/*.tar"))
+
+
+def test_an_empty_class_folder_is_refused_by_name_or_keeps_its_label(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    root = flower_tree(tmp_path / "data")
+    (root / "train/moss").mkdir()
+    assert make(root, tmp_path / "out") == 1
+    assert "1 of the classes have no image in train: 'moss'" in one_sentence(capsys)
+    assert not (tmp_path / "out").exists()
+    assert make(root, tmp_path / "out", "--allow-missing-classes") == 0
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.classes == ("daisy", "moss", "rose 中文", "st. john")
+    assert manifest.splits["train"].class_counts == (9, 0, 5, 3)
+    assert set(read_index(tmp_path / "out", "train")["label"].tolist()) == {0, 2, 3}
+
+
+def test_a_class_folder_without_images_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    root = write_tree(flower_tree(tmp_path / "data"), {"train/moss/readme.txt": b"none yet"})
+    assert make(root, tmp_path / "out") == 1
+    assert "no image in train: 'moss'" in one_sentence(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_spelling_that_train_lacks_is_told_from_the_one_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    root = write_tree(flower_tree(tmp_path / "data"), {"val/Daisy/1.jpg": jpeg(5001)})
+    assert make(root, tmp_path / "out") == 1
+    assert "'Daisy' has no image in train, but 'daisy' has (upper and" in one_sentence(capsys)
+    assert make(root, tmp_path / "out", "--allow-missing-classes") == 0
+    assert "'Daisy' and 'daisy'" in capsys.readouterr().err
+
+
+def test_what_is_taken_for_what_is_printed_before_anything_is_decoded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    files = {f"{split}/{cls}/1.jpg": b"" for split in ("training_set", "test_set") for cls in "ab"}
+    root = write_tree(tmp_path / "data", files | {"meta/names.txt": b""})
+    assert make(root, tmp_path / "out") == 1  # the images are empty
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith("2 classes, {training_set, test_set}/CLASS")
+    assert [" ".join(line.split()) for line in lines[1:6]] == [
+        "train training_set: 2 classes, 2 files",
+        "test test_set: 2 classes, 2 files",
+        "classes: a, b",
+        "passed over, no images in them: meta",
+        "no val: training needs it; --val-fraction 0.1 takes it from train",
+    ]
+
+
+@pytest.mark.parametrize("given", [["--out", "{}"], ["--out={}"]])
+def test_without_val_the_next_command_makes_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    given: list[str],
+):
+    root = flower_tree(tmp_path / "my data")
+    shutil.rmtree(root / "val")
+    monkeypatch.chdir(tmp_path)
+    out = [word.format("my shards") for word in given]
+    assert shard.main([str(root), *out, *SIDE, "--convert"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "next  " in line]
+    command = shlex.split(line.removeprefix("next"))
+    assert command[:3] == ["python", "-m", "fastload.shard"]
+    assert shard.main(command[3:]) == 0
+    said = capsys.readouterr().out
+    assert "next        python train/run.py --loader dali --data 'my shards-with-val'" in said
+    manifest = read_manifest("my shards-with-val")
+    assert manifest.options["convert"]
+    assert manifest.options["val_fraction"] == 0.1
+    assert manifest.splits["val"].class_counts == (1, 1, 1)
+    assert manifest.splits["train"].class_counts == (8, 4, 2)
+
+
+def test_a_finished_directory_belongs_to_its_fraction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    root = flower_tree(tmp_path / "data")
+    shutil.rmtree(root / "val")
+    assert make(root, tmp_path / "out", "--val-fraction", "0.3") == 0
+    assert make(root, tmp_path / "out", "--val-fraction", "0.3") == 0
+    assert "already holds these shards" in capsys.readouterr().out
+    assert make(root, tmp_path / "out", "--val-fraction", "0.4") == 1
+    assert "with other options" in one_sentence(capsys)
+
+
+@pytest.mark.parametrize(
+    "options", [["--val-fraction", "1"], ["--val-fraction", "x"], ["--layout", "flat"]]
+)
+def test_options_of_the_layout_are_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+):
+    with pytest.raises(SystemExit) as caught:
+        make(tmp_path, tmp_path / "out", *options)
+    assert caught.value.code == 2
+    assert options[0] in capsys.readouterr().err
 
 
 def test_shards_among_the_images_are_refused(root: Path, capsys: pytest.CaptureFixture[str]):

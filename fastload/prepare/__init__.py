@@ -1,6 +1,7 @@
 """A folder of images to shards: clean, transcode, write.
 
-source                        the files of a folder, their splits and classes
+tree naming spelling layout   what lies in a folder; what names tell; which folder is what
+source class_names            the files of a folder, their splits and classes
 formats reasons verdict       what a file is; why it is set aside; what became of it
 bare transcode examine        one file to the JPEG that is stored, in processes (workers)
 duplicates                    the same image in several places

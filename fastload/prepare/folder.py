@@ -61,7 +61,9 @@ def shard_folder(plan: Plan, out: Path, *, workers: int) -> ShardOutcome:
         OutputError: If `out` belongs to something else, no image could be stored, or a file cannot
             be written.
     """
-    refuse_missing_classes(plan, plan.source.files)
+    source = plan.source
+    pictured = [file for file in source.files if file.label not in source.imageless]
+    refuse_missing_classes(plan, pictured)
     state = StateFolder(out)
     core = "native" if native.is_available() else "pillow"
     try:
@@ -78,7 +80,7 @@ def shard_folder(plan: Plan, out: Path, *, workers: int) -> ShardOutcome:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             words += "; finished shards are kept, and the same command goes on from there"
         raise OutputError(words) from error
-    total = sum(file.bytes for file in plan.source.files)
+    total = sum(file.bytes for file in source.files)
     return ShardOutcome(manifest=manifest, rows=rows, images_per_second=rate, source_bytes=total)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fastload import randomness
 from fastload.errors import LayoutError
+from fastload.prepare.layout import LayoutOptions
+from fastload.prepare.naming import SPLITS
 from fastload.prepare.reasons import Rules
-from fastload.prepare.source import SPLITS, File, Source, classes_without_training
+from fastload.prepare.source import File, Source, classes_without_training
+from fastload.prepare.spelling import difference, look_alikes, visible
 from fastload.store.manifest import digest_of, shard_name
 
 DEFAULT_SHARD_BYTES = 256 << 20  # some 2,500 photographs: 120 shards for 300,000
@@ -27,16 +30,19 @@ class ShardOptions:
         seed: Seed of the order within the shards.
         shard_bytes: Bytes of source files for one shard.
         allow_missing_classes: Keep a class that has no image in train.
+        layout: How the folder was understood; recorded only where the user asked for something.
     """
 
     rules: Rules
     seed: int = 0
     shard_bytes: int = DEFAULT_SHARD_BYTES
     allow_missing_classes: bool = False
+    layout: LayoutOptions = field(default_factory=LayoutOptions)
 
     def recorded(self) -> dict[str, Any]:
         """The options that decide what is written, as the manifest records them."""
-        return asdict(self.rules) | {"seed": self.seed, "shard_bytes": self.shard_bytes}
+        recorded = asdict(self.rules) | {"seed": self.seed, "shard_bytes": self.shard_bytes}
+        return recorded | self.layout.recorded()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +130,23 @@ def refuse_missing_classes(plan: Plan, files: Iterable[File], why: str = "") -> 
         return
     names = classes_without_training(plan.source.classes, files)
     if names:
+        _refuse_look_alikes(names, plan.source.classes)
         shown = ", ".join(repr(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
         raise LayoutError(
             f"{len(names)} of the classes have no image in train{why}: {shown}; add images, remove "
-            "the folders, or keep the classes with --allow-missing-classes"
+            "the folders or leave them out with --exclude, or keep the classes with "
+            "--allow-missing-classes"
         )
+
+
+def _refuse_look_alikes(missing: Sequence[str], classes: Sequence[str]) -> None:
+    """Name the class of train that a missing class may be under another spelling."""
+    for group in look_alikes(classes):
+        lost = [name for name in group if name in set(missing)]
+        there = [name for name in group if name not in lost]
+        if lost and there:
+            raise LayoutError(
+                f"the class {visible(lost[0])} has no image in train, but {visible(there[0])} has "
+                f"({difference(group)}); give the folders of one class one "
+                "name, or keep both with --allow-missing-classes"
+            )

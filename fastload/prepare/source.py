@@ -1,20 +1,19 @@
 """Image folders -> (path, split, label) of every file, and the names of the classes.
 
-    {train,val,test}/CLASS/…          images/{train,val,test}/CLASS/…
-    images_{train,val,test}/CLASS/…   CLASS/…  (split here: stratified, seeded)
+    scan_tree ─▶ find_layout ─▶ class folders of each split ─▶ files, labels, readable names
 
-Only folders are opened here. Files of any extension count, so that a photograph with a wrong name
-is noticed, not lost; hidden files and what file managers leave behind are passed over. Links to
-files and folders are followed; a folder that contains itself is not entered again.
+Only folders are opened here, and a few files whose names do not say what they are. Files of any
+extension count, so that a photograph with a wrong name is noticed, not lost. Every class folder is
+a class, even an empty one, so that labels do not depend on what was left out or lost.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +21,13 @@ import numpy as np
 from fastload import randomness
 from fastload.errors import LayoutError
 from fastload.files import explain_os_error
+from fastload.prepare.class_names import classes_of, readable_names
+from fastload.prepare.layout import Layout, LayoutOptions, find_layout, named
+from fastload.prepare.naming import SPLITS
 from fastload.prepare.reasons import Reason
+from fastload.prepare.spelling import one_form, visible
+from fastload.prepare.tree import Folder, looks_like_picture, scan_tree
 
-SPLITS = ("train", "val", "test")
-_SPELLINGS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-_LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic")
-_PLANTNET_NAMES = "plantnet300K_species_id_2_name.json"
 _HELD_OUT = 0.1  # of each class in val, and as much in test, where the folders give no split
 
 
@@ -66,7 +57,7 @@ class Oddity:
 
     Attributes:
         path: Path relative to the source, as in `File`.
-        reason: `Reason.NOT_FILE` or `Reason.NO_CLASS`.
+        reason: `Reason.NOT_FILE`, `Reason.NO_CLASS` or `Reason.UNREADABLE`.
         detail: What was found.
     """
 
@@ -86,6 +77,10 @@ class Source:
         class_names: Readable names of the classes, in the same order.
         files: The files, sorted by split, label and path.
         oddities: What was found beside the files.
+        folders: Split -> the folder it was read from, in words.
+        notes: What was passed over and what is doubtful, a sentence each.
+        imageless: Labels of the classes that have no image in train, as far as names and first
+            bytes tell.
     """
 
     root: Path
@@ -94,11 +89,24 @@ class Source:
     class_names: tuple[str, ...]
     files: tuple[File, ...]
     oddities: tuple[Oddity, ...]
+    folders: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    imageless: frozenset[int] = frozenset()
+
+    def described(self) -> list[str]:
+        """What was taken for what, a line each, before any image is read."""
+        lines = [f"{len(self.files):,} files of {len(self.classes):,} classes, {self.layout}"]
+        for split, folder in self.folders.items():
+            files = [file.label for file in self.files if file.split == split]
+            classes = len(set(files))
+            lines.append(f"  {split:<6}{folder}: {classes:,} classes, {len(files):,} files")
+        lines.append(f"  classes: {named(self.classes)}")
+        return lines + [f"  {note}" for note in self.notes]
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A file before its class has a number; `name` is that of its class."""
+    """A file before its class has a number; `name` is that of its class, in one form."""
 
     path: str
     split: str
@@ -107,152 +115,137 @@ class _Found:
     modified_ns: int
 
 
-def read_source(root: str | os.PathLike[str], *, seed: int = 0) -> Source:
+def read_source(
+    root: str | os.PathLike[str], *, seed: int = 0, options: LayoutOptions | None = None
+) -> Source:
     """Find the layout of a folder and list its files.
 
     Args:
         root: The folder.
         seed: Seed of the split, where the folders give none.
+        options: How to understand the folder; None decides by names and places alone.
 
     Raises:
-        LayoutError: If there are no class folders or no files, or a class has files in val or
-            test but none in train.
+        LayoutError: If there are no class folders or no files, if the folder can be read in two
+            ways, or if one folder stands, by a link, in two classes or splits.
     """
     root = Path(root)
     try:
-        return _read_source(root, seed)
+        return _read_source(root, seed, options or LayoutOptions())
     except OSError as error:
         raise LayoutError(explain_os_error(error)) from error
 
 
-def _read_source(root: Path, seed: int) -> Source:
+def _read_source(root: Path, seed: int, options: LayoutOptions) -> Source:
     if not root.is_dir():
         kind = "a file" if root.exists() else "not there"
         raise LayoutError(f"{root} is {kind}; expected a folder of class folders with images")
-    split_folders, layout = _find_splits(root)
-    oddities: list[Oddity] = []
+    top = scan_tree(root, exclude=options.exclude)
+    layout = find_layout(top, root=root, layout=options.layout)
+    _refuse_linked_twins(root, layout)
+    at_top = layout.base not in layout.splits.values()
+    oddities = _loops_in(layout.base) if at_top else []
     found: list[_Found] = []
-    for split, folder in split_folders:
-        found += _walk_classes(root, folder, split, oddities)
-    if not found:
-        raise LayoutError(_nothing_found(root, oddities))
-    classes = tuple(sorted({one.name for one in found}))
-    labels = {name: label for label, name in enumerate(classes)}
+    for split in layout.splits:
+        found += _walk_classes(layout, split, oddities)
+    classes, spellings = classes_of(layout)
+    labels = {one_form(name): label for label, name in enumerate(classes)}
     files = [
         File(one.path, one.split, labels[one.name], one.bytes, one.modified_ns) for one in found
     ]
     files.sort(key=lambda file: (file.label, file.path))
-    if [split for split, _ in split_folders] == [""]:
-        _refuse_one_folder(root, found)
-        files = split_files(files, seed=seed)
+    files, folders = _split_where_needed(files, layout, seed, options)
     files.sort(key=lambda file: (SPLITS.index(file.split), file.label, file.path))
+    pictured = {
+        labels[one_form(folder.name)]
+        for split in layout.splits
+        if split in {"", "train"}
+        for folder in layout.class_folders(split)
+        if folder.holds_images
+    }
+    imageless = frozenset(range(len(classes))) - pictured
+    names, about_names = readable_names(root, layout, classes)
+    notes = [*layout.notes, *spellings, *about_names]
+    if imageless:
+        lacking = named(visible(classes[label]) for label in sorted(imageless))
+        notes.append(f"classes without an image in train: {lacking}")
+    if len(classes) == 1:
+        notes.append("a classifier needs more than one class")
     return Source(
         root=root,
-        layout=layout,
+        layout=layout.words,
         classes=classes,
-        class_names=_readable_names(root, classes),
+        class_names=names,
         files=tuple(files),
         oddities=tuple(oddities),
+        folders=folders,
+        notes=tuple(notes),
+        imageless=imageless,
     )
 
 
-def _find_splits(root: Path) -> tuple[list[tuple[str, str]], str]:
-    """(split, folder relative to root) of each split, or [("", folder)]; the layout in words."""
-    folders = {entry.name for entry in _entries(root) if _is_folder(entry)}
-    direct = _splits_among(folders, "")
-    joined = _splits_among(folders, "images_")
-    inner: dict[str, str] = {}
-    if "images" in folders:
-        names = {entry.name for entry in _entries(root / "images") if _is_folder(entry)}
-        inner = {split: f"images/{name}" for split, name in _splits_among(names, "").items()}
-    for found, pattern in (
-        (direct, "{split}/CLASS"),
-        (inner, "images/{split}/CLASS"),
-        (joined, "images_{split}/CLASS"),
-    ):
-        if found:
-            if "train" not in found:
-                named = " and ".join(split for split in SPLITS if split in found)
-                raise LayoutError(
-                    f"{root} has a folder for {named} but none for train; "
-                    "add one, or rename the folders if they are classes"
-                )
-            splits = [(split, found[split]) for split in SPLITS if split in found]
-            named = ", ".join(split for split, _ in splits)
-            return splits, f"{pattern.format(split='{' + named + '}')}"
-    plain = "images" if folders == {"images"} else ""
-    return [("", plain)], f"{'images/' if plain else ''}CLASS, split by fastload"
+def _refuse_linked_twins(root: Path, layout: Layout) -> None:
+    """Refuse one folder in two classes or splits: all its images would be duplicates."""
+    places: dict[tuple[int, int], tuple[str, str, str]] = {}
+
+    def link_of(path: str) -> str:
+        parts = [*reversed(Path(path).parents), Path(path)][1:]
+        return next((str(part) for part in parts if (root / part).is_symlink()), "")
+
+    for split in layout.splits:
+        for top in layout.class_folders(split):
+            for folder in top.walk():
+                name = one_form(top.name)
+                first = places.setdefault(folder.identity, (split, name, folder.path))
+                if first[:2] != (split, name):
+                    link = link_of(folder.path) or link_of(first[2])
+                    raise LayoutError(
+                        f"{first[2]} and {folder.path} in {root} are one folder, since a link "
+                        "leads from one to the other: its images would stand in two "
+                        f"{'splits' if first[1] == name else 'classes'}; remove the link, or leave "
+                        f"it out with --exclude {shlex.quote(link or folder.path)}"
+                    )
 
 
-def _splits_among(folders: set[str], prefix: str) -> dict[str, str]:
-    """Split -> folder name, for the folders that are named after a split."""
-    found: dict[str, str] = {}
-    for name in sorted(folders):
-        split = _SPELLINGS.get(name.removeprefix(prefix).lower())
-        if split and name.startswith(prefix):
-            if split in found:
-                raise LayoutError(
-                    f"{found[split]} and {name} both name the {split} split; rename one of them"
-                )
-            found[split] = name
-    return found
+def _walk_classes(layout: Layout, split: str, oddities: list[Oddity]) -> Iterator[_Found]:
+    base = layout.splits[split]
+    oddities += _loops_in(base)
+    oddities += [
+        Oddity(_path_in(base, file), Reason.NO_CLASS, "lies outside any class folder")
+        for file in base.files
+        if looks_like_picture(file.name)
+    ]
+    for top in layout.class_folders(split):
+        for folder in top.walk():
+            yield from _files_in(folder, split, one_form(top.name), oddities)
 
 
-def _walk_classes(root: Path, folder: str, split: str, oddities: list[Oddity]) -> Iterator[_Found]:
-    for entry in _entries(root / folder):
-        path = f"{folder}/{entry.name}" if folder else entry.name
-        if _is_folder(entry):
-            yield from _walk(root, path, split, entry.name, oddities)
-        elif _looks_like_picture(entry.name):
-            oddities.append(Oddity(path, Reason.NO_CLASS, "lies outside any class folder"))
-
-
-def _walk(root: Path, top: str, split: str, name: str, oddities: list[Oddity]) -> Iterator[_Found]:
-    """Every file below a class folder, at any depth, as ImageFolder finds them."""
-    stack = [(top, frozenset[tuple[int, int]]())]
-    while stack:
-        folder, ancestors = stack.pop()
-        status = (root / folder).stat()
-        identity = (status.st_dev, status.st_ino)
-        if identity in ancestors:
-            oddities.append(Oddity(folder, Reason.NOT_FILE, "a link to a folder that contains it"))
-            continue
-        for entry in _entries(root / folder):
-            path = f"{folder}/{entry.name}"
-            if _is_folder(entry):
-                stack.append((path, ancestors | {identity}))
-                continue
-            try:
-                facts = entry.stat()
-            except OSError as error:
-                oddities.append(
-                    Oddity(path, Reason.NOT_FILE, f"a link to nothing ({error.strerror})")
-                )
-                continue
-            if stat.S_ISREG(facts.st_mode):
-                yield _Found(path, split, name, facts.st_size, facts.st_mtime_ns)
+def _files_in(folder: Folder, split: str, name: str, oddities: list[Oddity]) -> Iterator[_Found]:
+    oddities += _loops_in(folder)
+    for entry in folder.files:
+        path = _path_in(folder, entry)
+        try:
+            facts = entry.stat()
+        except OSError as error:
+            if entry.is_symlink():
+                found = Oddity(path, Reason.NOT_FILE, f"a link to nothing ({error.strerror})")
             else:
-                oddities.append(Oddity(path, Reason.NOT_FILE, _kind_of(facts.st_mode)))
+                found = Oddity(path, Reason.UNREADABLE, f"cannot be read: {error.strerror}")
+            oddities.append(found)
+            continue
+        if stat.S_ISREG(facts.st_mode):
+            yield _Found(path, split, name, facts.st_size, facts.st_mtime_ns)
+        else:
+            oddities.append(Oddity(path, Reason.NOT_FILE, _kind_of(facts.st_mode)))
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not _litter(e)), key=lambda entry: entry.name)
+def _loops_in(folder: Folder) -> list[Oddity]:
+    detail = "a link to a folder that contains it"
+    return [Oddity(path, Reason.NOT_FILE, detail) for path in folder.loops]
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _litter(entry: os.DirEntry[str]) -> bool:
-    return entry.name.startswith(".") or entry.name.lower() in _LITTER
-
-
-def _looks_like_picture(name: str) -> bool:
-    return name.lower().endswith(_PICTURES)
+def _path_in(folder: Folder, entry: os.DirEntry[str]) -> str:
+    return f"{folder.path}/{entry.name}" if folder.path else entry.name
 
 
 def _kind_of(mode: int) -> str:
@@ -267,32 +260,49 @@ def _kind_of(mode: int) -> str:
     return "no regular file"
 
 
-def _nothing_found(root: Path, oddities: Sequence[Oddity]) -> str:
-    loose = sum(oddity.reason is Reason.NO_CLASS for oddity in oddities)
-    if loose:
-        return (
-            f"{root} holds {loose:,} images but no class folders; "
-            "put the images of each class in a folder named after it"
-        )
-    return f"{root} holds no images; expected CLASS/image.jpg or train/CLASS/image.jpg"
+def _split_where_needed(
+    files: list[File], layout: Layout, seed: int, options: LayoutOptions
+) -> tuple[list[File], dict[str, str]]:
+    """The files with their splits, and where each split comes from, in words."""
+    val, test = options.val_fraction, options.test_fraction
+    if "" in layout.splits:
+        val = _HELD_OUT if val is None else val
+        test = _HELD_OUT if test is None else test
+        files = split_files(files, seed=seed, val=val, test=test)
+        place, said = layout.splits[""].path or "the folder", {"val": val, "test": test}
+    else:
+        for split, fraction in (("val", val), ("test", test)):
+            if fraction is not None and split in layout.splits:
+                folder = layout.splits[split].path
+                raise LayoutError(
+                    f"--{split}-fraction {fraction} takes {split} from train, but {folder} is "
+                    f"{split} already; leave the option out, or the folder with --exclude {folder}"
+                )
+        train = [file for file in files if file.split == "train"]
+        others = [file for file in files if file.split != "train"]
+        files = [*split_files(train, seed=seed, val=val or 0.0, test=test or 0.0), *others]
+        place, said = layout.splits["train"].path, {"val": val or 0.0, "test": test or 0.0}
+    folders = {split: layout.splits[split].path for split in SPLITS if split in layout.splits}
+    present = {file.split for file in files}
+    for split in SPLITS:
+        if split in present and split not in folders:
+            share = f"{said[split]:g} of each class of " if split in said else ""
+            folders[split] = f"{share}{place}"
+    return files, {split: folders[split] for split in SPLITS if split in folders}
 
 
-def _refuse_one_folder(root: Path, found: Sequence[_Found]) -> None:
-    """Refuse one class whose images all lie in folders: the user meant the folder of that class."""
-    names = {one.name for one in found}
-    inner = next(one.path[: one.path.index(f"{one.name}/") + len(one.name)] for one in found)
-    if len(names) == 1 and all("/" in one.path.removeprefix(f"{inner}/") for one in found):
-        raise LayoutError(
-            f"{root} holds one folder, and that holds the class folders; "
-            f"did you mean {root / inner}?"
-        )
+def split_files(files: Sequence[File], *, seed: int, val: float, test: float) -> list[File]:
+    """Give each file a split, class by class.
 
+    A class of three or more has at least one image in each split whose fraction is above 0; one of
+    two has train and val, or test where val is 0; one of one is in train. The choice depends on the
+    seed and on the sorted order of the files alone.
 
-def split_files(files: Sequence[File], *, seed: int) -> list[File]:
-    """Give each file a split: of each class a tenth to val and a tenth to test.
-
-    A class of three or more has at least one image in each split; one of two has train and val; one
-    of one is in train. The choice depends on the seed and on the sorted order of the files alone.
+    Args:
+        files: The files, sorted.
+        seed: Another seed, another choice.
+        val: Fraction of each class in val.
+        test: Fraction of each class in test; with `val` below 1.
     """
     members: dict[int, list[int]] = {}
     for index, file in enumerate(files):
@@ -300,11 +310,12 @@ def split_files(files: Sequence[File], *, seed: int) -> list[File]:
     result = list(files)
     keys = randomness.hashes(seed, 0, np.arange(len(files)))
     for indices in members.values():
-        held_out = max(1, round(len(indices) * _HELD_OUT))
-        val, test = (held_out, held_out) if len(indices) > 2 else (len(indices) - 1, 0)
+        count = len(indices)
+        in_val = min(max(1, round(count * val)), count - 1) if val else 0
+        in_test = min(max(1, round(count * test)), count - 1 - in_val) if test else 0
         shuffled = sorted(indices, key=keys.__getitem__)
         for rank, index in enumerate(shuffled):
-            split = "val" if rank < val else "test" if rank < val + test else "train"
+            split = "val" if rank < in_val else "test" if rank < in_val + in_test else "train"
             result[index] = replace(files[index], split=split)
     return result
 
@@ -313,19 +324,3 @@ def classes_without_training(classes: Sequence[str], files: Iterable[File]) -> l
     """Names of the classes that have none of the files in train."""
     trained = {file.label for file in files if file.split == "train"}
     return [name for label, name in enumerate(classes) if label not in trained]
-
-
-def _readable_names(root: Path, classes: Sequence[str]) -> tuple[str, ...]:
-    """Pl@ntNet's species names for its folder names, where its table lies beside the images."""
-    for folder in (root, root.parent):
-        path = folder / _PLANTNET_NAMES
-        if not path.is_file():
-            continue
-        try:
-            table = json.loads(path.read_bytes())
-            return tuple(str(table.get(name, name)) for name in classes)
-        except (ValueError, AttributeError) as error:
-            raise LayoutError(
-                f"{path} is not a table of species names ({error}); repair or remove it"
-            ) from error
-    return tuple(classes)

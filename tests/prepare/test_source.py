@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torchvision.datasets import ImageFolder
 
 from fastload.errors import LayoutError
+from fastload.prepare.layout import LayoutOptions
 from fastload.prepare.source import classes_without_training, read_source
 from tests.pictures import jpeg, write_tree
 
@@ -164,13 +169,6 @@ def test_readable_names_of_plantnet_are_found(tmp_path: Path):
     assert read_source(tmp_path / "images").class_names == source.class_names
 
 
-def test_a_damaged_table_of_names_is_refused(tmp_path: Path):
-    tree(tmp_path, "train/1/1.jpg")
-    (tmp_path / "plantnet300K_species_id_2_name.json").write_text("[1")
-    with pytest.raises(LayoutError, match="not a table of species names"):
-        read_source(tmp_path)
-
-
 def test_a_class_without_training_images_is_named(tmp_path: Path):
     source = read_source(tree(tmp_path, "train/a/1.jpg", "val/a/1.jpg", "val/b/1.jpg"))
     assert classes_without_training(source.classes, source.files) == ["b"]
@@ -183,7 +181,8 @@ def test_a_class_without_training_images_is_named(tmp_path: Path):
         (("readme.txt",), "holds no images"),
         (("1.jpg", "2.jpg"), "holds 2 images but no class folders"),
         (("val/a/1.jpg", "test/a/1.jpg"), "a folder for val and test but none for train"),
-        (("data/a/1.jpg", "data/b/1.jpg"), "did you mean .*data"),
+        (("cat/2019/1.jpg", "cat/2020/1.jpg"), "did you mean .*cat"),
+        (("a/1.txt", "train.zip"), "holds no images; .*unpack train.zip first"),
     ],
 )
 def test_what_is_no_data_set_is_refused_in_one_sentence(
@@ -201,12 +200,221 @@ def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path):
         read_source(tmp_path / "file")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything; run as another user")
-def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path: Path):
-    tree(tmp_path, "train/a/1.jpg")
+@pytest.mark.parametrize("place", [".", "images", "..", "images/.."])
+@pytest.mark.parametrize(
+    "name", ["plantnet300K_species_names.json", "plantnet300K_species_id_2_name.json"]
+)
+def test_the_table_of_names_has_two_names_and_several_places(tmp_path: Path, place: str, name: str):
+    root = tree(tmp_path / "data", "images/train/1/1.jpg", "images/train/2/1.jpg")
+    (root / place / name).write_text(json.dumps({"1": "One", "2": "Two"}))
+    source = read_source(root)
+    assert source.class_names == ("One", "Two")
+    assert source.notes == ()
+
+
+def test_a_table_that_names_other_classes_is_said(tmp_path: Path):
+    tree(tmp_path, "train/a/1.jpg", "train/b/1.jpg")
+    (tmp_path / "plantnet300K_species_names.json").write_text(json.dumps({"1": "One"}))
+    source = read_source(tmp_path)
+    assert source.class_names == ("a", "b")
+    assert any("names none of the classes: it lacks a, b" in note for note in source.notes)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[1", b"[]", b"null", b'{"1": 2}', b'{"1": {}}', b"[" * 100_000, b"\xff"]
+)
+def test_a_damaged_table_of_names_is_refused(tmp_path: Path, text: bytes):
+    tree(tmp_path, "train/1/1.jpg")
+    (tmp_path / "plantnet300K_species_id_2_name.json").write_bytes(text)
+    with pytest.raises(LayoutError, match="not a table of species names"):
+        read_source(tmp_path)
+
+
+def read_without_privileges(root: Path, *options: str) -> str:
+    """What `read_source` says in a process that permissions bind, even one of root."""
+    program = "from fastload.prepare.source import *\n"
+    program += f"options = LayoutOptions(exclude={options!r})\n"
+    program += f"try: print(read_source({str(root)!r}, options=options).classes)\n"
+    program += "except LayoutError as error: print(error)\n"
+    command = [sys.executable, "-c", program]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may read everything; run as another user, or install util-linux")
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"root keeps its privileges here; run as another user: {done.stderr[-200:]}")
+    return done.stdout.strip()
+
+
+def test_a_folder_that_may_not_be_read_is_one_sentence_or_left_out(tmp_path: Path):
+    tree(tmp_path, "train/a/1.jpg", "train/b/1.jpg")
     (tmp_path / "train/a").chmod(0)
     try:
-        with pytest.raises(LayoutError, match="permission was denied"):
-            read_source(tmp_path)
+        said = read_without_privileges(tmp_path)
+        assert "train/a cannot be read: permission was denied" in said
+        assert "--exclude" in said
+        assert read_without_privileges(tmp_path, "train/a") == "('b',)"
     finally:
         (tmp_path / "train/a").chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "name", ["lost+found", "System Volume Information", ".Trashes", "@Recently-Snapshot"]
+)
+@pytest.mark.parametrize("place", ["", "train/", "train/a/"])
+def test_what_systems_keep_is_passed_over_though_nobody_may_read_it(
+    tmp_path: Path, name: str, place: str
+):
+    tree(tmp_path, "train/a/1.jpg", f"{place}{name}/1.jpg")
+    (tmp_path / f"{place}{name}").chmod(0)
+    try:
+        assert read_without_privileges(tmp_path) == "('a',)"
+    finally:
+        (tmp_path / f"{place}{name}").chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["#recycle", "@Recycle", "$RECYCLE.BIN", "@eaDir", "found.000", "__MACOSX", "LOST.DIR"],
+)
+def test_the_bins_of_systems_are_no_classes(tmp_path: Path, name: str):
+    source = read_source(tree(tmp_path, "a/1.jpg", "b/1.jpg", f"{name}/1.jpg", f"a/{name}/2.jpg"))
+    assert source.classes == ("a", "b")
+    assert len(source.files) == 2
+
+
+def test_a_link_to_a_folder_above_is_reported_and_not_followed(tmp_path: Path):
+    root = tree(tmp_path / "data", "train/a/1.jpg", "train/b/1.jpg")
+    for link, target in (("train/a/up", ".."), ("train/a/out", "../../.."), ("train/top", "/")):
+        (root / link).symlink_to(target)
+    (root / "self").symlink_to(".")
+    source = read_source(root)
+    assert len(source.files) == 2
+    assert {(odd.path, odd.reason.slug) for odd in source.oddities} == {
+        ("train/a/up", "not-a-file"),
+        ("train/a/out", "not-a-file"),
+        ("train/top", "not-a-file"),
+        ("self", "not-a-file"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "message"),
+    [
+        ("train/a/other", "../b", "two classes; remove the link, .*--exclude train/a/other"),
+        ("train/c", "a", "two classes; remove the link, .*--exclude train/c"),
+        ("val", "train", "two splits; remove the link, .*--exclude val"),
+        ("test/a", "../train/a", "two splits; remove the link, .*--exclude test/a"),
+    ],
+)
+def test_a_link_that_puts_a_folder_in_two_places_is_refused(
+    tmp_path: Path, link: str, target: str, message: str
+):
+    tree(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/b/1.jpg")
+    (tmp_path / link).symlink_to(target)
+    with pytest.raises(LayoutError, match=message):
+        read_source(tmp_path)
+
+
+def test_an_empty_class_folder_keeps_its_label(tmp_path: Path):
+    tree(tmp_path, "train/a/1.jpg", "train/c/1.jpg", "train/hidden/.x.jpg", "train/text/readme.txt")
+    (tmp_path / "train/bb").mkdir()
+    source = read_source(tmp_path)
+    assert source.classes == ("a", "bb", "c", "hidden", "text")
+    assert source.imageless == {1, 3, 4}
+    assert {source.classes[f.label] for f in source.files if f.path.endswith("jpg")} == {"a", "c"}
+
+
+def test_photographs_without_an_extension_are_images(tmp_path: Path):
+    source = read_source(write_tree(tmp_path, {"train/a/0001": jpeg(), "train/b/readme": b"text"}))
+    assert source.imageless == {1}
+
+
+def test_two_unicode_forms_of_a_name_are_one_class(tmp_path: Path):
+    names = ["train/Caf\u00e9/1.jpg", "train/Cafe\u0301/2.jpg", "val/Cafe\u0301/3.jpg"]
+    source = read_source(tree(tmp_path, *names, "train/b/1.jpg"))
+    assert source.classes == ("Caf\u00e9", "b")
+    assert [file.label for file in source.files] == [0, 0, 1, 0]
+    assert r"'Cafe\u0301' and 'Caf\xe9'" in "".join(source.notes)
+
+
+def test_one_unicode_form_alone_is_kept_as_the_folder_has_it(tmp_path: Path):
+    source = read_source(tree(tmp_path, "train/Cafe\u0301/2.jpg", "train/b/1.jpg"))
+    assert source.classes == ("Cafe\u0301", "b")
+    assert source.notes == ()
+
+
+@pytest.mark.parametrize("twin", ["rosa alba", "Rosa alba ", "Rosa\u00a0alba", "Rosa_alba"])
+def test_names_that_look_alike_are_said_and_told_apart(tmp_path: Path, twin: str):
+    source = read_source(tree(tmp_path, "train/Rosa alba/1.jpg", f"train/{twin}/2.jpg"))
+    assert len(source.classes) == 2
+    assert any("look alike" in note and ascii(twin) in note for note in source.notes)
+
+
+def test_a_name_that_hides_a_character_is_said(tmp_path: Path):
+    source = read_source(tree(tmp_path, "train/rose\u200b/1.jpg", "train/ b/2.jpg"))
+    note = r"nobody sees: ' b' (a space in front), 'rose\u200b' ('\u200b' (zero width space))"
+    assert any(note in one for one in source.notes)
+
+
+def test_ordinary_names_are_not_said(tmp_path: Path):
+    emoji = "\U0001f469\u200d\U0001f33e"
+    names = ["it's", 'a "b"', emoji, "\u0645\u06cc\u200c\u062e\u0648\u0627", "10", "1"]
+    source = read_source(tree(tmp_path, *(f"train/{name}/1.jpg" for name in names)))
+    assert source.notes == ()
+
+
+def test_val_is_taken_from_train_class_by_class(tmp_path: Path):
+    tree(tmp_path, *(f"train/a/{n}.jpg" for n in range(40)), "train/one/1.jpg")
+    tree(tmp_path, "train/two/1.jpg", "train/two/2.jpg", "test/a/t.jpg")
+    options = LayoutOptions(val_fraction=0.25)
+    source = read_source(tmp_path, seed=3, options=options)
+    found = Counter((source.classes[file.label], file.split) for file in source.files)
+    assert found == {
+        ("a", "train"): 30,
+        ("a", "val"): 10,
+        ("a", "test"): 1,
+        ("one", "train"): 1,
+        ("two", "train"): 1,
+        ("two", "val"): 1,
+    }
+    assert read_source(tmp_path, seed=3, options=options) == source
+    assert read_source(tmp_path, seed=4, options=options).files != source.files
+    assert source.folders["val"] == "0.25 of each class of train"
+
+
+@pytest.mark.parametrize(("val", "test"), [(0.99, None), (0.5, 0.49), (0.001, 0.001)])
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_each_class_keeps_an_image_in_train(
+    tmp_path: Path, val: float, test: float | None, count: int
+):
+    tree(tmp_path, *(f"train/{name}/{n}.jpg" for n in range(count) for name in "ab"))
+    source = read_source(tmp_path, options=LayoutOptions(val_fraction=val, test_fraction=test))
+    found = Counter((file.label, file.split) for file in source.files)
+    assert found[0, "train"] >= 1
+    assert found[0, "train"] == found[1, "train"]
+    assert found[0, "val"] >= min(1, count - 1)
+    assert len(source.files) == 2 * count
+
+
+def test_a_fraction_of_a_split_that_is_there_is_refused(tmp_path: Path):
+    tree(tmp_path, "train/a/1.jpg", "valid/a/1.jpg")
+    with pytest.raises(LayoutError, match=r"but valid is val already; .*--exclude valid"):
+        read_source(tmp_path, options=LayoutOptions(val_fraction=0.1))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"val_fraction": 0.0},
+        {"val_fraction": 1.0},
+        {"val_fraction": float("nan")},
+        {"test_fraction": -0.1},
+        {"val_fraction": 0.5, "test_fraction": 0.5},
+        {"layout": "flat"},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any]):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        LayoutOptions(**options)

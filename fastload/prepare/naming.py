@@ -1,0 +1,114 @@
+"""What the name of a folder tells: a split, unlabelled images, or something that is no class.
+
+A name is read as words, so that training_set, seg_train, train2017, images_train and Testing are
+read by one rule. Whether the folder is what its name says is decided in `layout`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from fastload.prepare.spelling import one_form
+
+SPLITS = ("train", "val", "test")
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_SPLIT_OF = {
+    **dict.fromkeys(_set("train training trn tr trainval learn learning 训练 训练集"), "train"),
+    **dict.fromkeys(_set("val valid validation validate va dev development"), "val"),
+    **dict.fromkeys(_set("eval evaluation evaluate 验证 验证集"), "val"),
+    **dict.fromkeys(_set("test testing tst te ts 测试 测试集"), "test"),
+}
+_UNLABELLED = _set("pred predict prediction predictions unlabeled unlabelled submission")
+# Words that say nothing: training_set, imagesTr, test_data, seg_train, "train (1)".
+_NOISE = _set(
+    """
+    set sets subset data dataset datasets image images img imgs picture pictures pic pics photo
+    photos jpg jpeg png file files folder folders dir part seg split splits final raw full all
+    cls class classes labeled labelled to the of for copy v 数据 数据集 图片
+    """
+)
+# Folders of images, never of one class.
+_CONTAINERS = _set(
+    """
+    image images img imgs data dataset datasets jpg jpegs jpeg png photos pictures pics
+    jpegimages
+    """
+)
+# What tools write beside the images, or what describes them. Numbers are left out: exp2, runs3.
+_SIDE = _set(
+    """
+    runs wandb mlruns mlartifacts lightning_logs tb_logs tensorboard tensorboard_logs logs
+    checkpoint checkpoints ckpt ckpts multirun output outputs result results artifacts weights
+    predictions exp experiments site_packages venv cache tmp temp plots figures thumbnails
+    thumbs backup backups script scripts notebooks src saved_models catboost_info
+    annotation annotations labels masks segmentation segmentations trimaps bboxes bounding_boxes
+    ground_truth groundtruth meta metadata docs lists imagesets image_sets attributes
+    """
+)
+_RUNS_OF_LETTERS = re.compile(r"[^\W\d_]+")
+_CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A folder's name, read.
+
+    Attributes:
+        split: "train", "val" or "test", where just one is named; else "".
+        rest: The words that are neither a split's nor noise, in lower case.
+        words: All words, in lower case.
+    """
+
+    split: str
+    rest: frozenset[str]
+    words: tuple[str, ...]
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether the name says that the images have no labels, as those to predict."""
+        return bool(self.rest) and self.rest <= _UNLABELLED
+
+    @property
+    def generic(self) -> bool:
+        """Whether the name says nothing of a class: images, data, train."""
+        return bool(self.words) and not self.rest
+
+    @property
+    def container(self) -> bool:
+        """Whether a folder of images, whatever the class, has such a name."""
+        return bool(self.words) and set(self.words) <= _CONTAINERS
+
+    @property
+    def side(self) -> bool:
+        """Whether tools, or files that describe images, have folders of such a name."""
+        return "_".join(self.words) in _SIDE
+
+
+def read_name(name: str) -> Reading:
+    """Read the name of a folder as words."""
+    words = tuple(word for run in _RUNS_OF_LETTERS.findall(one_form(name)) for word in _words(run))
+    splits = {_SPLIT_OF[word] for word in words if word in _SPLIT_OF}
+    if splits == {"train", "val"}:  # trainval, as in Pascal VOC
+        splits = {"train"}
+    rest = frozenset(word for word in words if word not in _NOISE and word not in _SPLIT_OF)
+    return Reading(splits.pop() if len(splits) == 1 else "", rest, words)
+
+
+def _words(run: str) -> list[str]:
+    """The words of a run of letters: trainset and trainSet are train and set."""
+    lower = run.lower()
+    known = _SPLIT_OF.keys() | _NOISE | _UNLABELLED | _SIDE
+    if lower in known:
+        return [lower]
+    for word in _SPLIT_OF:
+        for first, second in ((word, lower.removeprefix(word)), (lower.removesuffix(word), word)):
+            if {first, second} <= known and first + second == lower:
+                return [first, second]
+    camel = [part.lower() for part in _CAMEL.findall(run)]
+    return camel if set(camel) & known else [lower]

@@ -1,0 +1,191 @@
+"""A folder and all below it, listed once: `scan_tree`. Nothing is judged here.
+
+Links to files and folders are followed. A folder that contains itself is not entered again, and a
+link to a folder above the source is not entered at all. Hidden names and what systems and file
+managers leave behind are passed over wherever they lie, unopened: they may be unreadable.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from fastload.errors import LayoutError
+from fastload.files import explain_os_error
+from fastload.prepare.formats import format_named, sniff_format
+from fastload.prepare.spelling import one_form
+
+# Names of systems, in lower case: recycle bins, snapshots and indexes of Windows, macOS and network
+# storage (QNAP, Synology, NetApp), what fsck, Python and npm write.
+_SYSTEM_NAMES = """
+    thumbs.db ehthumbs.db desktop.ini __macosx $recycle.bin recycler lost+found lost.dir
+    #recycle #snapshot @recycle @recently-snapshot @snapshot @snapshots @eadir @sharebin @tmp
+    @transcode ~snapshot _gsdata_ aquota.user aquota.group quota.user quota.group __pycache__
+    node_modules
+"""
+_NAMES_WITH_SPACES = {"system volume information", "network trash folder", "temporary items"}
+_SYSTEM = frozenset(_SYSTEM_NAMES.split()) | _NAMES_WITH_SPACES | {"icon\r"}
+_CHECKED_DISK = re.compile(r"found\.\d{3}", re.IGNORECASE)  # chkdsk's folders
+_MORE_PICTURES = frozenset({"heic", "heif", "jxl", "ppm", "pgm", "pnm", "psd"})
+_SNIFFED_FILES = 8  # of a folder in which no name is that of an image
+_SNIFFED_FORMATS = frozenset(
+    {"JPEG", "PNG", "GIF", "WEBP", "TIFF", "AVIF", "HEIC", "JPEG2000", "JPEG XL"}
+)  # those whose first bytes no text has
+
+
+@dataclass(slots=True)
+class Folder:
+    """A folder with what lies in it.
+
+    Attributes:
+        path: Path relative to the source, with "/" between its parts; "" for the source itself.
+        name: The last part of the path.
+        identity: Device and inode: two paths to one folder have the same.
+        files: What is no folder, sorted by name: files, pipes, links to nothing.
+        folders: The folders in it, sorted by name.
+        loops: Paths of links in it that lead to a folder that contains them.
+        pictures: How many of the files are images by their names, or, where none is, by the
+            first bytes of some of them.
+        holds_images: Whether it or a folder below it has pictures.
+    """
+
+    path: str
+    name: str
+    identity: tuple[int, int]
+    files: list[os.DirEntry[str]] = field(default_factory=list)
+    folders: list[Folder] = field(default_factory=list)
+    loops: list[str] = field(default_factory=list)
+    pictures: int = 0
+    holds_images: bool = False
+
+    def with_images(self) -> list[Folder]:
+        """The folders in it that hold images."""
+        return [folder for folder in self.folders if folder.holds_images]
+
+    def walk(self) -> Iterator[Folder]:
+        """The folder and every folder below it."""
+        stack = [self]
+        while stack:
+            folder = stack.pop()
+            yield folder
+            stack += folder.folders
+
+
+def scan_tree(root: Path, *, exclude: Sequence[str] = ()) -> Folder:
+    """List a folder and all below it.
+
+    Args:
+        root: The folder.
+        exclude: Names, relative paths or patterns of what is passed over, as in a shell.
+
+    Raises:
+        LayoutError: If a folder cannot be read, or an exclusion matches nothing.
+    """
+    patterns = {given: _pattern_of(given, root) for given in exclude}
+    used: set[str] = set()
+
+    def is_excluded(path: str, name: str) -> bool:
+        path, name = one_form(path), one_form(name)
+        found = [
+            given
+            for given, pattern in patterns.items()
+            if pattern in (name, path) or fnmatchcase(name, pattern) or fnmatchcase(path, pattern)
+        ]
+        used.update(found)
+        return bool(found)
+
+    top = Folder("", "", _identity(root))
+    above = frozenset(_identities_above(root))
+    stack = [(top, above | {top.identity})]
+    entered = []
+    while stack:
+        folder, ancestors = stack.pop()
+        entered.append(folder)
+        for entry in _entries(root / folder.path):
+            path = f"{folder.path}/{entry.name}" if folder.path else entry.name
+            if _is_litter(entry.name) or is_excluded(path, entry.name):
+                continue
+            if not _is_folder(entry):
+                folder.files.append(entry)
+            elif (identity := _identity(root / path)) in ancestors:
+                folder.loops.append(path)
+            else:
+                inner = Folder(path, entry.name, identity)
+                folder.folders.append(inner)
+                stack.append((inner, ancestors | {identity}))
+    for folder in reversed(entered):  # a folder comes behind those that contain it
+        folder.pictures = _count_pictures(folder.files)
+        folder.holds_images = folder.pictures > 0 or bool(folder.with_images())
+    for given in exclude:
+        if given not in used:
+            raise LayoutError(f"--exclude {given} matches nothing in {root}; check the spelling")
+    return top
+
+
+def _is_litter(name: str) -> bool:
+    """Whether a system or a file manager, not a person, gives this name."""
+    hidden = name.startswith(".")
+    return hidden or name.lower() in _SYSTEM or bool(_CHECKED_DISK.fullmatch(name))
+
+
+def looks_like_picture(name: str) -> bool:
+    """Whether the extension is that of an image."""
+    extension = name.rpartition(".")[2].lower() if "." in name else ""
+    return extension in _MORE_PICTURES or bool(format_named(extension))
+
+
+def _pattern_of(given: str, root: Path) -> str:
+    """The pattern relative to the source: a shell completes `data/val/` where `val` is meant."""
+    pattern = os.path.normpath(given)
+    return one_form(pattern.removeprefix(f"{os.path.normpath(root)}/"))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except PermissionError as error:
+        raise LayoutError(
+            f"{folder} cannot be read: permission was denied; change its permissions, or leave it "
+            "out with --exclude"
+        ) from error
+    except OSError as error:
+        raise LayoutError(explain_os_error(error)) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _identities_above(root: Path) -> Iterator[tuple[int, int]]:
+    for folder in root.resolve().parents:
+        with suppress(OSError):  # a folder above that may not be looked at
+            yield _identity(folder)
+
+
+def _count_pictures(files: Sequence[os.DirEntry[str]]) -> int:
+    named = sum(looks_like_picture(file.name) for file in files)
+    return named or sum(map(_begins_like_picture, files[:_SNIFFED_FILES]))
+
+
+def _begins_like_picture(entry: os.DirEntry[str]) -> bool:
+    try:
+        if not entry.is_file():
+            return False
+        with open(entry.path, "rb", buffering=0) as file:  # noqa: PTH123  an entry, not a path
+            return sniff_format(file.read(16)) in _SNIFFED_FORMATS
+    except OSError:  # the cleaner will say what is wrong with it
+        return False
