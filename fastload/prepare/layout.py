@@ -216,8 +216,8 @@ class _Finder:
             there = " and ".join(splits)
             raise LayoutError(
                 f"{base.path or self.root} has a folder for {there} but none for train that holds "
-                f"class folders ({named(one.path for one in splits.values())}); add one, or take "
-                "all folders for classes with --layout classes"
+                f"class folders ({named(one.path for one in splits.values())}); add one, take all "
+                "folders for classes with --layout classes, or leave some out with --exclude"
             )
         self._beside_splits(base, splits, others_stay=others_stay)
         trained: set[str] | None = None
@@ -468,6 +468,6 @@ def _nothing_found(folder: Folder, root: Path) -> str:
             f"{where} holds {folder.pictures:,} images but no class folders; "
             "put the images of each class in a folder named after it"
         )
-    packed = [file.name for file in folder.files if file.name.lower().endswith(_ARCHIVES)]
+    packed = [name for name in folder.files if name.lower().endswith(_ARCHIVES)]
     unpack = f"; unpack {named(packed)} first" if packed else ""
     return f"{where} holds no images; expected CLASS/image.jpg or train/CLASS/image.jpg{unpack}"

@@ -46,7 +46,8 @@ _SIDE = _set(
     runs wandb mlruns mlartifacts lightning_logs tb_logs tensorboard tensorboard_logs logs
     checkpoint checkpoints ckpt ckpts multirun output outputs result results artifacts weights
     predictions exp experiments site_packages venv cache tmp temp plots figures thumbnails
-    thumbs backup backups script scripts notebooks src saved_models catboost_info
+    thumbs backup backups shards tfrecords lmdb script scripts notebooks src saved_models
+    catboost_info
     annotation annotations labels masks segmentation segmentations trimaps bboxes bounding_boxes
     ground_truth groundtruth meta metadata docs lists imagesets image_sets attributes
     """

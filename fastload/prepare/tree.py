@@ -43,10 +43,11 @@ class Folder:
     """A folder with what lies in it.
 
     Attributes:
+        place: The path to open it by.
         path: Path relative to the source, with "/" between its parts; "" for the source itself.
         name: The last part of the path.
         identity: Device and inode: two paths to one folder have the same.
-        files: What is no folder, sorted by name: files, pipes, links to nothing.
+        files: Names of what is no folder, sorted: files, pipes, links to nothing.
         folders: The folders in it, sorted by name.
         loops: Paths of links in it that lead to a folder that contains them.
         pictures: How many of the files are images by their names, or, where none is, by the
@@ -54,14 +55,19 @@ class Folder:
         holds_images: Whether it or a folder below it has pictures.
     """
 
+    place: str
     path: str
     name: str
     identity: tuple[int, int]
-    files: list[os.DirEntry[str]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
     loops: list[str] = field(default_factory=list)
     pictures: int = 0
     holds_images: bool = False
+
+    def path_of(self, name: str) -> str:
+        """Path of something in it, relative to the source."""
+        return f"{self.path}/{name}" if self.path else name
 
     def with_images(self) -> list[Folder]:
         """The folders in it that hold images."""
@@ -86,45 +92,61 @@ def scan_tree(root: Path, *, exclude: Sequence[str] = ()) -> Folder:
     Raises:
         LayoutError: If a folder cannot be read, or an exclusion matches nothing.
     """
-    patterns = {given: _pattern_of(given, root) for given in exclude}
-    used: set[str] = set()
-
-    def is_excluded(path: str, name: str) -> bool:
-        path, name = one_form(path), one_form(name)
-        found = [
-            given
-            for given, pattern in patterns.items()
-            if pattern in (name, path) or fnmatchcase(name, pattern) or fnmatchcase(path, pattern)
-        ]
-        used.update(found)
-        return bool(found)
-
-    top = Folder("", "", _identity(root))
-    above = frozenset(_identities_above(root))
-    stack = [(top, above | {top.identity})]
+    exclusions = _Exclusions(exclude, root)
+    top = Folder(str(root), "", "", _identity(root))
+    stack = [(top, frozenset([top.identity, *_identities_above(root)]))]
     entered = []
     while stack:
         folder, ancestors = stack.pop()
         entered.append(folder)
-        for entry in _entries(root / folder.path):
-            path = f"{folder.path}/{entry.name}" if folder.path else entry.name
-            if _is_litter(entry.name) or is_excluded(path, entry.name):
+        for entry in _entries(folder.place):
+            path = folder.path_of(entry.name)
+            if exclusions.match(path, entry.name) or _is_litter(entry.name):
                 continue
             if not _is_folder(entry):
-                folder.files.append(entry)
-            elif (identity := _identity(root / path)) in ancestors:
+                folder.files.append(entry.name)
+            elif (identity := _identity(Path(entry.path))) in ancestors:
                 folder.loops.append(path)
             else:
-                inner = Folder(path, entry.name, identity)
+                inner = Folder(entry.path, path, entry.name, identity)
                 folder.folders.append(inner)
-                stack.append((inner, ancestors | {identity}))
+                above = _identities_above(Path(entry.path)) if entry.is_symlink() else ()
+                stack.append((inner, ancestors.union(above, [identity])))
     for folder in reversed(entered):  # a folder comes behind those that contain it
-        folder.pictures = _count_pictures(folder.files)
+        folder.pictures = _count_pictures(folder)
         folder.holds_images = folder.pictures > 0 or bool(folder.with_images())
-    for given in exclude:
-        if given not in used:
-            raise LayoutError(f"--exclude {given} matches nothing in {root}; check the spelling")
+    exclusions.refuse_unused()
     return top
+
+
+class _Exclusions:
+    """What the user wants passed over; each of it must be there."""
+
+    def __init__(self, given: Sequence[str], root: Path) -> None:
+        self.root = root
+        self.patterns = {one: _pattern_of(one, root) for one in given}
+        self.unused = dict(self.patterns)
+
+    def match(self, path: str, name: str) -> bool:
+        """Whether a path or its last part is excluded."""
+        if not self.patterns:
+            return False
+        path, name = one_form(path), one_form(name)
+        found = [
+            given
+            for given, pattern in self.patterns.items()
+            if pattern in (name, path) or fnmatchcase(name, pattern) or fnmatchcase(path, pattern)
+        ]
+        for given in found:
+            self.unused.pop(given, None)
+        return bool(found)
+
+    def refuse_unused(self) -> None:
+        """See that nothing was misspelled."""
+        for given in self.unused:
+            raise LayoutError(
+                f"--exclude {given} matches nothing in {self.root}; check the spelling"
+            )
 
 
 def _is_litter(name: str) -> bool:
@@ -145,7 +167,7 @@ def _pattern_of(given: str, root: Path) -> str:
     return one_form(pattern.removeprefix(f"{os.path.normpath(root)}/"))
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -176,16 +198,17 @@ def _identities_above(root: Path) -> Iterator[tuple[int, int]]:
             yield _identity(folder)
 
 
-def _count_pictures(files: Sequence[os.DirEntry[str]]) -> int:
-    named = sum(looks_like_picture(file.name) for file in files)
-    return named or sum(map(_begins_like_picture, files[:_SNIFFED_FILES]))
+def _count_pictures(folder: Folder) -> int:
+    named = sum(map(looks_like_picture, folder.files))
+    first = (Path(folder.place, name) for name in folder.files[:_SNIFFED_FILES])
+    return named or sum(map(_begins_like_picture, first))
 
 
-def _begins_like_picture(entry: os.DirEntry[str]) -> bool:
+def _begins_like_picture(path: Path) -> bool:
     try:
-        if not entry.is_file():
+        if not path.is_file():
             return False
-        with open(entry.path, "rb", buffering=0) as file:  # noqa: PTH123  an entry, not a path
+        with path.open("rb", buffering=0) as file:
             return sniff_format(file.read(16)) in _SNIFFED_FORMATS
     except OSError:  # the cleaner will say what is wrong with it
         return False

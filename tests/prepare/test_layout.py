@@ -204,6 +204,11 @@ def test_an_exclusion_takes_files_and_names_at_any_depth(tmp_path: Path):
     assert sorted(file.path for file in source.files) == sorted(flat("a", "b"))
 
 
+def test_what_is_passed_over_anyway_may_be_excluded(tmp_path: Path):
+    names = [*flat("a", "b"), ".git/1.jpg", "lost+found/1.jpg"]
+    assert read(tmp_path, names, exclude=(".git", "lost+found")).classes == ("a", "b")
+
+
 def test_an_exclusion_that_matches_nothing_is_refused(tmp_path: Path):
     with pytest.raises(LayoutError, match="--exclude oldd matches nothing"):
         read(tmp_path, flat("a", "b"), exclude=("oldd",))

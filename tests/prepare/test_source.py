@@ -289,9 +289,13 @@ def test_a_link_to_a_folder_above_is_reported_and_not_followed(tmp_path: Path):
     for link, target in (("train/a/up", ".."), ("train/a/out", "../../.."), ("train/top", "/")):
         (root / link).symlink_to(target)
     (root / "self").symlink_to(".")
+    tree(tmp_path / "store", "inner/2.jpg", "other/3.jpg")
+    (root / "train/b/stored").symlink_to(tmp_path / "store/inner")
+    (tmp_path / "store/inner/up").symlink_to("..")
     source = read_source(root)
-    assert len(source.files) == 2
+    assert len(source.files) == 3
     assert {(odd.path, odd.reason.slug) for odd in source.oddities} == {
+        ("train/b/stored/up", "not-a-file"),
         ("train/a/up", "not-a-file"),
         ("train/a/out", "not-a-file"),
         ("train/top", "not-a-file"),
