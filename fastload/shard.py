@@ -35,7 +35,7 @@ from fastload.prepare.plan import DEFAULT_SHARD_BYTES, ShardOptions, make_plan
 from fastload.prepare.reasons import NEW_QUALITY, Rules
 from fastload.prepare.report import REPORT_NAME, quarantine, reason_table, write_report
 from fastload.prepare.source import read_source
-from fastload.store.manifest import Manifest
+from fastload.store.manifest import Manifest, read_manifest
 
 SMALLEST_SHARD = 10_000  # one small photograph
 
@@ -115,6 +115,7 @@ def _run(
     if is_complete(plan, out):
         StateFolder(out).remove()  # there is none, unless a run was killed at its very end
         say(f"{out} already holds these shards, complete")
+        say(*next_lines(read_manifest(out), out, words))
         return 0
     say(*source.described(), error=True)
     if "val" not in source.folders:

@@ -649,7 +649,9 @@ def test_a_finished_directory_belongs_to_its_fraction(
     shutil.rmtree(root / "val")
     assert make(root, tmp_path / "out", "--val-fraction", "0.3") == 0
     assert make(root, tmp_path / "out", "--val-fraction", "0.3") == 0
-    assert "already holds these shards" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "already holds these shards" in said
+    assert "next        python train/run.py" in said
     assert make(root, tmp_path / "out", "--val-fraction", "0.4") == 1
     assert "with other options" in one_sentence(capsys)
 

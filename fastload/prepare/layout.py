@@ -18,7 +18,7 @@ from typing import Any
 from fastload.errors import LayoutError
 from fastload.prepare.naming import SPLITS, read_name
 from fastload.prepare.spelling import one_form
-from fastload.prepare.tree import Folder
+from fastload.prepare.tree import Folder, looks_like_picture
 
 LAYOUTS = ("auto", "splits", "classes")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2", ".zst")
@@ -101,6 +101,7 @@ def find_layout(top: Folder, *, root: Path, layout: str = "auto") -> Layout:
     Raises:
         LayoutError: If there is nothing to train on, or there are two readings.
     """
+    _refuse_broken_links(top, root)
     if not top.holds_images:
         raise LayoutError(_nothing_found(top, root))
     found = Layout(base=top)
@@ -117,7 +118,28 @@ def find_layout(top: Folder, *, root: Path, layout: str = "auto") -> Layout:
         )
     else:
         finder.take_classes()
+    for folder in found.splits.values():
+        _refuse_broken_links(folder, root)
     return found
+
+
+def _refuse_broken_links(folder: Folder, root: Path) -> None:
+    """A link to nothing among splits or classes was one of them, on a disk that is not there."""
+    for name in folder.files:
+        path = Path(folder.place, name)
+        if not looks_like_picture(name) and path.is_symlink() and not _is_there(path):
+            raise LayoutError(
+                f"{folder.path_of(name)} in {root} is a link to nothing, where a split or a class "
+                "would be; mend or remove the link, or leave it out with --exclude "
+                f"{shlex.quote(folder.path_of(name))}"
+            )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a link to itself, or to where nobody may look
+        return False
 
 
 def named(names: Iterable[str]) -> str:
@@ -193,7 +215,9 @@ class _Finder:
         candidates = [
             (read_name(one.name), one) for one in folder.with_images() if _classes_within(one, None)
         ]
-        candidates = [(reading, one) for reading, one in candidates if reading.split]
+        candidates = [
+            (reading, one) for reading, one in candidates if reading.split and not reading.side
+        ]
         plain = [(reading, one) for reading, one in candidates if not reading.rest]
         kinds = len({reading.rest for reading, _ in candidates})
         if not plain and kinds == 1 and len(candidates) > 1:
@@ -376,8 +400,8 @@ class _Finder:
                 raise LayoutError(
                     f"{one.path} in {self.root} holds splits "
                     f"({named(inner.path for inner in one.with_images())}), but splits are read "
-                    f"above classes, not below them; {_expected(self.root)}, or mix them and split "
-                    "anew with --layout classes"
+                    f"above classes, not below them; {_expected(self.root)}; did you mean "
+                    f"{self.root / one.path}, or --layout classes (mix them and split anew)?"
                 )
 
     def _look_deeper(self, classes: Sequence[Folder]) -> None:
@@ -395,7 +419,10 @@ class _Finder:
             return
         counts = Counter(one_form(name) for name in inner if not _is_year(name))
         shared = sorted(name for name, count in counts.items() if count > 1)
-        if len(shared) >= len(classes) > 1 and 2 * len(shared) >= len(counts):
+        kinds = {read_name(one.name).words for one in classes}
+        numbered = len(kinds) == 1 and () not in kinds  # fold1, fold2
+        few = len(shared) >= len(classes)
+        if (few or numbered) and len(classes) > 1 and 2 * len(shared) >= len(counts) > 0:
             raise LayoutError(
                 f"{self.root} can be read in two ways: {named(one.path for one in classes)} hold "
                 f"folders of the same names ({named(shared)}), so these may be the classes; did "

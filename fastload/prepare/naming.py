@@ -40,7 +40,8 @@ _CONTAINERS = _set(
     jpegimages
     """
 )
-# What tools write beside the images, or what describes them. Numbers are left out: exp2, runs3.
+# What tools write beside the images, or what describes them; also with a split's name or noise:
+# train_logs, masksTr. Numbers are left out: exp2, runs3.
 _SIDE = _set(
     """
     runs wandb mlruns mlartifacts lightning_logs tb_logs tensorboard tensorboard_logs logs
@@ -52,6 +53,7 @@ _SIDE = _set(
     ground_truth groundtruth meta metadata docs lists imagesets image_sets attributes
     """
 )
+_SIDE_AT_THE_END = _set("checkpoints ckpts wandb mlruns tensorboard outputs annotations")
 _RUNS_OF_LETTERS = re.compile(r"[^\W\d_]+")
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+")
 
@@ -88,7 +90,12 @@ class Reading:
     @property
     def side(self) -> bool:
         """Whether tools, or files that describe images, have folders of such a name."""
-        return "_".join(self.words) in _SIDE
+        known = self.rest <= _SIDE and bool(self.rest)
+        return (
+            known
+            or "_".join(self.words) in _SIDE
+            or not _SIDE_AT_THE_END.isdisjoint(self.words[-1:])
+        )
 
 
 def read_name(name: str) -> Reading:

@@ -23,7 +23,7 @@ from fastload.errors import LayoutError
 from fastload.files import explain_os_error
 from fastload.prepare.class_names import classes_of, readable_names
 from fastload.prepare.layout import Layout, LayoutOptions, find_layout, named
-from fastload.prepare.naming import SPLITS
+from fastload.prepare.naming import SPLITS, read_name
 from fastload.prepare.reasons import Reason
 from fastload.prepare.spelling import one_form, visible
 from fastload.prepare.tree import Folder, looks_like_picture, scan_tree
@@ -169,6 +169,10 @@ def _read_source(root: Path, seed: int, options: LayoutOptions) -> Source:
     if imageless:
         lacking = named(visible(classes[label]) for label in sorted(imageless))
         notes.append(f"classes without an image in train: {lacking}")
+    if "" in layout.splits and (others := _splits_beside(root)):
+        notes.append(
+            f"{root} is read alone, without {named(others)} beside it; did you mean {root.parent}?"
+        )
     if len(classes) == 1:
         notes.append("a classifier needs more than one class")
     return Source(
@@ -181,6 +185,19 @@ def _read_source(root: Path, seed: int, options: LayoutOptions) -> Source:
         folders=folders,
         notes=tuple(notes),
         imageless=imageless,
+    )
+
+
+def _splits_beside(root: Path) -> list[str]:
+    """Folders named after other splits beside a folder named after one: data/train was given."""
+    own = read_name(root.name)
+    if not own.split or own.rest:
+        return []
+    beside = ((read_name(one.name), one) for one in root.parent.iterdir())
+    return sorted(
+        one.name
+        for reading, one in beside
+        if reading.split not in {"", own.split} and not reading.rest and one.is_dir()
     )
 
 

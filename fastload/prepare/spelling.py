@@ -46,7 +46,7 @@ def difference(names: Sequence[str]) -> str:
 def _look(name: str) -> str:
     text = unicodedata.normalize("NFKC", name).casefold()
     text = "".join(char for char in text if unicodedata.category(char) != "Cf")
-    return re.sub(r"[\s_\-\u2010-\u2015]+", " ", text).strip()
+    return re.sub(r"[\s_\-\u2010-\u2015]+", " ", text).strip(" .")
 
 
 def _is_invisible(char: str) -> bool:

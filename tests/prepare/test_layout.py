@@ -112,6 +112,7 @@ def test_folders_around_the_splits_or_classes_are_entered(
         ([*classes_in("train", "test"), *flat("unlabeled")], "without labels: unlabeled"),
         ([*classes_in("train", "test"), *flat("single")], "not a split: single"),
         ([*classes_in("train"), "runs/one/plot.png"], "not a split: runs"),
+        ([*classes_in("imagesTr", "imagesTs"), *flat("masksTr")], "not a split: masksTr"),
         ([*classes_in("train"), "preview.png"], "outside the class folders: 1 image in"),
         ([*classes_in("train"), "train/meta/x.txt"], "no images in them: train/meta"),
         ([*flat("bus", "car", "train")], "train is taken for a class"),
@@ -147,10 +148,14 @@ def test_what_is_passed_over_or_doubtful_is_said(tmp_path: Path, names: list[str
         ([*flat("cat", "dog"), "runs/one/plot.png"], "runs in .* would become a class.*--exclude"),
         ([*flat("cat", "dog"), "Lightning_Logs/version_0/x.png"], "--exclude Lightning_Logs"),
         ([*classes_in("train"), *flat("train/checkpoints")], "--exclude train/checkpoints"),
+        ([*flat("cat", "dog"), *flat("train_logs")], "train_logs in .* would become a class"),
+        ([*flat("cat", "dog"), *flat("resnet50 checkpoints")], "--exclude 'resnet50 checkpoints'"),
+        (classes_in("one/train", "one/val", "two/train", "two/val"), "did you mean .*one, or"),
         (flat("images", "annotations/trimaps"), "annotations in .* would become a class"),
         ([*flat("cat"), *classes_in("images")], "images in .* would become a class"),
         (classes_in("train", "train/val"), "train/val in .* would become a class"),
         (classes_in("fold1", "fold2", names=["a", "b"]), "folders of the same names .a, b."),
+        (classes_in("cv1", "cv2", "cv3", "cv4", names=["a", "b"]), "folders of the same names"),
         (classes_in("bottle", "cable", names=["train", "test"]), "splits are read above classes"),
         (classes_in("test_tube", "bottle", names=YEARS), "test_tube in .* would become a class"),
         (classes_in("val", "test"), "a folder for val and test but none for train"),
@@ -162,6 +167,22 @@ def test_what_has_two_readings_is_refused_with_a_way_out(
     with pytest.raises(LayoutError, match=message) as caught:
         read(tmp_path, names)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("link", ["train/elk", "val"])
+def test_a_link_to_nothing_in_the_place_of_a_class_or_split_is_refused(tmp_path: Path, link: str):
+    write_tree(tmp_path, dict.fromkeys(classes_in("train", names=["cat", "dog"]), b"x"))
+    (tmp_path / link).symlink_to("/mnt/disk that is not there")
+    with pytest.raises(LayoutError, match=f"{link} in .* is a link to nothing.*--exclude {link}"):
+        read(tmp_path, [])
+    assert read(tmp_path, [], exclude=(link,)).classes == ("cat", "dog")
+
+
+def test_a_split_that_is_given_for_the_whole_is_said(tmp_path: Path):
+    write_tree(tmp_path, dict.fromkeys(classes_in("train", "val", "test"), b"x"))
+    (note,) = read_source(tmp_path / "train").notes
+    assert "is read alone, without test, val beside it; did you mean" in note
+    assert read_source(tmp_path).notes == ()
 
 
 def test_a_user_who_knows_chooses_the_reading(tmp_path: Path):

@@ -21,12 +21,27 @@ def test_a_name_of_several_splits_is_none(name: str):
     assert read_name(name).split == ""
 
 
-@pytest.mark.parametrize("name", ["runs", "Runs2", "lightning_logs", "LIGHTNING-LOGS", "outputs 3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "runs",
+        "Runs2",
+        "lightning_logs",
+        "LIGHTNING-LOGS",
+        "outputs 3",
+        "train_logs",
+        "masksTr",
+        "yolo_outputs",
+        "eval results",
+    ],
+)
 def test_folders_of_tools_are_known_in_any_spelling(name: str):
     assert read_name(name).side
 
 
-@pytest.mark.parametrize("name", ["mask", "log", "photo", "run", "label maker", "outputs_of_mice"])
+@pytest.mark.parametrize(
+    "name", ["mask", "log", "photo", "run", "label maker", "birch logs", "paper masks", "train"]
+)
 def test_ordinary_names_are_not_those_of_tools(name: str):
     assert not read_name(name).side
     assert not read_name(name).container
