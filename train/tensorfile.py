@@ -1,21 +1,39 @@
-"""Files of tensors that survive a crash, a kill and a full disk.
+"""Files of tensors that survive a crash, a kill and a full disk, and show a flipped bit.
 
 At each moment the name of a file leads to complete content: the new content or the former.
 Reading unpickles tensors and plain values only, so a file cannot run code.
+
+torch.save writes a zip archive. Our files have a checksum of all their bytes as the comment of the
+archive: `torch.load` reads them as any other file.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
+import stat
+import struct
+import warnings
+import zipfile
+import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import torch
 
-from fastload.errors import FastloadError, OutputError, first_line
-from fastload.files import explain_os_error, replacing
+from fastload.errors import FastloadError, OutputError
+from fastload.files import READ_BYTES, explain_os_error, replacing
 
-FORMAT = 1
+FORMAT = "fastload 2"  # before it was 1, without a checksum
+
+# The last field of a zip archive is its comment, behind the length of the comment in two bytes.
+_NO_COMMENT = struct.pack("<H", 0)
+_COMMENT = "fastload crc32 {:08x}"
+_ENDING = re.compile(rb"\x17\x00fastload crc32 ([0-9a-f]{8})")
+_ENDING_BYTES = len(_NO_COMMENT) + len(_COMMENT.format(0))
+
+_DAMAGED = "put back a sound copy of the file, or begin anew without it"
 
 
 class CheckpointError(FastloadError):
@@ -23,13 +41,18 @@ class CheckpointError(FastloadError):
 
 
 class _WatchedFile:
-    """A binary file that keeps the reason of a failed write, which torch.save does not report."""
+    """A binary file that sums up what is written to it.
+
+    It keeps the reason of a failed write, which torch.save does not report.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self.crc32 = 0
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
+        self.crc32 = zlib.crc32(data, self.crc32)
         try:
             return self._file.write(data)
         except OSError as error:
@@ -68,6 +91,9 @@ def _save(content: dict[str, Any], file: IO[bytes]) -> None:
         if watched.error is not None:
             raise watched.error from None
         raise
+    comment = _COMMENT.format(watched.crc32).encode("ascii")
+    file.seek(-len(_NO_COMMENT), os.SEEK_END)
+    file.write(struct.pack("<H", len(comment)) + comment)
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
@@ -77,17 +103,120 @@ def read_tensors(path: Path) -> dict[str, Any]:
         CheckpointError: If the file is missing, damaged, or of a format unknown to this version.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path}: no such checkpoint, so there is nothing to resume"
         ) from error
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        reason = first_line(error)
-        raise CheckpointError(f"{path}: not a checkpoint that can be read ({reason})") from error
     found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
+    if found not in {1, FORMAT}:
         raise CheckpointError(
             f"{path}: not a checkpoint of this trainer (format {found}, not {FORMAT})"
         )
     return dict(content)
+
+
+def load_tensors(path: Path) -> Any:  # noqa: ANN401  what others saved
+    """The content of a file that torch.save wrote, in any trainer; tensors are on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is no regular file, cannot be read, is damaged, or holds more
+            than tensors and plain values.
+    """
+    try:
+        with _opened(path) as file, warnings.catch_warnings():
+            summed = _check(path, file)
+            file.seek(0)
+            warnings.simplefilter("ignore")  # what torch thinks of a file, our sentence says
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except (FastloadError, FileNotFoundError):
+        raise
+    except OSError as error:
+        error.filename = str(path)
+        raise CheckpointError(explain_os_error(error)) from error
+    except Exception as error:  # torch and pickle name damage in a dozen ways
+        raise CheckpointError(f"{path}: {_explained(path, error)}") from error
+    if isinstance(content, dict) and content.get("format") == FORMAT and not summed:
+        raise CheckpointError(f"{path}: is damaged: the checksum at its end is lost; {_DAMAGED}")
+    return content
+
+
+def _opened(path: Path) -> BinaryIO:
+    if not stat.S_ISREG(path.stat().st_mode):  # a FIFO would block, a device never end
+        raise CheckpointError(f"{path}: is not a regular file; a file of weights was expected")
+    return path.open("rb")
+
+
+def _explained(path: Path, error: Exception) -> str:
+    """Why a file that may be sound in itself cannot be read."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return f"asks for more memory than there is; it is damaged, or too large: {_DAMAGED}"
+    if "TorchScript" in str(error):
+        return "is a TorchScript program; save its state dict: torch.save(model.state_dict(), FILE)"
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if named and isinstance(error, pickle.UnpicklingError):
+        return (
+            f"holds an object of {named[1]}, which could run code; only tensors and plain values "
+            "are read: save the state dict alone: torch.save(model.state_dict(), FILE)"
+        )
+    if head[8:9] == b"{":
+        return (
+            "looks like a safetensors file; convert it: torch.save(safetensors.torch.load_file"
+            "(FILE), NEW_FILE)"
+        )
+    if head[:2] in {b"PK", b"\x80\x02"}:
+        return f"is damaged or incomplete; {_DAMAGED}"
+    return f"is no file of torch.save: it begins with {head!r}"
+
+
+def _check(path: Path, file: BinaryIO) -> bool:
+    """Whether the file ends with a checksum of ours.
+
+    Raises:
+        CheckpointError: If the checksum is of other bytes, or those of a zip archive's records are.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if not size:
+        raise CheckpointError(f"{path}: is empty; {_DAMAGED}")
+    file.seek(max(size - _ENDING_BYTES, 0))
+    if ending := _ENDING.fullmatch(file.read()):
+        found = zlib.crc32(_NO_COMMENT, _crc32(file, size - _ENDING_BYTES))
+        if found != int(ending[1], 16):
+            raise CheckpointError(
+                f"{path}: is damaged: the CRC-32 of its bytes is {found:08x}, its end says "
+                f"{ending[1].decode()}; {_DAMAGED}"
+            )
+        return True
+    file.seek(0)
+    if file.read(4) == b"PK\x03\x04":
+        _check_records(path, file, size)
+    return False
+
+
+def _crc32(file: BinaryIO, count: int) -> int:
+    file.seek(0)
+    value = 0
+    while block := file.read(min(count, READ_BYTES)):
+        value, count = zlib.crc32(block, value), count - len(block)
+    return value
+
+
+def _check_records(path: Path, file: BinaryIO, size: int) -> None:
+    """Compare the records of torch's archive with their CRC-32, which torch.load does not read."""
+    with zipfile.ZipFile(file) as archive:
+        records = archive.infolist()
+        if not any(record.filename.endswith("data.pkl") for record in records):
+            raise CheckpointError(f"{path}: is a zip archive that torch.save did not write")
+        claimed = sum(record.file_size for record in records)
+        if claimed > size:  # torch.save does not compress
+            raise CheckpointError(
+                f"{path}: says it holds {claimed:,} bytes, and has {size:,}; {_DAMAGED}"
+            )
+        # torch.serialization.set_crc32_options(False) writes 0 for each.
+        if any(record.CRC for record in records) and (name := archive.testzip()):
+            raise CheckpointError(
+                f"{path}: is damaged: its record {name} does not fit its CRC-32; {_DAMAGED}"
+            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -11,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 import torchvision
 from torch import Tensor, nn
 
 from fastload.advise.models import import_timm
 from fastload.errors import FastloadError, first_line
-from fastload.files import explain_os_error
 from train.options import ModelOptions
+from train.tensorfile import CheckpointError, load_tensors
 
 # A download that has not connected within this time will not connect; torch would wait for ever.
 _DOWNLOAD_TIMEOUT_SECONDS = 20.0
@@ -142,17 +140,13 @@ def read_weights(path: Path) -> Weights:
         WeightsError: If the file cannot be read, or holds no tensors.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
     except FileNotFoundError as error:
         raise WeightsError(
             f"--init {path}: there is no such file; give imagenet, scratch or a file of weights"
         ) from error
-    except OSError as error:
-        raise WeightsError(f"--init {explain_os_error(error)}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(
-            f"--init {path}: not a file of weights that can be read safely ({first_line(error)})"
-        ) from error
+    except CheckpointError as error:
+        raise WeightsError(f"--init {error}") from error
     tensors = _unwrapped(content)
     if not tensors:
         raise WeightsError(f"--init {path}: holds no tensors; a state dict was expected")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import signal
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,50 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path):
     assert read_tensors(tmp_path / "last.pt")["step"] == 1
 
 
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
+    path = tmp_path / "best.pt"
+    write_tensors(path, {"model": {"w": torch.arange(9.0)}, "name": "net", "epoch": 2})
+    sound = path.read_bytes()
+
+    for place in range(len(sound)):
+        path.write_bytes(
+            sound[:place] + bytes([sound[place] ^ 1 << place % 8]) + sound[place + 1 :]
+        )
+        with pytest.raises(
+            CheckpointError, match=r"best\.pt: is damaged: .*; put back a sound copy"
+        ):
+            read_tensors(path)
+    path.write_bytes(sound)
+    assert read_tensors(path)["epoch"] == 2
+
+
+def test_torch_reads_a_file_as_its_own(tmp_path):
+    path = tmp_path / "best.pt"
+    write_tensors(path, {"model": {"w": torch.arange(9.0)}})
+
+    for content in (
+        torch.load(path, weights_only=True),
+        torch.load(path, weights_only=True, mmap=True),
+        torch.load(io.BytesIO(path.read_bytes()), weights_only=True),
+    ):
+        assert torch.equal(content["model"]["w"], torch.arange(9.0))
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+
+
+def test_a_checkpoint_from_before_there_were_checksums_is_read(tmp_path):
+    torch.save({"format": 1, "step": 3}, tmp_path / "last.pt")
+
+    assert read_tensors(tmp_path / "last.pt")["step"] == 3
+
+
+def test_a_checkpoint_of_a_later_version_is_refused(tmp_path):
+    write_tensors(tmp_path / "last.pt", {"format": "fastload 3"})
+
+    with pytest.raises(CheckpointError, match=r"\(format fastload 3, not fastload 2\)"):
+        read_tensors(tmp_path / "last.pt")
+
+
 def harmful(folder: Path) -> object:
     class Harmful:
         def __reduce__(self):
@@ -87,18 +133,18 @@ def harmful(folder: Path) -> object:
 def test_reading_runs_no_code(tmp_path):
     torch.save({"format": 1, "step": harmful(tmp_path)}, tmp_path / "last.pt")
 
-    with pytest.raises(CheckpointError, match="not a checkpoint that can be read"):
+    with pytest.raises(CheckpointError, match=r"holds an object of (posix|nt).mkdir, which could"):
         read_tensors(tmp_path / "last.pt")
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("keep", [0, 10, 700, -1])
+@pytest.mark.parametrize("keep", [0, 10, 700, -24, -1])
 def test_a_truncated_checkpoint_is_one_sentence(tmp_path, keep):
     path = tmp_path / "last.pt"
     write_tensors(path, {"w": torch.zeros(1000)})
     path.write_bytes(path.read_bytes()[:keep])
 
-    with pytest.raises(CheckpointError, match="not a checkpoint that can be read") as raised:
+    with pytest.raises(CheckpointError, match=r"is (empty|damaged.*); put back a sound") as raised:
         read_tensors(path)
     assert "\n" not in str(raised.value)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -93,7 +95,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
 
     path = save(tmp_path / "w.pt", {"model": Harmful()})
 
-    with pytest.raises(WeightsError, match="not a file of weights that can be read safely"):
+    with pytest.raises(WeightsError, match=r"holds an object of (posix|nt).mkdir, which could"):
         read_weights(path)
     assert not (tmp_path / "made by the file").exists()
 
@@ -101,9 +103,12 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a file of weights"),
-        (b"hello", "not a file of weights"),
-        (b"PK\x03\x04 broken", "not a file of weights"),
+        (b"", "is empty"),
+        (b"hello", "is no file of torch.save: it begins with b'hello'"),
+        (b"<!DOCTYPE html>", "is no file of torch.save: it begins with b'<!DOCTYPE html>'"),
+        (b"PK\x03\x04 broken", "is damaged or incomplete; put back a sound copy"),
+        (b"\x80\x02 broken", "is damaged or incomplete; put back a sound copy"),
+        (b'\x3a\0\0\0\0\0\0\0{"a":{"dtype"', "looks like a safetensors file; convert it"),
         (None, "there is no such file; give imagenet, scratch or a file"),
     ],
 )
@@ -115,6 +120,77 @@ def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path, content, message
     with pytest.raises(WeightsError, match=message) as raised:
         read_weights(path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_place_that_is_no_file_is_one_sentence(tmp_path):
+    os.mkfifo(tmp_path / "fifo")  # to open it would wait for a writer
+
+    for path in (tmp_path, tmp_path / "fifo", Path("/dev/zero")):
+        with pytest.raises(WeightsError, match="is not a regular file; a file of weights was"):
+            read_weights(path)
+    with pytest.raises(WeightsError, match="File name too long"):
+        read_weights(tmp_path / ("x" * 300))
+
+
+def zipped(path: Path, records: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in records.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
+    bomb = zipped(tmp_path / "w.pt", {"w/data.pkl": bytes(10_000_000), "w/version": b"3"})
+
+    with pytest.raises(WeightsError, match="says it holds 10,000,001 bytes, and has"):
+        read_weights(bomb)
+
+
+def test_an_archive_of_others_is_not_called_damaged(tmp_path):
+    archive = zipped(tmp_path / "a.npz", {"a.npy": b"array"})
+
+    with pytest.raises(WeightsError, match=r"is a zip archive that torch\.save did not write"):
+        read_weights(archive)
+
+
+def test_what_is_no_tensor_is_named_and_the_way_to_mend_it(tmp_path):
+    for content, name in (
+        ({"model": {}, "args": argparse.Namespace(lr=1)}, "argparse.Namespace"),
+        (torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
+    ):
+        with pytest.raises(WeightsError, match=f"an object of {name}, .* save the state dict"):
+            read_weights(save(tmp_path / "w.pt", content))
+
+
+def test_a_flipped_bit_in_the_tensors_or_the_pickle_of_others_is_noticed(tmp_path):
+    path = save(tmp_path / "w.pt", {"w": torch.ones(9)})
+    with zipfile.ZipFile(path) as archive:
+        places = [(item.filename, item.header_offset) for item in archive.infolist()]
+    sound = path.read_bytes()
+    for name in ("data.pkl", "data/0"):
+        start = next(place for record, place in places if record.endswith(name))
+        with zipfile.ZipFile(path) as archive:
+            record = archive.read(next(record for record, _ in places if record.endswith(name)))
+        place = sound.index(record, start)
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
+
+        with pytest.raises(WeightsError, match=f"its record w/{name} does not fit its CRC-32"):
+            read_weights(path)
+        path.write_bytes(sound)
+    assert torch.equal(read_weights(path).tensors["w"], torch.ones(9))
+
+
+def test_files_without_checksums_are_read(tmp_path):
+    old = tmp_path / "old.pt"
+    torch.save({"w": torch.ones(9)}, old, _use_new_zipfile_serialization=False)
+    torch.serialization.set_crc32_options(False)
+    try:
+        bare = save(tmp_path / "bare.pt", {"w": torch.ones(9)})
+    finally:
+        torch.serialization.set_crc32_options(True)
+
+    for path in (old, bare):
+        assert torch.equal(read_weights(path).tensors["w"], torch.ones(9))
 
 
 def test_a_file_without_tensors_is_refused(tmp_path):
