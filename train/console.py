@@ -140,7 +140,7 @@ def _where(run: Run) -> str:
     if is_over(schedule, position.history):
         return f"after {steps}; all {position.epoch} epochs are done, their best is evaluated"
     epoch = f"epoch {position.epoch + 1} of {schedule.epochs}"
-    if position.trained:
+    if position.batch == len(run.loaders.train):
         return f"after {steps}, with the evaluation of {epoch}"
     return f"after {steps}, in {epoch} with batch {position.batch + 1} of {len(run.loaders.train)}"
 

@@ -113,7 +113,8 @@ def train_epoch(run: Run, folder: Path, console: Console, interrupt: Interrupt) 
     with progress, traced(folder / "trace.json", profiled, device) as trace_step:
         readings = Readings(position, loader, every=run.read_every)
         clock = clock_for(device, position.meter)
-        for images, labels in loader:
+        # A state saved after the last batch leaves none; the loader then stands at the next epoch.
+        for images, labels in loader if position.batch < len(loader) else ():
             clock.begin()
             position.batch += 1
             ends_step = run.ends_step(position.batch)
