@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,10 @@ def traced(path: Path, steps: int, device: torch.device) -> Iterator[Callable[[]
         yield lambda: None
         return
     activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cpu":
+        # torch's profiler says on standard error that it finds no GPU, and when it starts. Level 6
+        # is above all that it has to say (libkineto/src/ILoggerObserver.h); a GPU's faults remain.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(
