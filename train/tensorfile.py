@@ -28,6 +28,7 @@ from fastload.files import READ_BYTES, explain_os_error, replacing
 FORMAT = "fastload 2"  # before it was 1, without a checksum
 
 # The last field of a zip archive is its comment, behind the length of the comment in two bytes.
+_END_BYTES = 22  # of the last structure, without a comment
 _NO_COMMENT = struct.pack("<H", 0)
 _COMMENT = "fastload crc32 {:08x}"
 _ENDING = re.compile(rb"\x17\x00fastload crc32 ([0-9a-f]{8})")
@@ -105,9 +106,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
     try:
         content = load_tensors(path)
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path}: no such checkpoint, so there is nothing to resume"
-        ) from error
+        raise CheckpointError(f"{path}: there is no such checkpoint") from error
     found = content.get("format") if isinstance(content, dict) else None
     if found not in {1, FORMAT}:
         raise CheckpointError(
@@ -126,7 +125,7 @@ def load_tensors(path: Path) -> Any:  # noqa: ANN401  what others saved
     """
     try:
         with _opened(path) as file, warnings.catch_warnings():
-            summed = _check(path, file)
+            ends_well = _check(path, file)
             file.seek(0)
             warnings.simplefilter("ignore")  # what torch thinks of a file, our sentence says
             content = torch.load(file, map_location="cpu", weights_only=True)
@@ -137,7 +136,7 @@ def load_tensors(path: Path) -> Any:  # noqa: ANN401  what others saved
         raise CheckpointError(explain_os_error(error)) from error
     except Exception as error:  # torch and pickle name damage in a dozen ways
         raise CheckpointError(f"{path}: {_explained(path, error)}") from error
-    if isinstance(content, dict) and content.get("format") == FORMAT and not summed:
+    if isinstance(content, dict) and content.get("format") == FORMAT and not ends_well:
         raise CheckpointError(f"{path}: is damaged: the checksum at its end is lost; {_DAMAGED}")
     return content
 
@@ -173,7 +172,9 @@ def _explained(path: Path, error: Exception) -> str:
 
 
 def _check(path: Path, file: BinaryIO) -> bool:
-    """Whether the file ends with a checksum of ours.
+    """Whether the file ends with a checksum of ours, or as torch.save ends a file.
+
+    Somebody may have read a file of ours and saved it again, without a checksum.
 
     Raises:
         CheckpointError: If the checksum is of other bytes, or those of a zip archive's records are.
@@ -193,7 +194,9 @@ def _check(path: Path, file: BinaryIO) -> bool:
     file.seek(0)
     if file.read(4) == b"PK\x03\x04":
         _check_records(path, file, size)
-    return False
+    file.seek(max(size - _END_BYTES, 0))
+    end = file.read()
+    return end.startswith(b"PK\x05\x06") and end.endswith(_NO_COMMENT)
 
 
 def _crc32(file: BinaryIO, count: int) -> int:

@@ -115,6 +115,13 @@ def test_a_checkpoint_from_before_there_were_checksums_is_read(tmp_path):
     assert read_tensors(tmp_path / "last.pt")["step"] == 3
 
 
+def test_what_was_read_and_saved_again_by_others_is_read(tmp_path):
+    write_tensors(tmp_path / "best.pt", {"model": {"w": torch.arange(9.0)}})
+    torch.save(torch.load(tmp_path / "best.pt", weights_only=True), tmp_path / "again.pt")
+
+    assert torch.equal(read_tensors(tmp_path / "again.pt")["model"]["w"], torch.arange(9.0))
+
+
 def test_a_checkpoint_of_a_later_version_is_refused(tmp_path):
     write_tensors(tmp_path / "last.pt", {"format": "fastload 3"})
 
@@ -154,5 +161,5 @@ def test_a_checkpoint_of_others_and_none_at_all_are_told_apart(tmp_path):
 
     with pytest.raises(CheckpointError, match=r"not a checkpoint of this trainer \(format None"):
         read_tensors(tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="no such checkpoint, so there is nothing to resume"):
+    with pytest.raises(CheckpointError, match="there is no such checkpoint"):
         read_tensors(tmp_path / "none.pt")
