@@ -95,9 +95,19 @@ class Console:
             f"{percent(meter.waiting_share)} waiting for data, {meter.compute_seconds:.1f} s "
             f"computing, {verdict.seconds:.1f} s evaluation{memory}"
         )
+        self.left_out(run, {"val": verdict})
         stats = run.loaders.train.stats()
         if stats.waiting_fraction > ENOUGH:
             self._say(f"  waits for {stats.bottleneck}")
+
+    def left_out(self, run: Run, verdicts: Mapping[str, Verdict]) -> None:
+        """Say where figures are not of all images of a split."""
+        for split, verdict in verdicts.items():
+            loader = run.loaders.val if split == "val" else run.loaders.test
+            total = int(loader.class_counts.sum()) if loader else 0
+            if missing := total - verdict.images:
+                found = f"{missing} of {total} {split} images cannot be read"
+                self.warn([f"{found}: the figures are of {verdict.images}"])
 
     def profile(self, stats: Stats) -> None:
         """Where the time of the epoch went, stage by stage."""

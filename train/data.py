@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastload import Loader
+from fastload.console.progress import Progress
 from fastload.errors import FastloadError
 from fastload.load.augment import (
     IMAGENET_MEAN,
@@ -25,7 +26,10 @@ from fastload.load.augment import (
     RandomCrop,
     RandomResizedCrop,
 )
+from fastload.store.collection import open_collection
 from fastload.store.manifest import read_manifest
+from fastload.store.reader import Scratch, ShardReader
+from fastload.world import World
 from train.options import AugmentOptions, ModelOptions, Options
 from train.ranks import Ranks
 from train.weights import Normalisation, imagenet_normalisation
@@ -35,6 +39,9 @@ _CROPS: dict[str, Crop] = {
     "random": RandomCrop(),
     "centre": CenterCrop(),
 }
+
+
+_CHECKED_AT_ONCE = 64  # images of some 100 kB: few enough for the memory, many for one call
 
 
 class DataError(FastloadError):
@@ -130,7 +137,14 @@ def open_loaders(
     held_out = {
         name: stack.enter_context(
             _open(
-                options, str(place), name, ranks, backend=train.backend, augment=view, dtype=dtype
+                options,
+                str(place),
+                name,
+                ranks,
+                backend=train.backend,
+                augment=view,
+                dtype=dtype,
+                max_corrupt_fraction=data.max_corrupt_val,
             )
         )
         for name in present
@@ -158,3 +172,50 @@ def _open(options: Options, path: str, split: str, ranks: Ranks, **arguments: An
         )
     except ValueError as error:
         raise DataError(f"{path}, {split}: {error}") from error
+
+
+def check_held_out(options: Options, ranks: Ranks) -> None:
+    """Compare the bytes of val and test with their CRC-32. Every rank must call this.
+
+    Evaluation would find a damaged image too, after an epoch of training. To read the bytes costs
+    less than one evaluation.
+
+    Raises:
+        DataError: If more images are damaged than --max-corrupt-val allows.
+    """
+    place = Path(options.data.val_data or options.data.data)
+    splits = read_manifest(place).splits
+    for split in (name for name in ("val", "test") if name in splits and splits[name].samples):
+        total = splits[split].samples
+        progress = Progress(
+            total,
+            "images",
+            what=f"checking {split}",
+            quiet_seconds=options.record.quiet_seconds,
+            silent=not ranks.writes,
+        )
+        with progress:
+            found = _damaged(place, split, ranks.world, progress)
+        damaged = [item for part in ranks.gathered(found) for item in part]
+        if len(damaged) > options.data.max_corrupt_val * total:
+            raise DataError(
+                f"{damaged[0]}; {len(damaged)} of {total} {split} images are damaged, and figures "
+                f"over fewer images would not compare: `python -m fastload.verify {place}` names "
+                "the shards, `python -m fastload.shard` writes them again, and --max-corrupt-val "
+                "SHARE leaves the images out"
+            )
+
+
+def _damaged(place: Path, split: str, world: World, progress: Progress) -> list[str]:
+    """Where damaged images of this rank's part of a split are stored, with reasons."""
+    collection = open_collection(place, split)
+    reader, scratch = ShardReader(collection), Scratch()
+    part = np.array_split(np.arange(len(collection.index)), world.size)[world.rank]
+    found = []
+    for start in range(0, len(part), _CHECKED_AT_ONCE):
+        rows = part[start : start + _CHECKED_AT_ONCE]
+        _, bad = reader.read(rows, scratch)
+        found += [f"{reader.locate(int(rows[i]))}: {reason}" for i, reason in bad.items()]
+        progress.add(len(rows) * world.size)
+    reader.close()
+    return found

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastload import Loader
+from fastload.errors import TooManyCorruptError
 from train.assembly import Run
 from train.interrupt import Interrupt
 from train.metrics import Evaluation, correct_prior, evaluate_logits
@@ -54,10 +55,14 @@ class Verdict:
         corrected = {f"corrected_{name}": value for name, value in self.corrected.figures.items()}
         return {**self.plain.figures, **corrected}
 
+    @property
+    def images(self) -> int:
+        """How many images the figures are of: all of the split but those that were left out."""
+        return int(self.plain.class_counts.sum())
+
     def row(self) -> dict[str, float | int]:
         """The columns of log.csv for an evaluation."""
-        images = int(self.plain.class_counts.sum())
-        return {**self.figures, "images": images, "seconds": self.seconds}
+        return {**self.figures, "images": self.images, "seconds": self.seconds}
 
     def figure(self, name: str) -> float:
         """A figure to choose by: higher is better, and NaN is worst."""
@@ -94,20 +99,29 @@ def score(run: Run, loader: Loader, interrupt: Interrupt) -> Scores:
 
     Raises:
         InterruptedRunError: If a signal came.
+        TooManyCorruptError: If more images cannot be read than --max-corrupt-val allows.
     """
     began = time.perf_counter()
     model, ranks = run.stepper.evaluated().eval(), run.ranks
     ranks.synchronise_buffers(model)
     rows, logits, labels = [], [], []
-    with run.progress(loader, "evaluation") as progress:
-        for images, truth in loader:
-            with autocast(ranks.device, run.precision):
-                logits.append(model(images).float())
-            labels.append(truth)
-            rows.append(torch.from_numpy(loader.last_indices()))
-            progress.add()
-            if ranks.any(interrupt.came):
-                raise interrupt.error()
+    try:
+        with run.progress(loader, "evaluation") as progress:
+            for images, truth in loader:
+                with autocast(ranks.device, run.precision):
+                    logits.append(model(images).float())
+                labels.append(truth)
+                rows.append(torch.from_numpy(loader.last_indices()))
+                progress.add()
+                if ranks.any(interrupt.came):
+                    raise interrupt.error()
+    except TooManyCorruptError as error:
+        ranks.any(True)  # the others stop after this batch and do not wait for this rank
+        raise TooManyCorruptError(
+            f"{error}; the training so far is saved: write the shards again with "
+            "`python -m fastload.shard`, or leave the images out with --max-corrupt-val SHARE, "
+            "and continue with --resume"
+        ) from error
     parts = (torch.cat(rows).to(ranks.device), torch.cat(logits), torch.cat(labels))
     every = [torch.cat(ranks.gathered_rows(part)) for part in parts]
     order = every[0].argsort()

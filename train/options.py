@@ -56,12 +56,20 @@ class DataOptions:
         "none", "draw rare classes more often: none, inverse, sqrt or effective:BETA"
     )
     threads: int = _option(0, "decoding threads (0: one for each core)")
-    max_corrupt_fraction: float = _option(0.01, "stop when more samples than this are unreadable")
+    max_corrupt_fraction: float = _option(
+        0.01, "stop when a larger share of an epoch is unreadable; what is less is replaced"
+    )
+    max_corrupt_val: float = _option(
+        0.0, "the same for val and test, where it is left out and said to be"
+    )
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
         _require_rule("reweight", self.reweight)
         _require(self.threads >= 0, f"threads must be at least 0, got {self.threads}")
+        for name in ("max_corrupt_fraction", "max_corrupt_val"):
+            share = getattr(self, name)
+            _require(0 <= share <= 1, f"{name} must be in [0, 1], got {share}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,7 +75,10 @@ def write_outcome(run: Run, folder: Path, best: BestEpoch) -> dict[str, Any]:
         "device": str(run.ranks.device),
         "processes": run.ranks.world.size,
         **_speed(log),
-        **{split: verdict.figures for split, verdict in verdicts.items()},
+        **{
+            split: {"images": verdict.images, **verdict.figures}
+            for split, verdict in verdicts.items()
+        },
         "thresholds": verdicts["val"].plain.thresholds,
     }
     names = zip(loaders.classes, loaders.class_names, counts, strict=True)

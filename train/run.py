@@ -34,6 +34,7 @@ from train.assembly import Run, assemble
 from train.clock import clock_for
 from train.command import Command, parse
 from train.console import Console
+from train.data import check_held_out
 from train.diagnosis import check_first_batch, overfit_one_batch
 from train.evaluation import evaluate
 from train.interrupt import Interrupt, InterruptedRunError
@@ -58,6 +59,8 @@ def train(command: Command) -> int:
             return 0 if found.learns else 1
 
         # A new run, or one that goes on where it stopped.
+        if not command.resume:
+            check_held_out(run.options, run.ranks)
         folder = open_folder(command, run.ranks)
         last = folder / "last.pt"
         if command.resume:
@@ -71,6 +74,7 @@ def train(command: Command) -> int:
 
         # The best epoch, on val and on test.
         best = evaluate_best(run, folder, interrupt)
+        console.left_out(run, best.verdicts)
         if run.ranks.writes:
             console.result(folder, write_outcome(run, folder, best))
     return 0
