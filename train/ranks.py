@@ -7,11 +7,11 @@ sizes: nothing is padded, so an evaluation sample is counted once on any number 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
@@ -113,6 +113,20 @@ class Ranks:
         if self.world.size > 1:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)
+
+
+def from_first(ranks: Ranks, action: Callable[[], Value]) -> Value:
+    """Let rank 0 alone do an action. Every rank gets its result, or raises its error."""
+    outcome: Value | Exception | None = None
+    if ranks.writes:
+        try:
+            outcome = action()
+        except (FastloadError, OSError) as error:
+            outcome = error
+    outcome = ranks.shared(outcome)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return cast("Value", outcome)
 
 
 @contextmanager

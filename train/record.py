@@ -12,10 +12,14 @@ runs/<name>/
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import json
 import math
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,7 @@ from train.log import Log, Row, cell
 from train.metrics import Evaluation
 from train.options import Options
 from train.position import Position
-from train.ranks import Ranks
+from train.ranks import Ranks, from_first
 from train.recipe import to_toml
 from train.trackers import Trackers
 
@@ -37,18 +41,70 @@ def open_folder(command: Command, ranks: Ranks) -> Path:
     Raises:
         OutputError: If a new run's folder holds another run.
         OSError: If the folder cannot be made.
+
+    An error on the first rank is raised on every rank.
     """
+    return from_first(ranks, lambda: _made(command))
+
+
+def _made(command: Command) -> Path:
     options = command.options
-    model = options.model.model.replace(":", "-").replace("/", "-")
-    name = options.run.name or ranks.shared(time.strftime(f"{model}-%Y%m%d-%H%M%S"))
-    folder = Path(options.run.runs) / name
+    runs = Path(options.run.runs)
+    _make(runs, "--runs")
+    if not options.run.name:
+        model = options.model.model.replace(":", "-").replace("/", "-")
+        return _new_folder(runs, time.strftime(f"{model}-%Y%m%d-%H%M%S"))
+    folder = runs / options.run.name
     if (folder / "last.pt").exists() and not command.resume:
         raise OutputError(
             f"{folder}: holds a run already; continue it with --resume, or give another --name"
         )
-    if ranks.writes:
-        folder.mkdir(parents=True, exist_ok=True)
+    _make(folder, "--name")
     return folder
+
+
+def _make(folder: Path, option: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OutputError(f"{folder}: is a file; {option} must name a folder") from error
+
+
+def _new_folder(runs: Path, name: str) -> Path:
+    """A folder that no other run has, though they began in the same second."""
+    for number in itertools.count(1):
+        folder = runs / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError
+
+
+@contextmanager
+def held(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Hold the folder of a run against a second process, up to the end of this one.
+
+    Where the file system has no locks, nothing is held.
+
+    Raises:
+        OutputError: If another process holds it. On every rank.
+    """
+    with ExitStack() as stack:
+        from_first(ranks, lambda: _lock(folder, stack))
+        yield
+
+
+def _lock(folder: Path, stack: ExitStack) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputError(
+            f"{folder}: another process trains there; wait for it, or give another --name"
+        ) from None
+    except OSError:  # a file system without locks
+        return
 
 
 class Record:
@@ -63,9 +119,9 @@ class Record:
 
     def __init__(self, folder: Path, options: Options, position: Position, *, writes: bool) -> None:
         self._position = position
+        self._log = Log(folder / "log.csv", keep=position.log_rows) if writes else None
         if writes:
             write_text(folder / "options.toml", to_toml(options))
-        self._log = Log(folder / "log.csv", keep=position.log_rows) if writes else None
         self._trackers = Trackers(folder, options.record, step=position.step) if writes else None
 
     def add(self, split: str, row: Row) -> None:

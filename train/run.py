@@ -42,7 +42,7 @@ from train.losses import Total
 from train.optimiser import autocast
 from train.outcome import evaluate_best, write_outcome
 from train.readings import Readings
-from train.record import Record, open_folder
+from train.record import Record, held, open_folder
 from train.schedule import is_over
 from train.trace import traced
 
@@ -62,6 +62,7 @@ def train(command: Command) -> int:
         if not command.resume:
             check_held_out(run.options, run.ranks)
         folder = open_folder(command, run.ranks)
+        stack.enter_context(held(folder, run.ranks))
         last = folder / "last.pt"
         if command.resume:
             checkpoint.restore(run, last)
