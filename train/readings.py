@@ -13,6 +13,7 @@ from fastload import Loader
 from fastload.errors import FastloadError
 from train.losses import Total
 from train.position import Position
+from train.ranks import Ranks
 
 READ_EVERY = 50  # batches on a GPU: some seconds of ResNet-50 on a consumer card
 
@@ -36,11 +37,12 @@ class Readings:
     Args:
         position: Has the meter, and says which batch of the epoch is the latest.
         loader: The loader that gives the batches.
+        ranks: The processes of the run; they read after the same batches.
         every: The number of batches that are read at a time.
     """
 
-    def __init__(self, position: Position, loader: Loader, *, every: int) -> None:
-        self._position, self._loader, self._every = position, loader, every
+    def __init__(self, position: Position, loader: Loader, ranks: Ranks, *, every: int) -> None:
+        self._position, self._loader, self._ranks, self._every = position, loader, ranks, every
         self._values: list[Tensor] = []
         self._rows: list[NDArray[np.int64]] = []
 
@@ -52,13 +54,26 @@ class Readings:
             self.read()
 
     def read(self) -> None:
-        """Add all numbers to the meter.
+        """Add all numbers to the meter. Every rank must call this.
 
         Raises:
-            DivergedError: If a loss is NaN or infinite; the message has the keys of its batch.
+            DivergedError: If a loss is NaN or infinite on any rank, so that no rank waits for
+                another one; on the rank of the batch the message has its keys.
         """
         if not self._values:
             return
+        try:
+            self._add_up()
+        except DivergedError:
+            self._ranks.any(True)
+            raise
+        if self._ranks.any(False):
+            raise DivergedError(
+                f"the loss became NaN or infinite on another process in epoch "
+                f"{self._position.epoch + 1}; the message there names the images"
+            )
+
+    def _add_up(self) -> None:
         meter, rows = self._position.meter, self._rows
         numbers = torch.stack(self._values).tolist()
         self._values, self._rows = [], []

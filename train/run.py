@@ -116,7 +116,7 @@ def train_epoch(run: Run, folder: Path, console: Console, interrupt: Interrupt) 
     profiled = run.options.record.profile if position.epoch == 0 and run.ranks.writes else 0
     progress = run.progress(loader, f"epoch {position.epoch + 1}", done=position.batch)
     with progress, traced(folder / "trace.json", profiled, device) as trace_step:
-        readings = Readings(position, loader, every=run.read_every)
+        readings = Readings(position, loader, run.ranks, every=run.read_every)
         clock = clock_for(device, position.meter)
         # A state saved after the last batch leaves none; the loader then stands at the next epoch.
         for images, labels in loader if position.batch < len(loader) else ():
