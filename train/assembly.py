@@ -126,12 +126,13 @@ class Run:
         )
 
 
-def assemble(options: Options, stack: ExitStack) -> Run:
+def assemble(options: Options, stack: ExitStack, *, resumed: bool = False) -> Run:
     """Join the ranks, open the shards, build the model and its optimizer.
 
     Args:
         options: What defines the run.
         stack: Closes what was opened.
+        resumed: True if a checkpoint will give the weights, so that none are looked for.
 
     Raises:
         FastloadError: If device, shards, model or weights cannot be had.
@@ -140,7 +141,7 @@ def assemble(options: Options, stack: ExitStack) -> Run:
     precision = precision_for(options.run.amp, ranks.device)
     _seed(options.run.seed, ranks)
     loaders = open_loaders(options, ranks, stack, dtype=precision or torch.float32)
-    network = build_network(options, loaders.classes, ranks)
+    network = build_network(options, loaders.classes, ranks, resumed=resumed)
     warnings = check_setup(options, loaders, network)
     optimizer = make_optimizer(
         network.groups, options.optimisation, device=ranks.device, precision=precision

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from train.position import Position
 from train.readings import DivergedError
 from train.recipe import to_toml
 from train.tensorfile import CheckpointError, read_tensors, write_tensors
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 def save(run: Run, path: Path) -> None:
@@ -42,6 +48,7 @@ def save(run: Run, path: Path) -> None:
             "batching": _batching(run),
             "best_by": run.options.run.best_by,
             "loader": run.loaders.train.state_dict(),
+            "val": run.loaders.val.state_dict()["data"],
             "progress": run.position.state_dict(),
             "random": [random for random, _ in parts],
             **run.stepper.state_dict(),
@@ -53,8 +60,8 @@ def restore(run: Run, path: Path) -> None:
     """Continue from last.pt.
 
     Raises:
-        CheckpointError: If the file cannot be read, or is of another model, other classes or
-            batches.
+        CheckpointError: If the file or the best.pt beside it cannot be read, or is of another
+            model, other classes, batches or validation images.
         StateMismatchError: If the loader's data, seed or sampling are others.
     """
     content = read_tensors(path)
@@ -70,6 +77,8 @@ def restore(run: Run, path: Path) -> None:
         raise CheckpointError(
             f"{path}: is of another model or optimizer than the options say ({reason})"
         ) from error
+    if position.history:
+        _check_best(path.with_name("best.pt"), path)
     run.position.move_to(position)
     if len(random) == run.ranks.world.size:
         _set_random_state(random[run.ranks.world.rank], run.ranks.device)
@@ -135,6 +144,39 @@ def _check(run: Run, path: Path, content: dict[str, Any]) -> None:
             f"processes x --accumulate), now they would be of {here} x {accumulate_here}; "
             "give the same"
         )
+    here = run.loaders.val.state_dict()["data"]
+    if content.get("val", here) != here:
+        raise CheckpointError(
+            f"{path}: its epochs were judged on other validation images; give the --data and "
+            "--val-data that it had"
+        )
+    _check_options(run, path, content)
+
+
+def _check_options(run: Run, path: Path, content: dict[str, Any]) -> None:
+    """Refuse what a resume cannot change, and what would be ignored."""
+    saved, options = tomllib.loads(content["options"]), run.options
+    for flag, before, now in (
+        ("--model", saved["model"]["model"], options.model.model),
+        ("--init", saved["model"]["init"], options.model.init),
+        ("--tune", saved["model"]["tune"], options.model.tune),
+        ("--optimizer", saved["optimisation"]["optimizer"], options.optimisation.optimizer),
+    ):
+        if before != now:
+            raise CheckpointError(f"{path}: was trained with {flag} {before}; give the same")
+    if (content["average"] is None) != (run.stepper.average is None):
+        has = "no moving average" if content["average"] is None else "a moving average"
+        raise CheckpointError(f"{path}: has {has}; give --ema as it was")
+
+
+def _check_best(best: Path, last: Path) -> None:
+    """Find out now, and not after the last epoch, that the best epoch so far is lost."""
+    if not best.exists():
+        raise CheckpointError(
+            f"{best}: is missing, and held the best epoch so far; put back a copy of it, or begin "
+            f"a new run from the latest weights: --init {last}"
+        )
+    read_tensors(best)
 
 
 def _random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -48,6 +48,11 @@ def parse(argv: Sequence[str] | None = None) -> Command:
             folder = (
                 latest_run(Path(named.runs)) if not named.name else Path(named.runs) / named.name
             )
+            if not (folder / "last.pt").exists():
+                raise OptionsError(
+                    f"{folder}: has no last.pt, so there is nothing to resume; begin the run "
+                    "without --resume, or give another --name"
+                )
             under = read_recipe(folder / "options.toml")
             flags.setdefault("run", {}).update(runs=named.runs, name=folder.name)
         options = build_options(_merged(under, flags), recipe or "the command line")

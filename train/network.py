@@ -43,13 +43,16 @@ class Network:
         return sum(item.numel() for item in self.model.parameters() if item.requires_grad)
 
 
-def build_network(options: Options, classes: Sequence[str], ranks: Ranks) -> Network:
+def build_network(
+    options: Options, classes: Sequence[str], ranks: Ranks, *, resumed: bool = False
+) -> Network:
     """Build the model that the options describe, on the device of this process.
 
     Args:
         options: Which model, from which weights, and what of it is trained.
         classes: What its outputs mean, in order.
         ranks: The processes that train it together.
+        resumed: True if a checkpoint will give the weights: those of --init may be gone.
 
     Raises:
         FastloadError: If there is no such model, or its weights cannot be had or do not fit.
@@ -58,7 +61,7 @@ def build_network(options: Options, classes: Sequence[str], ranks: Ranks) -> Net
     model = build_model(chosen.model, len(classes))
     head = head_names(chosen.model, len(classes))
     origin, fresh_head = "random weights", True
-    weights = start_weights(chosen)
+    weights = None if resumed else start_weights(chosen)
     if weights is not None:
         tensors = weights.tensors
         if weights.classes not in {None, tuple(classes)}:  # an output would mean another class

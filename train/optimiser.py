@@ -220,8 +220,14 @@ class Stepper:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Continue from `state_dict()`, with the weight decay and so on of the options."""
+        saved = state["optimizer"]
+        own = self.optimizer.state_dict()["param_groups"]
+        groups = [
+            {**mine, "lr": theirs["lr"], "params": theirs["params"]}
+            for mine, theirs in zip(own, saved["param_groups"], strict=True)
+        ]
+        self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and state["average"] is not None:
             self.average.model.load_state_dict(state["average"]["model"])

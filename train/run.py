@@ -50,7 +50,7 @@ from train.trace import traced
 def train(command: Command) -> int:
     """Do what the command line asks for; returns the exit status."""
     with ExitStack() as stack:
-        run = assemble(command.options, stack)
+        run = assemble(command.options, stack, resumed=command.resume)
         console = Console(writes=run.ranks.writes)
         if command.check:
             console.setup(run)

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,7 @@ import torch
 
 from fastload import Augment, Loader
 from fastload.advise.models import build_model
-from tests.shards import write_shards
+from tests.shards import flip_bit, write_shards
 from tests.train.pictures import CLASSES, striped_picture, striped_shards
 from train.interrupt import Interrupt, InterruptedRunError
 from train.log import read_log
@@ -587,8 +588,19 @@ def test_resuming_another_model_or_other_data_is_one_sentence(shards, tmp_path, 
     capsys.readouterr()
     resume = ["--resume", "--runs", str(tmp_path), "--name", "a", "--epochs", "2"]
 
-    assert "is of another model or optimizer" in sentence(
-        capsys, 1, [*resume, "--model", "alexnet"]
+    for flag, value, before in (
+        ("--model", "alexnet", "shufflenet_v2_x0_5"),
+        ("--optimizer", "adamw", "sgd"),
+        ("--tune", "all", "head"),
+        ("--init", "imagenet", "scratch"),
+    ):
+        said = sentence(capsys, 1, [*resume, flag, value])
+        assert f"was trained with {flag} {before}; give the same" in said
+    assert "has no moving average; give --ema as it was" in sentence(
+        capsys, 1, [*resume, "--ema", "0.9"]
+    )
+    assert "judged on other validation images" in sentence(
+        capsys, 1, [*resume, "--val-data", str(striped_shards(tmp_path / "v", val_counts=(2,) * 4))]
     )
     assert "was trained on" in sentence(capsys, 1, [*resume, "--data", str(other)])
     said = sentence(capsys, 1, [*resume, "--batch-size", "4"])
@@ -597,6 +609,109 @@ def test_resuming_another_model_or_other_data_is_one_sentence(shards, tmp_path, 
     said = sentence(capsys, 1, [*resume, "--best-by", "loss"])
     assert "has its best epoch by macro_top1, now it would be by loss" in said
     assert "the saved state has seed 0" in sentence(capsys, 1, [*resume, "--seed", "1"])
+
+
+def test_a_resume_takes_weight_decay_and_momentum_from_the_command_line(shards, tmp_path):
+    main(arguments(shards, tmp_path, "a", "--epochs", "1", "--tune", "head"))
+
+    decay = ("--weight-decay", "0.5", "--momentum", "0.5")
+    assert main(["--resume", "--runs", str(tmp_path), "--epochs", "2", *decay]) == 0
+
+    (group, *_) = read_tensors(tmp_path / "a" / "last.pt")["optimizer"]["param_groups"]
+    assert (group["weight_decay"], group["momentum"]) == (0.5, 0.5)
+
+
+def test_a_run_goes_on_though_everything_was_moved_and_its_weights_are_gone(tmp_path):
+    shards = striped_shards(tmp_path / "shards")
+    main(arguments(shards, tmp_path / "old", "a", "--epochs", "1", "--tune", "head"))
+    weights = (tmp_path / "old" / "a" / "best.pt").rename(tmp_path / "weights.pt")
+    start = ("--init", str(weights), "--tune", "head")
+    main(arguments(shards, tmp_path / "old", "b", "--epochs", "1", *start))
+    weights.unlink()
+    shards = shards.rename(tmp_path / "elsewhere")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "old" / "b").rename(tmp_path / "new" / "c")
+
+    more = ("--runs", str(tmp_path / "new"), "--data", str(shards), "--epochs", "2")
+    assert main(["--resume", *more]) == 0
+
+    assert len(rows(tmp_path / "new" / "c")) == 4
+
+
+def test_what_a_resume_needs_is_missed_before_it_trains(shards, tmp_path, capsys):
+    main(arguments(shards, tmp_path, "a", "--epochs", "1", "--tune", "head"))
+    capsys.readouterr()
+    folder = tmp_path / "a"
+    resume = ["--resume", "--runs", str(tmp_path), "--name", "a", "--epochs", "2"]
+
+    def said_without(name: str, damage: Callable[[Path], object]) -> str:
+        sound = (folder / name).read_bytes()
+        damage(folder / name)
+        said = sentence(capsys, 1, resume)
+        (folder / name).write_bytes(sound)
+        return said
+
+    def flip(path: Path) -> None:
+        flip_bit(path, path.stat().st_size // 2)
+
+    assert "best.pt: is missing, and held the best epoch" in said_without("best.pt", Path.unlink)
+    assert "best.pt: is damaged: the CRC-32 of its bytes" in said_without("best.pt", flip)
+    assert "last.pt: is damaged: the CRC-32 of its bytes" in said_without("last.pt", flip)
+    assert "has no last.pt, so there is nothing to resume" in said_without("last.pt", Path.unlink)
+    assert "options.toml: cannot be read" in said_without("options.toml", Path.unlink)
+    assert "log.csv: there is no such file" in said_without("log.csv", Path.unlink)
+    assert "has no last.pt" in sentence(capsys, 1, [*resume, "--name", "z"])
+    assert main(resume) == 0
+
+
+@pytest.fixture
+def damaged(tmp_path) -> Path:
+    """Shards whose val split has one image with a flipped bit."""
+    shards = striped_shards(tmp_path / "damaged")
+    flip_bit(shards / "val-000000.tar", 700)  # within the first image
+    return shards
+
+
+def test_a_damaged_image_of_val_or_test_is_found_before_training(damaged, tmp_path, capsys):
+    said = sentence(capsys, 1, arguments(damaged, tmp_path, "a", "--max-corrupt-fraction", "1"))
+    assert "val-000000.tar, sample 000000, offset 512: its CRC-32 is" in said
+    assert "1 of 13 val images are damaged, and figures over fewer images would not compare" in said
+    assert "--max-corrupt-val SHARE leaves the images out" in said
+    assert not (tmp_path / "a").exists()
+
+    flip_bit(damaged / "val-000000.tar", 700)
+    flip_bit(damaged / "test-000001.tar", 700)
+    said = sentence(capsys, 1, arguments(damaged, tmp_path, "a"))
+    assert "test-000001.tar, sample 000010, offset 512" in said
+
+
+def test_damaged_images_of_val_may_be_left_out_and_the_figures_say_so(damaged, tmp_path, capsys):
+    more = ("--epochs", "1", "--tune", "head", "--max-corrupt-val", "0.1")
+
+    assert main(arguments(damaged, tmp_path, "a", *more)) == 0
+
+    assert "1 of 13 val images cannot be read: the figures are of 12" in capsys.readouterr().err
+    assert rows(tmp_path / "a")[1]["images"] == "12"
+    result = json.loads((tmp_path / "a" / "result.json").read_text())
+    assert (result["val"]["images"], result["test"]["images"]) == (12, 13)
+
+
+def test_an_image_that_is_damaged_later_costs_no_epoch(tmp_path, capsys, monkeypatch):
+    shards = striped_shards(tmp_path / "shards")
+    once = ("--epochs", "1", "--tune", "head")
+    main(arguments(shards, tmp_path, "whole", *once))
+    monkeypatch.setattr("train.run.check_held_out", lambda *_: flip_bit(val, 700))
+    val = shards / "val-000000.tar"
+    capsys.readouterr()
+
+    assert main(arguments(shards, tmp_path, "a", *once)) == 1
+
+    said = capsys.readouterr().err
+    assert "the training so far is saved: write the shards again" in said
+    assert "and continue with --resume" in said
+    flip_bit(val, 700)
+    assert main(["--resume", "--runs", str(tmp_path), "--name", "a"]) == 0
+    assert rows(tmp_path / "a") == rows(tmp_path / "whole")
 
 
 def test_validation_with_classes_in_another_order_is_refused(shards, tmp_path, capsys):
