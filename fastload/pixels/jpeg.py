@@ -146,7 +146,7 @@ def frame_size(jpeg: bytes | memoryview) -> tuple[int, int] | None:
     at, end = 2, len(jpeg) - 8
     while at < end and jpeg[at] == 0xFF:
         marker = jpeg[at + 1]
-        if marker in _FRAMES:
+        if marker in FRAMES:
             return jpeg[at + 5] << 8 | jpeg[at + 6], jpeg[at + 7] << 8 | jpeg[at + 8]
         if marker in _ALONE:
             at += 2
