@@ -80,7 +80,8 @@ def decided(shards: Path, **environment: str) -> dict[str, object]:
 def dispatched() -> list[str]:
     """The sets of instructions that this processor has and NumPy chooses among when it starts."""
     code = (
-        "from numpy._core import _multiarray_umath as u\n"
+        "try: from numpy._core import _multiarray_umath as u\n"
+        "except ImportError: from numpy.core import _multiarray_umath as u  # before NumPy 2\n"
         "print(*[name for name in u.__cpu_dispatch__ if u.__cpu_features__.get(name)])"
     )
     result = subprocess.run(
