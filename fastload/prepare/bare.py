@@ -16,6 +16,7 @@ from fastload.pixels.jpeg import FRAMES, segments
 _EOI, _SOS, _DNL, _APP0, _APP14, _COM = 0xD9, 0xDA, 0xDC, 0xE0, 0xEE, 0xFE
 _LEFT_OUT = frozenset({*range(_APP0, 0xF0), _COM, _DNL, _SOS, _EOI})  # or written apart
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1, 0xC9), (0xC2, 0xCA)  # of Huffman and arithmetic codes
+_HUFFMAN_DCT = (0xC0, 0xC1, 0xC2)
 _AFTER_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)  # no stuffed byte, no RSTn
 
 
@@ -42,6 +43,7 @@ def bare_jpeg(jpeg: bytes | memoryview) -> bytes:
         parts += [_written(one) for one in tables if one.marker not in _LEFT_OUT]
         parts += [coverage.enter(scan.body), bytes(data[scan.end : end])]
         if coverage.complete or found is None:
+            coverage.check_end(found[1][0] if found else None)
             break
         tables = _tables(data, end)
     coverage.check(ended=tables[-1].marker == _EOI)
@@ -106,6 +108,17 @@ class _Coverage:
     def complete(self) -> bool:
         """Whether every bit has been sent."""
         return not any(bits != 0 for places in self._missing.values() for bits in places)
+
+    def check_end(self, marker: int | None) -> None:
+        """Refuse a scan that no EOI ends, where libjpeg would not notice that bits are missing.
+
+        It takes zeros for the codes that an arithmetic decoder lacks, in silence.
+
+        Raises:
+            CorruptImageError: If another marker than EOI follows, or none.
+        """
+        if self._frame not in _HUFFMAN_DCT and marker != _EOI:
+            raise CorruptImageError("the JPEG ends before its picture is complete")
 
     def check(self, *, ended: bool) -> None:
         """Refuse a file whose scans are not all there.

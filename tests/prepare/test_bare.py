@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +142,14 @@ def test_a_progressive_file_is_complete_without_its_end_marker_only_after_its_la
     assert outcome_of(PROGRESSIVE[:-2]) == ""
     for at in [found.start() for found in re.finditer(SOS, PROGRESSIVE)][1:]:
         assert outcome_of(PROGRESSIVE[:at]) == "truncated"
+
+
+def test_arithmetic_codes_need_their_end_marker(core: str, awkward_dir: Path):
+    """Their decoder never misses a bit: it takes zeros, and warns of nothing."""
+    data = (awkward_dir / "libjpeg-turbo__testimgari.jpg").read_bytes()
+    assert outcome_of(data) == ""
+    for cut in (data[:-2], data[: len(data) // 2]):
+        assert outcome_of(cut) == "truncated"
 
 
 def test_what_follows_the_last_scan_says_nothing(core: str):
