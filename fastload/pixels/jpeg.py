@@ -43,6 +43,8 @@ _EOI, _SOS, _DRI = 0xD9, 0xDA, 0xDD
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all SOFn; DHT, JPG and DAC are none
 _HUFFMAN_SEQUENTIAL = (0xC0, 0xC1)
 _MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)  # with fill bytes, B.1.1.2
+_SEGMENT = struct.Struct(">BBH").unpack_from  # FF, marker, length
+_SIZE = struct.Struct(">HH").unpack_from
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length: TEM, RSTn, SOI
 
 
@@ -140,22 +142,21 @@ def restart_interval_for(width: int, mcu_width: int) -> int:
 def frame_size(jpeg: bytes | memoryview) -> tuple[int, int] | None:
     """Height and width as the frame header says; None where no frame header is found.
 
-    A few looks at the markers, some 2 us: for a check of every image that is read. What is wrong
-    with the rest of the header is for `read_header` and the decoders to say.
+    Looks at the markers alone, for a check of every image that is read. What is wrong with the rest
+    of the header is for `read_header` and the decoders to say.
     """
     at, end = 2, len(jpeg) - 8
-    while at < end and jpeg[at] == 0xFF:
-        marker = jpeg[at + 1]
-        if marker in FRAMES:
-            return jpeg[at + 5] << 8 | jpeg[at + 6], jpeg[at + 7] << 8 | jpeg[at + 8]
-        if marker in _ALONE:
-            at += 2
-        elif marker == 0xFF:  # a fill byte (B.1.1.2)
-            at += 1
-        elif marker in (_SOS, _EOI):
+    while at < end:
+        lead, marker, length = _SEGMENT(jpeg, at)
+        if marker in FRAMES and lead == 0xFF:
+            height, width = _SIZE(jpeg, at + 5)
+            return height, width
+        if lead != 0xFF or marker in (_SOS, _EOI):
             return None
+        if marker == 0xFF:  # a fill byte (B.1.1.2)
+            at += 1
         else:
-            at += 2 + (jpeg[at + 2] << 8 | jpeg[at + 3])
+            at += 2 if marker in _ALONE else 2 + length
     return None
 
 

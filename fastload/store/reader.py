@@ -142,15 +142,17 @@ class ShardReader:
             starts.tolist(),
             strict=True,
         )
+        images = []
         for shard, offset, size, start in places:
             part = memory[start : start + size]
+            images.append(part)
             try:
                 self._read_sample(shard, part, offset)
             except OSError:
                 # ESTALE: the server knows the file by another handle now. EIO, ETIMEDOUT: may pass.
                 self._read_again(shard, part, offset)
         encoded = Encoded(buffer, starts, sizes)
-        return encoded, self._bad_among(encoded, records)
+        return encoded, self._bad_among(encoded, images, records)
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
         """See `Reader.read_ahead`: the kernel brings the samples into the page cache.
@@ -259,11 +261,14 @@ class ShardReader:
     def _place(self, shard: int, offset: int) -> SamplePlace:
         return SamplePlace(self._shards[shard].name, read_key(self._shards[shard], offset), offset)
 
-    def _bad_among(self, encoded: Encoded, records: NDArray[np.void]) -> dict[int, str]:
+    def _bad_among(
+        self, encoded: Encoded, images: list[memoryview], records: NDArray[np.void]
+    ) -> dict[int, str]:
+        """The samples that are not what their rows say; `images` are those of `encoded`."""
         bad = {}
-        places = zip(records["height"].tolist(), records["width"].tolist(), strict=True)
-        for i, expected in enumerate(places):
-            found = frame_size(encoded[i])
+        sizes = zip(records["height"].tolist(), records["width"].tolist(), strict=True)
+        for i, (image, expected) in enumerate(zip(images, sizes, strict=True)):
+            found = frame_size(image)
             if found not in (None, expected):
                 bad[i] = "is {} x {} pixels, the index says {} x {}".format(*found, *expected)
         sums = crc32s(encoded)

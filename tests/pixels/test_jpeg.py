@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fastload.errors import CorruptImageError, ImageError, UnsupportedImageError
 from fastload.pixels import native
-from fastload.pixels.jpeg import Encoded, read_header, restart_interval_for, slice_jpeg
-from tests.pictures import encode, photograph
+from fastload.pixels.jpeg import (
+    Encoded,
+    frame_size,
+    read_header,
+    restart_interval_for,
+    slice_jpeg,
+)
+from tests.odd import odd_files
+from tests.pictures import encode, encoded, photograph, picture
 
 SAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (2, 1), "4:2:0": (2, 2), "grey": (1, 1)}
 
@@ -172,3 +180,27 @@ def test_encoded_images_are_views_of_one_buffer():
     images = [b"one", b"", b"three"]
     encoded = Encoded.join(images)
     assert [bytes(encoded[index]) for index in range(len(encoded))] == images
+
+
+def test_the_size_alone_is_that_of_the_header_for_every_odd_file_and_wherever_it_is_cut():
+    """Pillow is asked too: it reads the same frame header."""
+    sizes = 0
+    for odd in odd_files():
+        found = frame_size(odd.data)
+        try:
+            header = read_header(odd.data)
+        except (CorruptImageError, UnsupportedImageError):
+            continue
+        assert found == (header.height, header.width), odd.name
+        refused = suppress(UnidentifiedImageError, Image.DecompressionBombError)
+        with refused, Image.open(io.BytesIO(odd.data)) as image:
+            if image.format == "JPEG":
+                assert found == (image.height, image.width), odd.name
+        sizes += 1
+    assert sizes > 20
+    sound = encoded(picture(1, height=40, width=56))
+    begin = read_header(sound).size_offset
+    for length in range(len(sound)):
+        expected = (40, 56) if length >= begin + 4 else None
+        assert frame_size(sound[:length]) == expected, length
+    assert frame_size(b"") is frame_size(b"\xff\xd8") is frame_size(bytes(100)) is None
