@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from fastload.errors import first_line
 from train.assembly import Run
+from train.meter import Meter, resumed_meter
 from train.metrics import Evaluation
 from train.position import Position
 from train.readings import DivergedError
@@ -31,8 +33,9 @@ def save(run: Run, path: Path) -> None:
         DivergedError: If a weight is NaN or infinite on any rank; the former checkpoint is intact.
     """
     # One exchange of both, and no rank leaves before it: no other rank waits for ever.
-    parts = run.ranks.gathered((_random_state(run.ranks.device), all_finite(run.network.model)))
-    if not all(finite for _, finite in parts):
+    own = _random_state(run.ranks.device), run.position.meter, all_finite(run.network.model)
+    parts = run.ranks.gathered(own)
+    if not all(finite for _, _, finite in parts):
         raise DivergedError(
             f"the weights became NaN or infinite at step {run.position.step}; lower --lr, or "
             f"set --clip 1 (they are not saved: {path} is as it was)"
@@ -50,7 +53,8 @@ def save(run: Run, path: Path) -> None:
             "loader": run.loaders.train.state_dict(),
             "val": run.loaders.val.state_dict()["data"],
             "progress": run.position.state_dict(),
-            "random": [random for random, _ in parts],
+            "random": [random for random, _, _ in parts],
+            "meters": [asdict(meter) for _, meter, _ in parts],
             **run.stepper.state_dict(),
         },
     )
@@ -72,6 +76,9 @@ def restore(run: Run, path: Path) -> None:
         position = Position.from_state_dict(content["progress"])
         run.loaders.train.load_state_dict(content["loader"])
         random = content["random"]
+        if "meters" in content:
+            meters = [Meter(**meter) for meter in content["meters"]]
+            position.meter = resumed_meter(meters, run.ranks.world)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = first_line(error)
         raise CheckpointError(

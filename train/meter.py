@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
+from fastload.world import World
 from train.ranks import Ranks
+
+_TIMES = ("waiting_seconds", "compute_seconds")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,8 +76,27 @@ class Meter:
 
     def over(self, ranks: Ranks) -> Meter:
         """The meter of all ranks: sums of counts, means of times. Every rank must call this."""
-        parts = ranks.gathered(asdict(self))
-        totals = {key: sum(part[key] for part in parts) for key in parts[0]}
-        for key in ("waiting_seconds", "compute_seconds"):
-            totals[key] /= len(parts)
-        return Meter(**totals)
+        return joined_meter(ranks.gathered(self))
+
+
+def joined_meter(parts: Sequence[Meter]) -> Meter:
+    """The meter of all ranks: sums of counts, means of times."""
+    totals = {item.name: sum(getattr(part, item.name) for part in parts) for item in fields(Meter)}
+    for name in _TIMES:
+        totals[name] /= len(parts)
+    return Meter(**totals)
+
+
+def resumed_meter(saved: Sequence[Meter], world: World) -> Meter:
+    """The meter of this rank, so that all ranks together have what was saved.
+
+    Args:
+        saved: The meters of all ranks that saved, by rank; there may be more or fewer ranks now.
+        world: This rank among all.
+    """
+    if len(saved) == world.size:
+        return saved[world.rank]
+    total = joined_meter(saved)
+    if world.rank == 0:
+        return total
+    return Meter(**{name: getattr(total, name) for name in _TIMES})
