@@ -18,6 +18,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,7 +147,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
-def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
     limit = time.monotonic() + 600
     while not path.exists():
         assert process.poll() is None, "the run ended by itself"
@@ -325,20 +326,15 @@ def test_accumulated_batches_make_the_run_of_the_large_batch(shards, tmp_path):
     assert_nearly_the_same_run(tmp_path / "small", tmp_path / "large")
 
 
-@pytest.mark.slow
-def test_two_processes_make_the_run_of_one_and_count_each_sample_once(shards, tmp_path):
-    main(arguments(shards, tmp_path, "one", *EXACT))
+def start_two_ranks(command: list[str]) -> list[subprocess.Popen[str]]:
+    """The processes that torchrun would start."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {**environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-
-    processes = [
+    return [
         subprocess.Popen(
-            [
-                *(sys.executable, str(ROOT / "train" / "run.py")),
-                *arguments(shards, tmp_path, "two", *EXACT, "--batch-size", "4"),
-            ],
+            [sys.executable, str(ROOT / "train" / "run.py"), *command],
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -346,6 +342,37 @@ def test_two_processes_make_the_run_of_one_and_count_each_sample_once(shards, tm
         )
         for rank in range(2)
     ]
+
+
+@pytest.mark.slow
+def test_two_processes_of_which_one_gets_a_signal_go_on_bit_for_bit(shards, tmp_path):
+    def run(*command: str) -> list[int]:
+        processes = start_two_ranks([*command])
+        for process in processes:
+            process.communicate(timeout=600)
+        return [process.returncode for process in processes]
+
+    more = ("--epochs", "2", "--batch-size", "4", "--save-every", "1")
+    assert run(*arguments(shards, tmp_path, "whole", *more)) == [0, 0]
+    processes = start_two_ranks(arguments(shards, tmp_path, "stopped", *more))
+    wait_for(tmp_path / "stopped" / "last.pt", processes[1])
+    processes[1].send_signal(signal.SIGTERM)
+    said = [process.communicate(timeout=600) for process in processes]
+
+    assert [process.returncode for process in processes] == [143, 143], said
+    assert read_tensors(tmp_path / "stopped" / "last.pt")["progress"]["step"] < 12
+    assert run("--resume", "--runs", str(tmp_path), "--name", "stopped") == [0, 0]
+    assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
+    one, two = (read_tensors(tmp_path / name / "last.pt") for name in ("whole", "stopped"))
+    for name, value in one["model"].items():
+        assert torch.equal(value, two["model"][name]), name
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_run_of_one_and_count_each_sample_once(shards, tmp_path):
+    main(arguments(shards, tmp_path, "one", *EXACT))
+
+    processes = start_two_ranks(arguments(shards, tmp_path, "two", *EXACT, "--batch-size", "4"))
     said = [process.communicate(timeout=600) for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0], said
