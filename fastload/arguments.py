@@ -6,11 +6,16 @@ are integers and numbers; a bool is not.
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import fields
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+
+LONGEST_SHOWN = 120  # characters of a value in a message; a mask of a split has millions
 
 
 def check_integer(name: str, value: object, low: int, high: int | None = None) -> None:
@@ -76,20 +81,67 @@ def check_kind(name: str, value: object, *kinds: type) -> None:
         raise TypeError(f"{name} must be {' or '.join(names)}, got {shown(value)}")
 
 
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Require one of some names."""
+    if not isinstance(value, str) or value not in choices:
+        *others, last = (f'"{choice}"' for choice in choices)
+        raise ValueError(
+            f"{name} must be {', '.join(others)} or {last}, got {shown(value)}"
+            f"{did_you_mean(value, choices)}"
+        )
+
+
+def did_you_mean(value: object, known: Iterable[str]) -> str:
+    """The end of a message: the known name that `value` is like, as a question; "" if none is."""
+    if not isinstance(value, str) or not value:
+        return ""
+    lower = {name.lower(): name for name in known}
+    typed = value.lower()
+    close = difflib.get_close_matches(typed, lower, n=1)
+    # "validation" and "tr" have little in common with "val" and "train" but how they begin.
+    close += [name for name in lower if typed.startswith(name) or name.startswith(typed)]
+    return f"; did you mean {lower[close[0]]!r}?" if close else ""
+
+
 def check_callable(name: str, value: object) -> None:
     """Require a function or None."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be a function or None, got {shown(value)}")
 
 
+def plain(value: object) -> Any:  # noqa: ANN401  of the type that it was
+    """Python's own numbers and tuples for NumPy's scalars and for arrays and lists of them."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return tuple(map(plain, value))
+    return value
+
+
+def make_plain(options: object) -> None:
+    """Replace the fields of a frozen dataclass by `plain` ones: equal options look alike."""
+    for each in fields(options):  # type: ignore[arg-type]  # a dataclass
+        object.__setattr__(options, each.name, plain(getattr(options, each.name)))
+
+
 def shown(value: object) -> str:
-    """A value as a user would type it, without the names of NumPy's types."""
+    """A value as a user would type it: on one line, cut if long, without NumPy's type names."""
+    text = " ".join(_typed(value).split())
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+def _typed(value: object) -> str:
+    if isinstance(value, np.ndarray) and value.size > LONGEST_SHOWN:
+        value = value.ravel()[: LONGEST_SHOWN + 1]
     if isinstance(value, np.generic | np.ndarray):
         return repr(value.tolist())
     if isinstance(value, list):
-        return f"[{', '.join(map(shown, value))}]"
+        return f"[{', '.join(map(_typed, value[:LONGEST_SHOWN]))}]"
     if isinstance(value, tuple):
-        return f"({', '.join(map(shown, value))}{',' * (len(value) == 1)})"
+        first = ", ".join(map(_typed, value[:LONGEST_SHOWN]))
+        return f"({first}{',' * (len(value) == 1)})"
     return repr(value)
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastload.arguments import check_integer, check_kind, check_names, check_numbers
+from fastload.arguments import (
+    check_integer,
+    check_kind,
+    check_names,
+    check_numbers,
+    did_you_mean,
+    shown,
+)
+from fastload.calls import explain_calls
 from fastload.load.order import Order, OrderKind, Rows
 from fastload.load.reweighting import class_weights, describe_weights, expectations
+from fastload.load.rows import row_numbers, rows_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,35 +39,38 @@ class SampleTable:
     classes: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@explain_calls()
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Select:
     """A part of a split.
 
     Attributes:
         classes: Names of the classes to keep, as in `Loader.classes`; labels stay as they are.
-        indices: Rows of the split's index to keep, in any order; a row counts once.
+        indices: Rows of the split's index to keep, in any order and each once; -1 is the last one.
+            Or a mask with a bool for each sample of the split, or a slice.
         first: How many of the samples that are left to keep, the first in the order of the index.
         proportions: Share of the epoch for each shard directory, where several are mixed.
     """
 
-    classes: Sequence[str] | None = None
-    indices: ArrayLike | None = None
+    classes: Collection[str] | None = None
+    indices: ArrayLike | Iterable[int] | slice | None = None
     first: int | None = None
     proportions: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         if self.classes is not None:
             check_names("classes", self.classes)
-        if self.indices is not None:
-            indices = np.asarray(self.indices)
-            if indices.size and not np.issubdtype(indices.dtype, np.integer):
-                raise TypeError(
-                    f"indices must be integers, rows of the split's index, got {indices.dtype}"
-                )
+        if self.indices is not None and not isinstance(self.indices, slice):
+            # A copy, which a later change of the caller's array cannot reach.
+            object.__setattr__(self, "indices", row_numbers("indices", self.indices))
         if self.first is not None:
             check_integer("first", self.first, 1)
         if self.proportions is not None:
             check_numbers("proportions", self.proportions)
+
+    def __repr__(self) -> str:
+        said = [(name, getattr(self, name)) for name in self.__slots__]
+        return f"Select({', '.join(f'{name}={shown(v)}' for name, v in said if v is not None)})"
 
     def rows(self, table: SampleTable) -> Rows:
         """The rows of the index that are kept, in its order.
@@ -66,24 +78,32 @@ class Select:
         Raises:
             ValueError: If a class or a row is not there, or nothing is left.
         """
-        kept = np.ones(len(table.labels), np.bool_)
+        count = len(table.labels)
+        kept = np.ones(count, np.bool_)
         if self.classes is not None:
             unknown = sorted(set(self.classes) - set(table.classes))
             if unknown:
-                raise ValueError(f"classes has {unknown[0]!r}, which the shards do not have")
+                raise ValueError(
+                    f"classes has {unknown[0]!r}, which the shards do not have; they have"
+                    f" {shown(list(table.classes))}{did_you_mean(unknown[0], table.classes)}"
+                )
             kept &= np.isin(table.labels, [table.classes.index(name) for name in self.classes])
         if self.indices is not None:
-            indices = np.asarray(self.indices, np.int64)
-            if indices.size and not 0 <= indices.min() <= indices.max() < len(kept):
-                outside = indices[(indices < 0) | (indices >= len(kept))]
-                raise ValueError(f"indices must be in [0, {len(kept)}), got {outside[0]}")
-            chosen = np.zeros(len(kept), np.bool_)
-            chosen[indices] = True
-            kept &= chosen
+            times = np.bincount(rows_of("indices", self.indices, count), minlength=count)
+            if times.max() > 1:
+                raise ValueError(_repeated(int(times.argmax()), times))
+            kept &= times == 1
         rows = np.flatnonzero(kept)[: self.first]
         if not len(rows):
-            raise ValueError("select leaves no samples")
+            raise ValueError(f"select leaves no samples of the {count} of the split: {self!r}")
         return rows
+
+
+def _repeated(row: int, times: NDArray[np.int64]) -> str:
+    what = f"indices has row {row} {times[row]} times, a row counts once"
+    if times.sum() == len(times) and not times[2:].any():
+        return f"{what}; for a mask of 0 and 1 pass bools, such as mask.astype(bool)"
+    return f"{what}; pass np.unique(indices), and with `reweight` what is to come more often"
 
 
 def order_of(
@@ -130,17 +150,17 @@ def _weights(
         return np.ones(len(rows))
     if isinstance(reweight, str):
         return class_weights(labels, reweight)
+    expected = "reweight must be a rule or a row of numbers, one for each sample"
     try:
-        weights = np.asarray(reweight, np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"reweight must be a rule or a row of numbers, one for each sample: {error}"
-        ) from error
+        given = np.asarray(reweight)
+        weights = given.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{expected}, got {shown(reweight)}") from error
+    if given.dtype.kind not in "iuf" and given.size:
+        raise TypeError(f"{expected}, got {shown(reweight)}")
     if weights.shape != (total,):
         raise ValueError(
             f"reweight must have a weight for each of the {total} samples of the split, got shape"
             f" {list(weights.shape)}"
         )
-    if np.asarray(reweight).dtype == np.bool_:
-        raise TypeError("reweight must be a rule or a row of numbers, got a row of bools")
     return weights[rows]

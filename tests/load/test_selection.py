@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
+import torch
 
 from fastload.load.selection import SampleTable, Select, order_of
 
@@ -24,9 +26,8 @@ TABLE = SampleTable(
         ({"classes": "ash"}, "classes must be a list of names, got 'ash'"),
         ({"classes": [0, 1]}, "classes must be a list of names, got [0, 1]"),
         ({"classes": 1}, "classes must be a list of names, got 1"),
-        ({"indices": [0.0, 1.0]}, "indices must be integers, rows of the split's index, got float"),
-        ({"indices": [True, False, True]}, "indices must be integers"),
-        ({"indices": "ash"}, "indices must be integers"),
+        ({"indices": [0.0, 1.0]}, "indices must be a row of integers"),
+        ({"indices": "ash"}, "indices must be a row of integers, or of bools, one for each sample"),
         ({"first": 2.5}, "first must be an integer at least 1, got 2.5"),
         ({"first": True}, "first must be an integer at least 1, got True"),
         ({"proportions": 0.5}, "proportions must be a row of numbers, got 0.5"),
@@ -41,11 +42,12 @@ def test_a_selection_of_another_type_is_refused(options: dict[str, Any], message
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": ["elm"]}, "classes has 'elm', which the shards do not have"),
-        ({"indices": [0, 3]}, "indices must be in [0, 3), got 3"),
-        ({"indices": np.array([-1])}, "indices must be in [0, 3), got -1"),
+        ({"classes": ["elm"]}, "classes has 'elm', which the shards do not have; they have ['ash'"),
+        ({"classes": ["Birch"]}, "did you mean 'birch'?"),
+        ({"indices": [0, 3]}, "indices must be in [0, 3), or in [-3, -1] from the end, got 3"),
+        ({"indices": np.array([-4])}, "in [0, 3), or in [-3, -1] from the end, got -4"),
         ({"first": 0}, "first must be at least 1, got 0"),
-        ({"indices": []}, "select leaves no samples"),
+        ({"indices": []}, "select leaves no samples of the 3 of the split: Select(indices=[])"),
     ],
 )
 def test_a_selection_that_does_not_fit_is_refused(options: dict[str, Any], message):
@@ -60,7 +62,12 @@ def test_a_selection_that_does_not_fit_is_refused(options: dict[str, Any], messa
         ({"epoch_size": 2.5}, TypeError, "epoch_size must be an integer at least 1, got 2.5"),
         ({"epoch_size": "9"}, TypeError, "epoch_size must be an integer at least 1, got '9'"),
         ({"reweight": ["a", "b", "c"]}, TypeError, "reweight must be a rule or a row of numbers"),
-        ({"reweight": True}, ValueError, "reweight must have a weight for each of the 3 samples"),
+        (
+            {"reweight": True},
+            TypeError,
+            "reweight must be a rule or a row of numbers, one for each",
+        ),
+        ({"reweight": [1, 2]}, ValueError, "reweight must have a weight for each of the 3 samples"),
         ({"reweight": "cube"}, ValueError, 'reweight must be "inverse", "sqrt"'),
         ({"reweight": "effective:nan"}, ValueError, "BETA of effective:BETA must be in [0, 1)"),
         ({"select": [0, 1]}, TypeError, "select must be Select, got [0, 1]"),
@@ -76,3 +83,100 @@ def test_an_order_that_is_wrong_is_refused(options: dict[str, Any], error, messa
 
 def test_a_selection_keeps_what_fits():
     assert Select(classes=("birch",), indices=range(2)).rows(TABLE).tolist() == [1]
+
+
+MASK = [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        MASK,
+        tuple(MASK),
+        iter(MASK),
+        np.array(MASK),
+        np.array(MASK, object),
+        torch.tensor(MASK),
+        pandas.Series(MASK, index=[7, 8, 9]),
+        pandas.Series(MASK, dtype="boolean"),
+    ],
+    ids=lambda mask: type(mask).__name__,
+)
+def test_a_mask_keeps_the_samples_where_it_is_true(mask: Any):
+    assert Select(indices=mask).rows(TABLE).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("mask", [[True], MASK * 2, np.zeros(4, bool), torch.ones(2).bool()])
+def test_a_mask_of_another_length_is_refused_with_both_lengths(mask: Any):
+    message = f"indices is a mask of {len(mask)} bools, and there are 3 samples"
+    with pytest.raises(ValueError, match=message):
+        Select(indices=mask).rows(TABLE)
+
+
+@pytest.mark.parametrize("number", [np.int64, np.uint8, np.float32])
+def test_a_mask_of_numbers_is_not_taken_for_rows(number: type):
+    with pytest.raises((TypeError, ValueError), match=r"pass bools|\.astype\(int\)"):
+        Select(indices=np.array([1, 0, 0]).astype(number)).rows(TABLE)
+
+
+@pytest.mark.parametrize(
+    "indices",
+    [
+        [2, -3],
+        (0, 2),
+        {0, 2},
+        range(0, 3, 2),
+        slice(None, None, 2),
+        (row for row in (2, 0)),
+        np.array([2, 0], np.uint64),
+        torch.tensor([0, 2], dtype=torch.int8),
+        pandas.Series([0, 2], dtype="Int64"),
+        pandas.Index([0, 2]),
+    ],
+    ids=lambda indices: type(indices).__name__,
+)
+def test_rows_may_be_named_as_python_numpy_torch_and_pandas_do(indices: Any):
+    selection = Select(indices=indices)
+    assert selection.rows(TABLE).tolist() == [0, 2]
+    assert selection.rows(TABLE).tolist() == [0, 2]  # a generator too is asked once
+
+
+@pytest.mark.parametrize(
+    "indices",
+    [
+        *(5, object(), b"\0", {0: 1}, [True, 2], [[0], [1, 2]], ["0"], [None]),
+        *([np.nan], [1.5], np.array([1], "m8[s]"), np.array(2), torch.tensor([1.0]), [2**70]),
+        torch.tensor([1], dtype=torch.bfloat16),
+        pandas.Series([True, None, True], dtype="boolean"),
+    ],
+    ids=repr,
+)
+def test_what_names_no_rows_is_refused(indices: Any):
+    with pytest.raises(TypeError, match="indices must be a row of integers, or of bools, one for"):
+        Select(indices=indices)
+
+
+@pytest.mark.parametrize("indices", [[[0, 1]], np.nonzero(MASK), torch.tensor([[0], [2]])])
+def test_rows_of_two_dimensions_are_refused(indices: Any):
+    with pytest.raises(ValueError, match=r"got the shape \[\d, \d\]; of what np.where gives, take"):
+        Select(indices=indices)
+
+
+@pytest.mark.parametrize("indices", [[1, 1], [0, -3]])
+def test_a_row_named_twice_is_refused_as_it_would_come_once(indices: list[int]):
+    with pytest.raises(ValueError, match=r"2 times, a row counts once; pass np\.unique\(indices\)"):
+        Select(indices=indices).rows(TABLE)
+
+
+def test_a_selection_says_what_it_keeps_and_does_not_change_with_the_callers_array():
+    rows = np.array([0, 1])
+    selection = Select(classes=["ash"], indices=rows, first=1)
+    rows[:] = 2
+    assert repr(selection) == "Select(classes=['ash'], indices=[0, 1], first=1)"
+    assert selection.rows(TABLE).tolist() == [0]
+    assert len(repr(Select(indices=range(10**6)))) < 200
+
+
+def test_a_misspelt_option_is_told():
+    with pytest.raises(TypeError, match=r"Select has no option indexes; did you mean 'indices'\?"):
+        Select(indexes=[1])  # type: ignore[call-arg]
