@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from fastload.arguments import check_integer
+from fastload.arguments import check_integer, make_plain
+from fastload.calls import explain_calls
 
 
+@explain_calls()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """One process of a run: `rank` of `size`.
@@ -21,6 +23,7 @@ class World:
     size: int = 1
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_integer("size", self.size, 1)
         check_integer("rank", self.rank, 0, self.size - 1)
 

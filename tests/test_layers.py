@@ -18,6 +18,7 @@ PACKAGE = Path(fastload.__file__).parent
 # of one line stand side by side and do not import each other.
 ORDER: list[tuple[str, ...]] = [
     ("arguments", "errors", "randomness", "cores", "runs", "stages", "installation"),
+    ("calls",),
     ("files", "world"),
     ("console",),
     ("pixels",),

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import permutations
 from types import NoneType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,10 @@ from fastload.arguments import (
     check_interval,
     check_kind,
     check_number,
+    make_plain,
     shown,
 )
+from fastload.calls import explain_calls
 from fastload.load.box import (
     ATTEMPTS,
     RANDOM_RESIZED_SLOTS,
@@ -46,6 +49,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _JITTER_ORDERS = np.array(list(permutations(range(4))), np.int64)  # [24, 4]
 
 
+@explain_calls()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomResizedCrop:
     """A box of random area and ratio at a random place, as torchvision's.
@@ -59,10 +63,12 @@ class RandomResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_interval("area", self.area, 1e-6, 1)
         check_interval("ratio", self.ratio, 1e-3, 1e3)
 
 
+@explain_calls()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomCrop:
     """Resize the shorter side, then crop a square at a random place.
@@ -75,9 +81,11 @@ class RandomCrop:
     fraction: float = 224 / 256
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_number("fraction", self.fraction, 1e-3, 1)
 
 
+@explain_calls()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CenterCrop:
     """Resize the shorter side, then crop a square in the middle.
@@ -89,9 +97,11 @@ class CenterCrop:
     fraction: float = 224 / 256
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_number("fraction", self.fraction, 1e-3, 1)
 
 
+@explain_calls()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColourJitter:
     """Brightness, contrast, saturation, hue by random factors in a random order, as torchvision's.
@@ -109,6 +119,7 @@ class ColourJitter:
     hue: float = 0.0
 
     def __post_init__(self) -> None:
+        make_plain(self)
         for name in ("brightness", "contrast", "saturation"):
             check_number(name, getattr(self, name), 0)
         check_number("hue", self.hue, 0, 0.5)
@@ -124,6 +135,7 @@ class ColourJitter:
         return factors
 
 
+@explain_calls()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasing:
     """Random erasing (Zhong et al., AAAI 2020) with the colour of the mean, as torchvision's.
@@ -139,11 +151,13 @@ class Erasing:
     ratio: tuple[float, float] = (0.3, 3.3)
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_number("probability", self.probability, 0, 1)
         check_interval("area", self.area, 1e-6, 1)
         check_interval("ratio", self.ratio, 1e-3, 1e3)
 
 
+@explain_calls()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix:
     """MixUp (Zhang et al., ICLR 2018) and CutMix (Yun et al., ICCV 2019), with soft labels.
@@ -162,6 +176,7 @@ class Mix:
     probability: float = 1.0
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_number("mixup", self.mixup, 0, 100)
         check_number("cutmix", self.cutmix, 0, 100)
         check_number("probability", self.probability, 0, 1)
@@ -170,6 +185,12 @@ class Mix:
 
 
 Crop = RandomResizedCrop | RandomCrop | CenterCrop
+
+
+def _check_size(size: object) -> None:
+    if isinstance(size, tuple) and len(set(size)) == 1:
+        raise TypeError(f"size is the side of a square, one number: {size[0]}, got {shown(size)}")
+    check_integer("size", size, 1, 8192)
 
 
 def _check_normalise(normalise: object) -> None:
@@ -218,6 +239,7 @@ class Choices:
         return Choices(*(None if part is None else part[kept] for part in parts))  # type: ignore[arg-type]  # boxes and flips are never None
 
 
+@explain_calls()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augment:
     """All that happens to an image between the shard and the model.
@@ -246,7 +268,8 @@ class Augment:
     )
 
     def __post_init__(self) -> None:
-        check_integer("size", self.size, 1, 8192)
+        make_plain(self)
+        _check_size(self.size)
         check_kind("crop", self.crop, RandomResizedCrop, RandomCrop, CenterCrop)
         check_number("flip", self.flip, 0, 1)
         check_number("rotation", self.rotation, 0, 180)
@@ -256,19 +279,19 @@ class Augment:
         _check_normalise(self.normalise)
 
     @classmethod
-    def train(cls, size: int = 224) -> Augment:
-        """RandomResizedCrop and flip: the ImageNet recipe."""
-        return cls(size=size)
+    def train(cls, size: int = 224, **options: Any) -> Augment:  # noqa: ANN401  the fields' types
+        """RandomResizedCrop and flip: the ImageNet recipe; `options` are other fields."""
+        return cls(size=size, **options)
 
     @classmethod
-    def eval(cls, size: int = 224) -> Augment:
+    def eval(cls, size: int = 224, **options: Any) -> Augment:  # noqa: ANN401
         """The middle 7/8 of the shorter side: Resize(256) and CenterCrop(224), at any size."""
-        return cls(size=size, crop=CenterCrop(), flip=0.0)
+        return cls(size=size, **{"crop": CenterCrop(), "flip": 0.0, **options})
 
     @classmethod
-    def plantnet(cls) -> Augment:
+    def plantnet(cls, size: int = 224, **options: Any) -> Augment:  # noqa: ANN401
         """Pl@ntNet-300K's recipe (Garcin et al., NeurIPS 2021): Resize(256), RandomCrop(224)."""
-        return cls(size=224, crop=RandomCrop(), flip=0.0)
+        return cls(size=size, **{"crop": RandomCrop(), "flip": 0.0, **options})
 
     def resized(self, size: int) -> Augment:
         """This augmentation with another output size."""

@@ -27,6 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastload.arguments import did_you_mean, shown
+from fastload.errors import first_line
 from fastload.load.buffers import MOST_COPIES, Allocate
 
 
@@ -79,19 +81,46 @@ def allocator_for(device: torch.device) -> Allocate:
     return pinned_memory if device.type == "cuda" else plain_memory
 
 
-def device_of(device: str | torch.device) -> torch.device:
-    """The device that an argument names, with its index.
+def device_of(device: str | int | torch.device) -> torch.device:
+    """The device that an argument names, with its index; data was put there once, to try it.
 
     Raises:
-        ValueError: If it names none that holds data.
+        TypeError: If it is no name, number or device.
+        ValueError: If it names none that holds data, or none that this machine has.
     """
+    expected = 'device must be one such as "cpu", "cuda" or "cuda:0"'
+    if not isinstance(device, str | int | torch.device) or isinstance(device, bool):
+        raise TypeError(f"{expected}, got {shown(device)}")
     try:
         found = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f'device must be one such as "cpu" or "cuda:0", got {device!r}') from error
+    except RuntimeError as error:
+        name = "cuda" if device == "gpu" else device
+        meant = did_you_mean(name, ("cpu", "cuda", "mps", "xpu"))
+        raise ValueError(f"{expected}, got {shown(device)}{meant}") from error
     if found.type == "meta":
-        raise ValueError(f"device must be one that holds data, got {device!r}")
+        raise ValueError(f"device must be one that holds data, got {shown(device)}")
+    reason = _why_unusable(found)
+    if reason:
+        raise ValueError(
+            f"device {shown(device)} cannot be used, PyTorch {torch.__version__} says: {reason};"
+            f" here are {', '.join(_usable())}"
+        )
     return with_index(found)
+
+
+def _why_unusable(device: torch.device) -> str:
+    try:
+        torch.empty(1, device=device)
+    except NotImplementedError:  # its text is about an operator, over many lines
+        return f"not built for {device.type}"
+    except (RuntimeError, AssertionError, ImportError) as error:
+        return first_line(error).rstrip(".")
+    return ""
+
+
+def _usable() -> list[str]:
+    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def with_index(device: torch.device) -> torch.device:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastload import randomness
-from fastload.arguments import check_integer, shown
+from fastload.arguments import check_choice, check_integer, shown
 from fastload.errors import ResourceError, first_line
 from fastload.load.reweighting import systematic_counts
 
 Rows = NDArray[np.int64]
 OrderKind = Literal["shuffled", "sequential", "index"]
+ORDERS: tuple[OrderKind, ...] = get_args(OrderKind)
 
 # Samples that the buffer of the sequential order holds; about 400 MB of page cache at 100 kB each.
 SEQUENTIAL_WINDOW = 4096
@@ -79,10 +80,7 @@ class Order:
     weighting: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("shuffled", "sequential", "index"):
-            raise ValueError(
-                f'order must be "shuffled", "sequential" or "index", got {self.kind!r}'
-            )
+        check_choice("order", self.kind, ORDERS)
         if not isinstance(self.seed, Integral) or isinstance(self.seed, bool):
             raise TypeError(f"seed must be an integer in [0, 2**63), got {shown(self.seed)}")
         if not 0 <= self.seed < 2**63:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
-from fastload.arguments import check_integer, check_kind, check_number
+from fastload.arguments import (
+    check_choice,
+    check_integer,
+    check_kind,
+    check_number,
+    did_you_mean,
+    make_plain,
+    shown,
+)
 from fastload.load.augment import Augment
-from fastload.load.order import OrderKind
+from fastload.load.order import ORDERS, OrderKind
 from fastload.world import World
 
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.uint8, torch.float32, torch.float16, torch.bfloat16, torch.float64)
+}
 CORRUPT_FRACTION = 0.01  # of a training epoch; evaluation allows none
 
 
@@ -44,17 +58,14 @@ class Policy:
     timeout_seconds: float
 
     def __post_init__(self) -> None:
+        make_plain(self)
+        check_choice("order", self.order, ORDERS)
         check_integer("batch_size", self.batch_size, 1)
         check_integer("num_threads", self.num_threads, 1)
-        check_kind("augment", self.augment, Augment)
+        _check_augment(self.augment)
         check_kind("world", self.world, World)
         check_number("max_corrupt_fraction", self.max_corrupt_fraction, 0, 1)
-        wrong_dtype = f"dtype must be torch.uint8 or a floating-point type, got {self.dtype!r}"
-        if not isinstance(self.dtype, torch.dtype):
-            raise TypeError(wrong_dtype)
-        if self.dtype != torch.uint8 and not self.dtype.is_floating_point:
-            raise ValueError(wrong_dtype)
-        check_kind("drop_last", self.drop_last, bool, np.bool_)
+        check_kind("drop_last", self.drop_last, bool)
         if self.drop_last and self.order == "index":
             raise ValueError('drop_last must be False with order "index": evaluation drops nothing')
         check_number("timeout_seconds", self.timeout_seconds, 0)
@@ -69,6 +80,46 @@ class Policy:
         return self.order != "index"
 
 
+def dtype_of(dtype: object) -> torch.dtype:
+    """The type of images that an argument names: torch's, its name, or NumPy's.
+
+    Raises:
+        TypeError: If it is no type.
+        ValueError: If it is none that images may have.
+    """
+    found = dtype
+    if isinstance(dtype, str):
+        name = dtype.removeprefix("torch.")
+        found = DTYPES.get(name) or getattr(torch, name, None)  # "half" is a name of torch's
+    elif isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
+        found = DTYPES.get(np.dtype(dtype).name)
+    if isinstance(found, torch.dtype) and found in DTYPES.values():
+        return found
+    named = isinstance(dtype, str | torch.dtype | np.dtype | type)
+    short = re.sub(r"^(b?)fp?(\d+)$", _whole_name, dtype) if isinstance(dtype, str) else dtype
+    message = (
+        f"dtype must be torch.uint8 or a floating-point type, one of {', '.join(DTYPES)}, got"
+        f" {shown(dtype)}{did_you_mean(short, DTYPES)}"
+    )
+    raise ValueError(message) if named else TypeError(message)
+
+
+def _whole_name(short: re.Match[str]) -> str:
+    return f"{'b' if short[1] else ''}float{short[2]}"  # fp16 and bf16
+
+
+def _check_augment(augment: object) -> None:
+    if isinstance(augment, Augment):
+        return
+    instead = "write one such as Augment.train(224)"
+    if callable(augment):
+        instead += (
+            ". Functions and transforms of your own go to Loader(transform=…), which is given whole"
+            " batches, or to TarDataset(transform=…), which is given single images"
+        )
+    raise TypeError(f"augment must be Augment, got {shown(augment)}; {instead}")
+
+
 def resolve_policy(  # noqa: PLR0913  the options of a Loader, keyword-only
     split: str,
     *,
@@ -77,7 +128,7 @@ def resolve_policy(  # noqa: PLR0913  the options of a Loader, keyword-only
     augment: Augment | None,
     drop_last: bool | None,
     max_corrupt_fraction: float | None,
-    dtype: torch.dtype,
+    dtype: torch.dtype | str | DTypeLike,
     seed: int,
     world: World,
     num_threads: int,
@@ -89,6 +140,7 @@ def resolve_policy(  # noqa: PLR0913  the options of a Loader, keyword-only
         TypeError: If an option is of a wrong type.
         ValueError: If an option is out of range, or two do not fit together.
     """
+    check_kind("split", split, str)
     training = split == "train"
     if order is None:
         order = "shuffled" if training else "index"
@@ -103,7 +155,7 @@ def resolve_policy(  # noqa: PLR0913  the options of a Loader, keyword-only
         augment=augment if augment is not None else default,
         drop_last=drop_last,
         max_corrupt_fraction=max_corrupt_fraction,
-        dtype=dtype,
+        dtype=dtype_of(dtype),
         seed=seed,
         world=world,
         num_threads=num_threads,

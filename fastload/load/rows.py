@@ -95,7 +95,7 @@ def _unboxed(values: NDArray[np.object_]) -> NDArray[Any]:
     kinds = {type(value) for value in values}
     if all(issubclass(kind, bool | np.bool_) for kind in kinds):
         return values.astype(np.bool_)
-    whole = all(issubclass(kind, Integral) and kind is not bool for kind in kinds)
+    whole = all(issubclass(kind, Integral) and not issubclass(kind, bool) for kind in kinds)
     return values.astype(np.int64) if whole and abs(values).max() < 2**63 else values
 
 

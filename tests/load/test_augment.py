@@ -417,3 +417,54 @@ def test_numpy_scalars_are_numbers():
     assert Augment(**options) == Augment(size=64, flip=0.5)
     area: Any = (np.float64(0.25), np.int32(1))
     assert RandomResizedCrop(area=area).area == (0.25, 1)
+
+
+def test_a_preset_takes_what_differs():
+    mix = Mix(mixup=0.2)
+    assert Augment.train(64, mix=mix) == Augment(size=64, mix=mix)
+    assert Augment.train(size=64, flip=0) == Augment(size=64, flip=0)
+    assert Augment.eval(64, flip=0.5) == Augment(size=64, crop=CenterCrop(), flip=0.5)
+    assert Augment.plantnet(64, crop=CenterCrop()) == Augment.eval(64)
+
+
+AUGMENT: Any = Augment  # for calls that are wrong
+MIX: Any = Mix
+CROP: Any = RandomResizedCrop
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AUGMENT.train((64, 64)), r"the side of a square, one number: 64, got \(64, 64\)"),
+        (lambda: AUGMENT.train("64"), "size must be an integer in .* got '64'"),
+        (
+            lambda: AUGMENT.train(64, mixup=0.2),
+            r"Augment has no option mixup; did you mean 'mix'\?",
+        ),
+        (lambda: AUGMENT.train(64, fliP=1), r"Augment has no option fliP; did you mean 'flip'\?"),
+        (lambda: AUGMENT.train(64, zoom=1), "Augment has no option zoom; there are size, crop, fl"),
+        (lambda: AUGMENT(224), "Augment takes each option by its name, such as size=…; got 224"),
+        (lambda: MIX(alpha=0.2), "Mix has no option alpha; there are mixup, cutmix, probability"),
+        (lambda: CROP(scale=(0.2, 1)), "RandomResizedCrop has no option scale"),
+        (lambda: AUGMENT(mix=0.2), "mix must be Mix or None, got 0.2"),
+        (
+            lambda: AUGMENT(crop=RandomCrop),
+            "crop must be RandomResizedCrop or RandomCrop or Center",
+        ),
+    ],
+)
+def test_a_wrong_call_is_told_what_there_is(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_equal_options_look_alike_and_can_be_hashed():
+    odd = AUGMENT(
+        size=np.int64(64),
+        crop=CROP(area=[0.5, 1.0]),
+        normalise=np.array([[0.5] * 3, [0.25] * 3]),
+    )
+    same = Augment(
+        size=64, crop=RandomResizedCrop(area=(0.5, 1.0)), normalise=((0.5,) * 3, (0.25,) * 3)
+    )
+    assert (odd, hash(odd), repr(odd)) == (same, hash(same), repr(same))

@@ -12,7 +12,15 @@ import torch
 
 from fastload.load.augment import Augment
 from fastload.load.buffers import MOST_COPIES
-from fastload.load.device import CpuDevice, CudaDevice, Sent, SideStream, device_for, pinned_memory
+from fastload.load.device import (
+    CpuDevice,
+    CudaDevice,
+    Sent,
+    SideStream,
+    device_for,
+    device_of,
+    pinned_memory,
+)
 from fastload.load.loader import Loader
 from tests.shards import numbered
 
@@ -114,6 +122,46 @@ def test_memory_that_cannot_be_pinned_is_replaced_by_plain_memory():
     memory = pinned_memory(shape)
     assert memory.shape == shape
     assert memory.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "message"),
+    [
+        ("gpu", ValueError, r"one such as .* got 'gpu'; did you mean 'cuda'\?"),
+        ("CUDA", ValueError, r"got 'CUDA'; did you mean 'cuda'\?"),
+        ("cud:0", ValueError, r"got 'cud:0'; did you mean 'cuda'\?"),
+        ("cuda:-1", ValueError, "one such as .* got 'cuda:-1'"),
+        ("", ValueError, "one such as .* got ''"),
+        (-1, ValueError, "one such as .* got -1"),
+        ("vulkan", ValueError, "device 'vulkan' cannot be used, .* not built for vulkan; here are"),
+        ("meta", ValueError, "one that holds data, got 'meta'"),
+        (torch.device("meta"), ValueError, "one that holds data, got device"),
+        (True, TypeError, "one such as .* got True"),
+        (b"cpu", TypeError, "one such as .* got b'cpu'"),
+        (1.0, TypeError, "one such as .* got 1.0"),
+    ],
+)
+def test_a_device_that_is_none_is_refused(device: Any, error: type[Exception], message: str):
+    with pytest.raises(error, match=message):
+        device_of(device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", 0, torch.device("cuda")])
+def test_cuda_without_a_cuda_device_is_refused_in_the_words_of_torch(device: Any):
+    # No driver, no CUDA build or no device: torch's sentence differs.
+    with pytest.raises(ValueError, match=r"cannot be used, .* (NVIDIA|CUDA).*; here are cpu"):
+        device_of(device)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_cuda_device_of_a_number_too_high_is_refused():
+    with pytest.raises(
+        ValueError, match=r"device 'cuda:77' cannot be used, .*here are cpu, cuda:0"
+    ):
+        device_of("cuda:77")
+    assert device_of("cuda") == device_of(0) == torch.device("cuda:0")
 
 
 @pytest.mark.gpu

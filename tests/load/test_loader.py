@@ -434,7 +434,7 @@ def test_nothing_said_is_not_zero(shards):
         ({"world": 0}, TypeError, "world must be World, got 0"),
         ({"transform": 3}, TypeError, "transform must be a function or None, got 3"),
         ({"device": "gpu"}, ValueError, "device must be one such as .* got 'gpu'"),
-        ({"device": None}, ValueError, "device must be one such as .* got None"),
+        ({"device": None}, TypeError, "device must be one such as .* got None"),
         ({"device": "meta"}, ValueError, "device must be one that holds data, got 'meta'"),
         ({"reweight": [True] * 100}, TypeError, "reweight must be a rule or a row of numbers"),
     ],

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torchvision.transforms import v2
 
 from fastload.load.augment import Augment, Mix
 from fastload.load.policy import CORRUPT_FRACTION, Policy, resolve_policy
@@ -28,6 +30,53 @@ OPEN: dict[str, Any] = {
 
 def policy_of(split: str = "train", **options: Any) -> Policy:
     return resolve_policy(split, **{**OPEN, **options})
+
+
+@pytest.mark.parametrize(
+    ("given", "dtype"),
+    [
+        ("float32", torch.float32),
+        ("torch.bfloat16", torch.bfloat16),
+        ("half", torch.float16),
+        ("uint8", torch.uint8),
+        (np.float32, torch.float32),
+        (np.dtype("float16"), torch.float16),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_a_type_may_be_named_as_torch_and_numpy_do(given: Any, dtype: torch.dtype):
+    assert policy_of(dtype=given).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("fp16", "float16"), ("bf16", "bfloat16"), ("Float32", "float32"), ("flaot32", "float32")],
+)
+def test_a_type_by_another_name_is_refused_with_the_name(given: str, meant: str):
+    message = rf"one of uint8, float32, .* got '{given}'; did you mean '{meant}'\?"
+    with pytest.raises(ValueError, match=message):
+        policy_of(dtype=given)
+
+
+@pytest.mark.parametrize(
+    "given", [torch.int64, torch.float8_e5m2, np.int32, np.longdouble, float, int, "", "nn", str]
+)
+def test_a_type_that_images_cannot_have_is_refused(given: Any):
+    with pytest.raises(ValueError, match=r"dtype must be torch\.uint8 or a floating-point type"):
+        policy_of(dtype=given)
+
+
+@pytest.mark.parametrize("function", [lambda image: image, v2.CenterCrop(8), Augment.train])
+def test_a_function_is_told_where_functions_go(function: Any):
+    message = r"augment must be Augment, .* Augment\.train\(224\)\. .*Loader\(transform=…\), which"
+    with pytest.raises(TypeError, match=message):
+        policy_of(augment=function)
+
+
+def test_numbers_of_numpy_become_pythons():
+    policy = policy_of(batch_size=np.int64(4), seed=np.uint32(7), drop_last=np.bool_(False))
+    assert [type(each) for each in (policy.batch_size, policy.seed)] == [int, int]
+    assert policy.drop_last is False
 
 
 def test_training_shuffles_drops_the_tail_and_replaces_some_bad_samples():
@@ -84,7 +133,9 @@ def test_an_option_out_of_range_is_named(options: dict[str, Any], message: str):
         ({"batch_size": 8.5}, "batch_size must be an integer at least 1, got 8.5"),
         ({"num_threads": True}, "num_threads must be an integer at least 1, got True"),
         ({"max_corrupt_fraction": "1%"}, r"max_corrupt_fraction must be a number in \[0, 1\]"),
-        ({"dtype": "float16"}, "dtype must be torch.uint8 or a floating-point type, got 'float16'"),
+        ({"dtype": 16}, "dtype must be torch.uint8 or a floating-point type, one of .* got 16"),
+        ({"dtype": None}, "dtype must be torch.uint8 or a floating-point type, .* got None"),
+        ({"split": None}, "split must be str, got None"),
         ({"augment": 224}, "augment must be Augment, got 224"),
         ({"augment": 0}, "augment must be Augment, got 0"),
         ({"drop_last": "no"}, "drop_last must be bool, got 'no'"),

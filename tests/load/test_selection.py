@@ -156,7 +156,9 @@ def test_what_names_no_rows_is_refused(indices: Any):
         Select(indices=indices)
 
 
-@pytest.mark.parametrize("indices", [[[0, 1]], np.nonzero(MASK), torch.tensor([[0], [2]])])
+@pytest.mark.parametrize(
+    "indices", [[[0, 1]], np.nonzero(np.array(MASK)), torch.tensor([[0], [2]])]
+)
 def test_rows_of_two_dimensions_are_refused(indices: Any):
     with pytest.raises(ValueError, match=r"got the shape \[\d, \d\]; of what np.where gives, take"):
         Select(indices=indices)
