@@ -49,6 +49,9 @@ CHUNK = 16
 CHUNK_BYTES = 8 << 20  # of encoded images in a worker's memory; a larger image is a chunk alone
 SMALLEST_CHUNK = 8  # with many threads chunks shrink to this, so that more threads get one
 
+# For threads to end, however short the time limit of a batch: a chunk may be in work.
+ENDING_SECONDS = 10.0
+
 _ENDED = "this iteration was ended: the loader was closed or reused"
 
 
@@ -217,15 +220,16 @@ class Rendering:
         """End the threads; returns when they have ended.
 
         Raises:
-            StalledError: If one does not within the time limit.
+            StalledError: If one does not within the time limit, or 10 seconds if that is less.
         """
         if os.getpid() != self._process:
             return  # a fork: the threads belong to the parent
         self._workers.stop()
         for ticket in tuple(self._tickets):
             ticket.outcome.put(None)
-        if not self._workers.join(self._timeout):
-            raise StalledError(self._who_stalls())
+        limit = max(self._timeout, ENDING_SECONDS)
+        if not self._workers.join(limit):
+            raise StalledError(f"threads did not end within {limit:g} s: {self._workers.doing()}")
 
     def _ask_for_another(self) -> None:
         if self._asked < self._plan.steps:
