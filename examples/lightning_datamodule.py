@@ -52,8 +52,12 @@ class ShardData(LightningDataModule):
         self.num_classes = len(read_manifest(shards).classes)
 
     def train_dataloader(self) -> Loader:
-        """A new Loader; Lightning asks for it once a run, on each rank."""
-        return Loader(
+        """A new Loader, on each rank, once a run or with `reload_dataloaders_every_n_epochs`.
+
+        A new Loader begins at epoch 0, and the order of an epoch depends on its number alone.
+        So the Loader is told the epoch.
+        """
+        loader = Loader(
             self.shards,
             batch_size=self.batch_size,
             augment=Augment.train(self.size),
@@ -61,6 +65,9 @@ class ShardData(LightningDataModule):
             device=self._device(),
             dtype=torch.float32,
         )
+        if self.trainer is not None:
+            loader.set_epoch(self.trainer.current_epoch)
+        return loader
 
     def val_dataloader(self) -> Loader:
         """Each sample once over all ranks."""

@@ -136,6 +136,31 @@ def test_lightning_resumes_in_the_middle_of_an_epoch(shards, tmp_path):
     assert facts["accuracy"] * VAL == pytest.approx(round(facts["accuracy"] * VAL), abs=1e-4)
 
 
+RELOADED = """
+import json, sys
+import lightning_datamodule as example
+from lightning.pytorch import Trainer
+
+seen, step = [], example.Classifier.training_step
+def recording(self, batch, number):
+    seen.append(self.trainer.train_dataloader.last_indices().tolist())
+    return step(self, batch, number)
+example.Classifier.training_step = recording
+
+data = example.ShardData(sys.argv[1], batch_size=8, size=32)
+options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+trainer = Trainer(max_epochs=3, reload_dataloaders_every_n_epochs=1, **options)
+trainer.fit(example.Classifier(data.num_classes), datamodule=data)
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.slow
+def test_lightning_may_reload_the_loader_each_epoch(shards, tmp_path):
+    out = run("-W", "error:this Loader gives", "-c", RELOADED, str(shards), cwd=tmp_path)
+    assert json.loads(out.splitlines()[-1]) == epochs_of(shards, 3)
+
+
 ACCELERATE = """
 import json, sys
 import accelerate_train as example

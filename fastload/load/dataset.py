@@ -8,11 +8,10 @@ paths, no open files; a forked process opens its own files.
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex, get_args
 
 import numpy as np
 import torch
@@ -20,15 +19,26 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastload.arguments import check_callable
+from fastload.arguments import check_callable, check_choice, check_kind
+from fastload.calls import explain_calls
 from fastload.errors import CorruptImageError, ImageError, ShardError
+from fastload.load.rows import row_of
 from fastload.pixels.decode import decode_image
-from fastload.store.collection import Paths, listed, open_collection
+from fastload.store.collection import Collection, Paths, listed, open_collection
 from fastload.store.reader import Reader, Scratch, ShardReader
 
 OutputKind = Literal["pil", "tensor"]
 
 
+@explain_calls(
+    root="write path=…, the shard directory",
+    train='write split="train" or split="val"',
+    augment="that is an option of Loader; here write transform=…",
+    select="write torch.utils.data.Subset(dataset, rows), or take a Loader",
+    loader='write output="pil" or output="tensor"',
+    batch_size="give it to the DataLoader around the TarDataset, or take a Loader",
+    shuffle="give it to the DataLoader around the TarDataset, or take a Loader",
+)
 class TarDataset(Dataset[tuple[Any, Any]]):
     """The samples of a split as a map from [0, len) to (image, label), like ImageFolder.
 
@@ -64,15 +74,27 @@ class TarDataset(Dataset[tuple[Any, Any]]):
         target_transform: Callable[[int], Any] | None = None,
         output: OutputKind = "pil",
     ) -> None:
-        if output not in ("pil", "tensor"):
-            raise ValueError(f'output must be "pil" or "tensor", got {output!r}')
-        self._collection = open_collection(path, split)
-        self._description = f"split {split} of {', '.join(map(str, listed(path)))}"
+        check_kind("split", split, str)
+        check_choice("output", output, get_args(OutputKind))
         check_callable("transform", transform)
         check_callable("target_transform", target_transform)
         self.transform = transform
         self.target_transform = target_transform
         self.output = output
+        name = f"split {split} of {', '.join(map(str, listed(path)))}"
+        self._hold(open_collection(path, split), name)
+
+    @classmethod
+    def of_collection(cls, collection: Collection, name: str) -> TarDataset:
+        """The samples of a collection, as PIL images; `name` is what `repr` says of them."""
+        dataset = cls.__new__(cls)
+        dataset.transform = dataset.target_transform = None
+        dataset.output = "pil"
+        dataset._hold(collection, name)
+        return dataset
+
+    def _hold(self, collection: Collection, name: str) -> None:
+        self._collection, self._description = collection, name
         self.classes = list(self._collection.classes)
         self.class_names = list(self._collection.class_names)
         self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
@@ -139,10 +161,7 @@ class TarDataset(Dataset[tuple[Any, Any]]):
         return state
 
     def _row(self, index: SupportsIndex) -> int:
-        row, count = operator.index(index), len(self)
-        if not -count <= row < count:
-            raise IndexError(f"index must be in [{-count}, {count}), got {row}")
-        return row % count
+        return row_of("index", index, len(self))
 
     def _open_reader(self) -> Reader:
         process = os.getpid()

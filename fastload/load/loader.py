@@ -9,46 +9,81 @@ number of ranks too.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from torch import Tensor
 
 from fastload import world as worlds
 from fastload.arguments import check_callable, check_integer, check_kind
+from fastload.calls import explain_calls
 from fastload.cores import usable_cores
-from fastload.errors import StateMismatchError
+from fastload.errors import StalledError, StateMismatchError
+from fastload.load import repeats
 from fastload.load.apply import augment_images
 from fastload.load.augment import Augment
 from fastload.load.backend import Backend, choose_backend
 from fastload.load.bad_samples import BadSamples
+from fastload.load.dataset import TarDataset
 from fastload.load.device import Sent, device_of
 from fastload.load.order import OrderKind, describe_order
 from fastload.load.plan import EpochPlan
 from fastload.load.policy import resolve_policy
 from fastload.load.ranks import batch_bounds
 from fastload.load.rendering import Batch, Rendering
+from fastload.load.rows import rows_of
 from fastload.load.selection import SampleTable, Select, order_of
 from fastload.load.stats import DeliveryCounter, Stats
 from fastload.pixels.decode import Renderer
 from fastload.stages import Stages
-from fastload.store.collection import Paths, open_collection
+from fastload.store.collection import Paths, listed, open_collection
 from fastload.store.reader import Reader, ShardReader
 from fastload.world import World
+
+_log = logging.getLogger(__name__)
 
 STATE_VERSION = 1
 
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+@explain_calls(
+    shuffle='write order="shuffled", which is what "train" has, or order="index"',
+    num_workers="write num_threads=…, as there are threads and no processes",
+    workers="write num_threads=…",
+    pin_memory="leave it out, memory is pinned where device is a GPU",
+    sampler="write reweight=…, select=… or order=…; ranks share the batches by themselves",
+    batch_sampler="write batch_size=… and order=…; ranks share the batches by themselves",
+    collate_fn="leave it out; what is done with whole batches is transform=…",
+    prefetch_factor="leave it out, the threads work ahead as far as memory is bounded",
+    persistent_workers="leave it out, there are no processes",
+    worker_init_fn="leave it out, there are no processes",
+    generator="write seed=…",
+    distributed="leave it out, or write world=World(rank=…, size=…)",
+    rank="write world=World(rank=…, size=…)",
+    world_size="write world=World(rank=…, size=…)",
+    device_id='write device="cuda:0"',
+    epoch="call set_epoch(…) on the loader",
+    dataset="write path=…, the shard directory",
+    root="write path=…, the shard directory",
+    size="write augment=Augment.train(size)",
+    image_size="write augment=Augment.train(size)",
+    mean="write augment=Augment.train(224, normalise=(mean, std))",
+    std="write augment=Augment.train(224, normalise=(mean, std))",
+    mix="write augment=Augment.train(224, mix=Mix(…))",
+    classes="write select=Select(classes=…)",
+    indices="write select=Select(indices=…)",
+)
 class Loader:
     """Batches of a split, one epoch for each iteration.
 
@@ -69,9 +104,9 @@ class Loader:
         epoch_size: Samples in an epoch over all ranks; as many as there are when None.
         order: "shuffled", "sequential" (see `order.Order`) or "index"; shuffled for "train".
         select: A part of the split, and proportions of several directories.
-        device: Where batches go.
+        device: Where batches go, as torch names it.
         backend: "auto", "native", "libjpeg", "dali-cpu" or "dali"; or a `Backend` to use as it is.
-        dtype: torch.uint8, or a floating-point type for normalised images.
+        dtype: torch.uint8, or a floating-point type for normalised images; or its name.
         num_threads: Threads that read and decode; one for each of `cores.usable_cores` when None.
         seed: In [0, 2**63).
         drop_last: Drop the tail; True, except for the order "index", where it must not be.
@@ -99,9 +134,9 @@ class Loader:
         epoch_size: int | None = None,
         order: OrderKind | None = None,
         select: Select | None = None,
-        device: str | torch.device = "cpu",
+        device: str | int | torch.device = "cpu",
         backend: str | Backend = "auto",
-        dtype: torch.dtype = torch.uint8,
+        dtype: torch.dtype | DTypeLike = torch.uint8,
         num_threads: int | None = None,
         seed: int = 0,
         drop_last: bool | None = None,
@@ -127,6 +162,7 @@ class Loader:
         self._transform = transform
         collection = open_collection(path, split)
         self._collection = collection
+        self._name = f"split {split} of {', '.join(map(str, listed(path)))}"
         self.classes = collection.classes
         self.class_names = collection.class_names
         self._order = order_of(
@@ -140,7 +176,7 @@ class Loader:
             select=Select() if select is None else select,
             reweight=reweight,
             epoch_size=epoch_size,
-            seed=seed,
+            seed=self.seed,
         )
         labels = collection.index["label"][self._order.rows]
         self.class_counts = np.bincount(labels, minlength=len(self.classes))
@@ -163,11 +199,26 @@ class Loader:
         self._spent = [Stages() for _ in range(self._backend.num_threads)]
         self._counter, self._stages_before = DeliveryCounter(), Stages()
         self._next = self._received = (0, 0)
+        self._epoch_told, self._made_at = False, repeats.line_of_caller()
         self._last_rows = np.zeros(0, np.int64)
         # Shared with the finalizer, which must not hold the loader itself.
         self._running: list[Rendering] = []
-        self._finalizer = weakref.finalize(
-            self, _end, self._running, self._reader, self._backend.renderer
+        parts = (self._running, self._reader, self._backend.renderer)
+        self._finalizer = weakref.finalize(self, _end_unattended, *parts)
+
+    def __repr__(self) -> str:
+        ranks = f", rank {self.world.rank} of {self.world.size}" if self.world.size > 1 else ""
+        return (
+            f"Loader({len(self):,} batches of {self.batch_size} from {self._name},"
+            f" {self._policy.order}, {self.augment.size} pixels, {self.dtype} on {self.device},"
+            f" back-end {self.backend}{ranks}, epoch {self.epoch} is next"
+            f"{'' if self._finalizer.alive else ', closed'})"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Loader has threads and open files, it cannot be copied or pickled: make one in each"
+            " process, and save what its state_dict() gives"
         )
 
     def __len__(self) -> int:
@@ -224,14 +275,28 @@ class Loader:
         If a state in the middle of this very epoch was loaded, the epoch goes on from there: a
         training loop may call `set_epoch` before each epoch, the one that it resumes included.
         """
-        check_integer("epoch", epoch, 0)
+        check_integer("epoch", epoch, 0, 2**63 - 1)
+        self._epoch_told = True
         if epoch != self._next[0]:
-            self._next = (epoch, 0)
+            self._next = (int(epoch), 0)
         self._received = self._next
 
     def set_size(self, size: int) -> None:
         """Change the output size from the next iteration on: progressive resizing."""
         self.augment = self.augment.resized(size)
+
+    @cached_property
+    def dataset(self) -> TarDataset:
+        """The samples that take part, in the order of the index: their number, targets, pictures.
+
+        It is for reading, as from the data set of a DataLoader; a transform given to it changes no
+        batch.
+        """
+        collection, rows = self._collection, self._order.rows
+        if len(rows) < len(collection.index):
+            sources = collection.sources[rows]
+            collection = replace(collection, index=collection.index[rows], sources=sources)
+        return TarDataset.of_collection(collection, self._name)
 
     @property
     def batch_size(self) -> int:
@@ -331,6 +396,7 @@ class Loader:
         self.set_size(state["size"])
         finished = len(self._bounds(position)) == 1
         self._next = self._received = (epoch + 1, 0) if finished else (epoch, position)
+        self._epoch_told = True
 
     def stats(self) -> Stats:
         """Images per second, seconds by stage, stalls, bad samples; since the loader was made.
@@ -354,7 +420,8 @@ class Loader:
 
     def keys(self, rows: ArrayLike) -> list[str]:
         """Keys of samples by their rows of the index; read from the shards: for messages only."""
-        return [self._reader.locate(int(row)).key for row in np.asarray(rows).tolist()]
+        chosen = rows_of("rows", rows, len(self._collection.index))
+        return [self._reader.locate(row).key for row in chosen.tolist()]
 
     def last_keys(self) -> list[str]:
         """Keys of the samples of the last batch."""
@@ -365,8 +432,13 @@ class Loader:
         return self._last_rows.copy()
 
     def close(self) -> None:
-        """End all threads and close all files. May be called more than once."""
-        self._finalizer()
+        """End all threads and close all files. May be called more than once.
+
+        Raises:
+            StalledError: If a thread does not end.
+        """
+        if parts := self._finalizer.detach():
+            _end(*parts[2])
 
     def __enter__(self) -> Loader:
         return self
@@ -391,6 +463,8 @@ class Loader:
             self._counter.begin(most_ready=depth)
             self._bad.begin(iteration.plan.number)
             for step in range(iteration.plan.steps):
+                if step == 1 and self._may_repeat:
+                    repeats.warn_if_repeated(self._run, iteration.plan.number)
                 # Without a name: while this line waits, the caller alone refers to the batch.
                 yield self._deliver(iteration, step)
         finally:
@@ -409,6 +483,8 @@ class Loader:
         self._last_rows = batch.rows
         last = step + 1 == plan.steps
         self._received = (plan.number + 1, 0) if last else (plan.number, batch.end)
+        if last and self._may_repeat:
+            repeats.note(self._run, plan.number, self._finalizer)
         self._counter.delivered(
             images=len(batch.rows), waited=waited, ready=ready, bad=len(batch.bad)
         )
@@ -441,6 +517,17 @@ class Loader:
             self._counter.stages.finish += time.perf_counter() - began
         return sent
 
+    @property
+    def _may_repeat(self) -> bool:
+        """Whether epochs differ, and the caller did not say which one comes."""
+        return self._policy.order != "index" and not self._epoch_told
+
+    @property
+    def _run(self) -> Hashable:
+        """All that decides the batches; equal for Loaders that give the same."""
+        data = (self._made_at, self._collection.fingerprint, self._name, self._sampling)
+        return (*data, self._policy, self.device, self.backend)
+
     def _stop(self, only: Rendering | None = None) -> None:
         for rendering in [only] if only else list(self._running):
             rendering.close()
@@ -458,8 +545,17 @@ class _Iteration:
 
 
 def _end(running: list[Rendering], reader: Reader, renderer: Renderer) -> None:
-    for rendering in running:
-        rendering.close()
-    running.clear()
-    reader.close()
-    renderer.close()
+    try:
+        while running:
+            running.pop().close()
+    finally:
+        reader.close()
+        renderer.close()
+
+
+def _end_unattended(running: list[Rendering], reader: Reader, renderer: Renderer) -> None:
+    """`_end` for a loader that nobody closed: there is no caller to raise an error to."""
+    try:
+        _end(running, reader, renderer)
+    except StalledError as error:
+        _log.warning("a loader that was dropped could not be ended: %s", error)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, DistributedSampler, WeightedRandomSampler
+from torch.utils.data import DataLoader, DistributedSampler, Subset, WeightedRandomSampler
 from torchvision.transforms import v2
 
 from fastload import TarDataset
@@ -79,6 +79,37 @@ def test_negative_and_numpy_indices_count_as_in_a_list(shards):
     for index in (40, -41):
         with pytest.raises(IndexError, match=r"must be in \[-40, 40\)"):
             dataset[index]
+
+
+@pytest.mark.parametrize("index", [True, torch.tensor(True), np.True_, 1.0, "1", None])
+def test_what_is_no_number_is_no_index(shards, index):
+    dataset = TarDataset(shards)
+    for ask in (dataset.__getitem__, dataset.locate):
+        with pytest.raises(TypeError, match=r"index must be an integer in \[-40, 40\), got"):
+            ask(index)
+
+
+@pytest.mark.parametrize("index", [slice(0, 2), [0, 1], np.arange(2), torch.arange(2)])
+def test_a_part_of_a_data_set_is_torchs_subset(shards, index):
+    with pytest.raises(TypeError, match=r"is torch\.utils\.data\.Subset\(dataset, rows\)"):
+        TarDataset(shards)[index]
+    assert len(Subset(TarDataset(shards), range(2))) == 2
+    assert TarDataset(shards)[torch.tensor(2)][1] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": 3}, "split must be str, got 3"),
+        ({"transform": 3}, "transform must be a function or None, got 3"),
+        ({"target_transform": "x"}, "target_transform must be a function or None, got 'x'"),
+        ({"train": True}, 'TarDataset has no option train: write split="train" or split="val"'),
+        ({"transforms": 3}, r"TarDataset has no option transforms; did you mean 'transform'\?"),
+    ],
+)
+def test_a_wrong_option_is_named(shards, options, message):
+    with pytest.raises(TypeError, match=message):
+        TarDataset(shards, **options)
 
 
 def test_another_output_is_refused(shards):

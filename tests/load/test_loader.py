@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import json
+import pickle
 import re
 import resource
 import threading
 import time
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from fastload.errors import ShardError, StateMismatchError
+from fastload.errors import ShardError, StalledError, StateMismatchError
 from fastload.load.augment import IMAGENET_MEAN, IMAGENET_STD, Augment
 from fastload.load.dataset import TarDataset
 from fastload.load.loader import Loader
@@ -458,3 +464,121 @@ def test_a_state_with_a_value_of_another_type_is_refused(shards, name, value):
         loader.load_state_dict(loader.state_dict() | {name: value})
     with pytest.raises(TypeError, match="state must be dict, got None"):
         loader.load_state_dict(None)  # type: ignore[arg-type]
+
+
+def test_it_answers_what_is_asked_of_a_data_loader(shards):
+    with Loader(shards, batch_size=10, augment=Augment.train(32)) as loader:
+        assert len(loader.dataset) == 100
+        assert loader.dataset.classes == list(loader.classes)
+        assert loader.dataset.class_to_idx == {"class 0": 0, "class 1": 1, "class 2": 2}
+        assert loader.dataset.targets[:4] == [0, 1, 2, 0]
+        assert loader.dataset[5][1] == 2
+        assert (loader.batch_size, loader.drop_last, len(loader)) == (10, True, 10)
+
+
+def test_the_data_set_of_a_loader_has_the_samples_that_take_part(shards):
+    select = Select(classes=["class 1"], indices=slice(50, None))
+    with Loader(shards, batch_size=10, select=select, drop_last=False) as loader:
+        assert len(loader.dataset) == loader.class_counts.sum() == 16
+        assert set(loader.dataset.targets) == {1}
+        assert loader.dataset.locate(-1)[1] == "000097"
+        assert number_of(np.asarray(loader.dataset[0][0])[24, 32]) == 52
+
+
+def test_a_loader_says_what_it_is(shards):
+    augment, select = Augment.train(32), Select(first=50)
+    with Loader(shards, batch_size=5, augment=augment, select=select, backend="libjpeg") as loader:
+        expected = (
+            f"Loader(10 batches of 5 from split train of {shards}, shuffled, 32 pixels, torch.uint8"
+            " on cpu, back-end libjpeg, epoch 0 is next"
+        )
+        assert repr(loader) == f"{expected})"
+    assert repr(loader) == f"{expected}, closed)"
+    world = World(rank=1, size=2)
+    with Loader([shards, shards], split="val", batch_size=5, world=world) as loader:
+        assert f"split val of {shards}, {shards}, index, 224" in repr(loader)
+        assert "rank 1 of 2" in repr(loader)
+
+
+@pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_loader_cannot_be_copied_and_says_what_to_do(shards, take):
+    with (
+        Loader(shards, batch_size=10) as loader,
+        pytest.raises(TypeError, match="cannot be copied or pickled: make one in each process"),
+    ):
+        take(loader)
+
+
+def test_keys_are_asked_for_by_rows(shards):
+    with Loader(shards, split="val", augment=Augment.eval(32)) as loader:
+        assert loader.keys([3, -1, 3]) == ["000003", "000036", "000003"]
+        assert loader.keys(np.arange(37) < 2) == ["000000", "000001"]
+        assert loader.keys([]) == []
+        for wrong in (["a"], "a", 5, [1.5], None):
+            with pytest.raises(TypeError, match="rows must be a row of integers"):
+                loader.keys(wrong)  # type: ignore[arg-type]
+        for outside in ([37], [-38], [True]):
+            with pytest.raises(ValueError, match=r"rows must be in \[0, 37\)|rows is a mask of 1"):
+                loader.keys(outside)
+
+
+def test_the_state_is_made_of_pythons_numbers(shards):
+    augment = Augment.train(np.int64(32))  # type: ignore[arg-type]
+    with Loader(shards, batch_size=np.int64(10), seed=np.uint8(3), augment=augment) as loader:  # type: ignore[arg-type]
+        loader.set_epoch(np.int32(2))  # type: ignore[arg-type]
+        state = json.loads(json.dumps(loader.state_dict()))
+        loader.load_state_dict(state)
+        assert (state["epoch"], state["seed"], state["size"]) == (2, 3, 32)
+
+
+@pytest.mark.parametrize("epoch", [-1, 2**63, 1.0, True, "1", None])
+def test_an_epoch_is_a_number_of_one(shards, epoch):
+    with (
+        Loader(shards, batch_size=10) as loader,
+        pytest.raises((TypeError, ValueError), match="epoch must be"),
+    ):
+        loader.set_epoch(epoch)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("shuffle", 'Loader has no option shuffle: write order="shuffled"'),
+        ("num_workers", "Loader has no option num_workers: write num_threads=…"),
+        ("mix", r"write augment=Augment\.train\(224, mix=Mix\(…\)\)"),
+        ("epoch", r"call set_epoch\(…\) on the loader"),
+        ("threads", r"Loader has no option threads; did you mean 'num_threads'\?"),
+        ("batchsize", r"did you mean 'batch_size'\?"),
+        ("transforms", r"did you mean 'transform'\?"),
+        ("qwerty", "Loader has no option qwerty; there are path, split, batch_size, augment"),
+    ],
+)
+def test_an_option_of_another_library_is_told_what_to_write(shards, option, message):
+    any_loader: Any = Loader
+    with pytest.raises(TypeError, match=message):
+        any_loader(shards, **{option: 1})
+
+
+def test_what_is_passed_without_a_name_is_told(shards):
+    any_loader: Any = Loader
+    with pytest.raises(TypeError, match=r"Loader takes only path without .* split=…; got 'train'"):
+        any_loader(shards, "train", 8)
+    with pytest.raises(TypeError, match="Loader needs path"):
+        any_loader()
+    with pytest.raises(TypeError, match="Loader got path twice"):
+        any_loader(shards, path=shards)
+
+
+def test_threads_may_end_however_short_the_time_limit_of_a_batch_is(pictures, capfd):
+    def begin() -> Loader:
+        augment = Augment.train(512)
+        loader = Loader(pictures, batch_size=10, augment=augment, timeout_seconds=1e-6)
+        with suppress(StalledError):
+            next(iter(loader))
+        return loader
+
+    begin().close()
+    begin()
+    gc.collect()
+    assert capfd.readouterr().err == ""  # Python prints what a finalizer raises
+    assert not [thread for thread in threading.enumerate() if "fastload" in thread.name]
