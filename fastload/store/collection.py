@@ -53,8 +53,8 @@ def listed(path: Paths) -> list[str | os.PathLike[str]]:
         isinstance(each, str | os.PathLike) for each in paths
     ):
         raise TypeError(f"path must be a shard directory or a list of them, got {path!r}")
-    if not paths:
-        raise ValueError("path must name at least one shard directory")
+    if not paths or "" in paths:
+        raise ValueError(f"path must name at least one shard directory, got {path!r}")
     return list(paths)
 
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from fastload.errors import ShardError, first_line
 from fastload.files import explain_os_error, open_regular, write_atomically
+from fastload.store.misplaced import why_no_shards
 from fastload.store.tar import TAR_BLOCK
 
 FORMAT_VERSION = 1
@@ -141,7 +142,9 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     try:
         data = _read_limited(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise ShardError(_why_none(directory), where=os.fspath(directory)) from None
+        raise ShardError(
+            why_no_shards(directory, MANIFEST_NAME), where=os.fspath(directory)
+        ) from None
     except OSError as error:
         raise ShardError(explain_os_error(error)) from error
     try:
@@ -173,26 +176,6 @@ def _read_limited(path: Path) -> bytes:
     if len(data) > MANIFEST_BYTES:
         raise OSError(0, f"has more than {MANIFEST_BYTES:,} bytes, so it is no manifest", str(path))
     return data
-
-
-def _why_none(directory: str | os.PathLike[str]) -> str:
-    """Why there is no manifest, and what to do."""
-    place = Path(directory)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", os.fspath(directory)):
-        return "is an address, expected a folder; copy the shards to this machine, or mount them"
-    if place.suffix == ".tar" or (place.exists() and not place.is_dir()):
-        return f"is no folder of shards; give the folder that holds {MANIFEST_NAME}"
-    if any(place.glob("*.tar")):
-        return (
-            f"there is no complete set of shards (tars, but no {MANIFEST_NAME}, which is written"
-            " last); finish the run or the copy that was interrupted, or make shards of the"
-            " images with `python -m fastload.shard data/`"
-        )
-    what = "is empty or holds other files" if place.is_dir() else "does not exist"
-    return (
-        f"there is no complete set of shards (no {MANIFEST_NAME}; the folder {what}); "
-        "make it with `python -m fastload.shard data/`"
-    )
 
 
 def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""A path that leads to no shards: what people pass by mistake, and what to give instead."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from itertools import islice
+from pathlib import Path
+
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+_LOOKED_AT = 100  # entries of a folder: enough to tell what it is, quick on any disk
+_FOLDERS = 10  # of a folder, looked into
+_DEPTH = 3  # folders above an image: the source, split, class
+
+
+def why_no_shards(directory: str | os.PathLike[str], marker: str) -> str:
+    """What is there in place of a shard directory, and what to do.
+
+    Args:
+        directory: What was passed.
+        marker: Name of the file that makes a folder a shard directory.
+    """
+    text, path = os.fspath(directory), Path(directory)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
+        local = text.removeprefix("file://")
+        instead = "copy the shards to this machine, or mount them" if local == text else local
+        return f"is an address, expected a folder; {instead}"
+    beside = path.name and (path.parent / marker).is_file()
+    if beside or path.suffix == ".tar" or (path.exists() and not path.is_dir()):
+        folder = f": {path.parent}" if beside else ""
+        return f"is no folder of shards; give the folder that holds {marker}{folder}"
+    if path.is_dir():
+        return _of_folder(path, marker)
+    missing = f"there is no complete set of shards (no {marker}; the folder does not exist)"
+    if text.startswith("~"):
+        return f"{missing}; ~ is the shell's, give {Path.home() / text[1:].lstrip('/')}"
+    if any(sign in text for sign in "*?[{"):
+        return f"{missing}; give a folder, no pattern: {path.parent}"
+    return f"{missing}; make it with `python -m fastload.shard data/`"
+
+
+def _of_folder(folder: Path, marker: str) -> str:
+    entries = _entries(folder)
+    within = [each.path for each in entries if (Path(each) / marker).is_file()]
+    if within:
+        return (
+            f"there is no complete set of shards (no {marker}), but one in a folder of it;"
+            f" give {within[0]}"
+        )
+    if any(each.name.endswith(".tar") for each in entries):
+        return (
+            f"there is no complete set of shards (tars, but no {marker}, which is written last);"
+            " finish the run or the copy that was interrupted, or make shards of the images with"
+            " `python -m fastload.shard data/`"
+        )
+    if _has_images(folder, _DEPTH):
+        return (
+            f"there is no complete set of shards (no {marker}), but images; make shards of them"
+            f" with `python -m fastload.shard {shlex.quote(str(folder))}`, and give the folder that"
+            " is written"
+        )
+    return (
+        f"there is no complete set of shards (no {marker}; the folder is empty or holds other"
+        " files); make it with `python -m fastload.shard data/`"
+    )
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(islice(entries, _LOOKED_AT))
+    except OSError:
+        return []
+
+
+def _has_images(folder: Path, depth: int) -> bool:
+    entries = _entries(folder)
+    if any(entry.name.lower().endswith(_IMAGES) for entry in entries):
+        return True
+    folders = [Path(entry) for entry in entries if depth > 1 and entry.is_dir()]
+    return any(_has_images(each, depth - 1) for each in folders[:_FOLDERS])
