@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from fastload.load.stats import Stats
     from fastload.world import World
 
+    __version__: str
+
 __all__ = [
     "Augment",
     "CenterCrop",
@@ -52,12 +54,16 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
+    value: object
+    if name == "__version__":
+        value = import_module("fastload.installation").version()
+    elif name in __all__:
+        value = getattr(import_module(f"fastload.{_MODULES.get(name, 'load.augment')}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"fastload.{_MODULES.get(name, 'load.augment')}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -64,11 +64,11 @@ def check_numbers(name: str, value: object) -> None:
 
 def check_names(name: str, value: object) -> None:
     """Require a collection of strings; a single string is none."""
-    if (
-        isinstance(value, str)
-        or not isinstance(value, Collection)
-        or not all(isinstance(part, str) for part in value)
-    ):
+    try:
+        names = list(value) if isinstance(value, Collection) and not isinstance(value, str) else [0]
+    except TypeError:  # an array of no dimension
+        names = [0]
+    if not all(isinstance(part, str) for part in names):
         raise TypeError(f"{name} must be a list of names, got {shown(value)}")
 
 
@@ -110,9 +110,11 @@ def check_callable(name: str, value: object) -> None:
 
 
 def plain(value: object) -> Any:  # noqa: ANN401  of the type that it was
-    """Python's own numbers and tuples for NumPy's scalars and for arrays and lists of them."""
+    """Python's own numbers and tuples for other numbers, arrays and lists of them."""
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, Real) and not isinstance(value, int | float):  # such as a fraction
+        return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple):

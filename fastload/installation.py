@@ -8,6 +8,7 @@ folder, the checkout, and names nothing that pip would look up there but what fa
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -35,6 +36,18 @@ class Origin:
 
     checkout: Path | None
     editable: bool = False
+
+
+def version(package: Path = PACKAGE) -> str:
+    """The version of the package in the folder `package`, "unknown" where nothing says it."""
+    if _is_checkout(package.parent):  # which may not be what is installed
+        text = (package.parent / "pyproject.toml").read_text(encoding="utf-8")
+        said = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+        return said[1] if said else "unknown"
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def find_origin(package: Path = PACKAGE) -> Origin:

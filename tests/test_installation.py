@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import fastload
 from fastload import installation
 from fastload.installation import (
     DISTRIBUTION,
@@ -231,3 +232,13 @@ def test_who_follows_the_advice_has_this_package_and_no_other(clone: Clone):
             "dir_info": {"editable": True},
             "url": clone.folder.as_uri(),
         }
+
+
+def test_the_package_says_its_version():
+    pyproject = (Path(fastload.__file__).parents[1] / "pyproject.toml").read_text()
+    assert f'\nversion = "{fastload.__version__}"\n' in pyproject
+    assert "__version__" in dir(fastload)
+
+
+def test_an_installed_copy_has_the_version_that_pip_knows(tmp_path):
+    assert installation.version(tmp_path / "fastload") == metadata.version("fastload-images")

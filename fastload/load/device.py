@@ -93,7 +93,7 @@ def device_of(device: str | int | torch.device) -> torch.device:
         raise TypeError(f"{expected}, got {shown(device)}")
     try:
         found = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         name = "cuda" if device == "gpu" else device
         meant = did_you_mean(name, ("cpu", "cuda", "mps", "xpu"))
         raise ValueError(f"{expected}, got {shown(device)}{meant}") from error

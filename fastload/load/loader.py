@@ -182,11 +182,14 @@ class Loader:
         self.class_counts = np.bincount(labels, minlength=len(self.classes))
         self._sampling = describe_order(self._order)
         if not len(self):
+            length, ranks = self._order.length, self.world.size
             raise ValueError(
-                f"an epoch of {self._order.length} samples has no batch of {self.batch_size} on"
-                f" each of {self.world.size} ranks; lower batch_size, or set drop_last=False"
+                f"an epoch of {length} sample{'s' * (length != 1)} has no batch of"
+                f" {self.batch_size} on {f'each of {ranks} ranks' if ranks > 1 else 'one rank'};"
+                " lower batch_size, or set drop_last=False"
             )
         self.device = device_of(device)
+        check_kind("backend", backend, str, Backend)
         self._backend = (
             backend
             if isinstance(backend, Backend)
@@ -450,7 +453,8 @@ class Loader:
         return batch_bounds(
             self._order.length,
             start=start,
-            global_batch=self.batch_size * self.world.size,
+            # No more than leaves an epoch one batch too small: NumPy's integers end somewhere.
+            global_batch=min(self.batch_size * self.world.size, self._order.length + 1),
             world_size=self.world.size,
             drop_last=self.drop_last,
         )

@@ -59,7 +59,6 @@ class Policy:
 
     def __post_init__(self) -> None:
         make_plain(self)
-        check_choice("order", self.order, ORDERS)
         check_integer("batch_size", self.batch_size, 1)
         check_integer("num_threads", self.num_threads, 1)
         _check_augment(self.augment)
@@ -141,6 +140,8 @@ def resolve_policy(  # noqa: PLR0913  the options of a Loader, keyword-only
         ValueError: If an option is out of range, or two do not fit together.
     """
     check_kind("split", split, str)
+    if order is not None:
+        check_choice("order", order, ORDERS)
     training = split == "train"
     if order is None:
         order = "shuffled" if training else "index"

@@ -157,7 +157,8 @@ class Rendering:
     ) -> None:
         num_threads = len(spent)
         self._plan, self._reader, self._renderer, self._buffers = plan, reader, renderer, buffers
-        self._replace_bad, self._timeout = replace_bad, timeout_seconds
+        self._replace_bad = replace_bad
+        self._timeout = min(timeout_seconds, threading.TIMEOUT_MAX)
         largest = max(1, int(np.diff(plan.bounds).max(initial=1)) // plan.world.size)
         share = max(SMALLEST_CHUNK, math.ceil(largest / num_threads))
         self._chunk = chunk or min(CHUNK, largest, share)

@@ -21,6 +21,8 @@ from fastload.load.order import Order, OrderKind, Rows
 from fastload.load.reweighting import class_weights, describe_weights, expectations
 from fastload.load.rows import row_numbers, rows_of
 
+MOST_SAMPLES = 2**40  # of an epoch: more than memory has integers for
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleTable:
@@ -128,6 +130,8 @@ def order_of(
     if not (reweight is None and epoch_size is None and select.proportions is None):
         length = len(rows) if epoch_size is None else epoch_size
         check_integer("epoch_size", length, 1)
+        if length > MOST_SAMPLES:
+            raise ValueError(f"epoch_size must be at most {MOST_SAMPLES:,}, got {length:,}")
         weights = _weights(reweight, labels, rows, len(table.labels))
         expected = expectations(weights, length, sources=sources, proportions=select.proportions)
         rule = reweight if isinstance(reweight, str) else None
@@ -152,15 +156,14 @@ def _weights(
         return class_weights(labels, reweight)
     expected = "reweight must be a rule or a row of numbers, one for each sample"
     try:
-        given = np.asarray(reweight)
-        weights = given.astype(np.float64)
+        weights = np.asarray(reweight)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{expected}, got {shown(reweight)}") from error
-    if given.dtype.kind not in "iuf" and given.size:
+    if weights.dtype.kind not in "iuf":
         raise TypeError(f"{expected}, got {shown(reweight)}")
     if weights.shape != (total,):
         raise ValueError(
             f"reweight must have a weight for each of the {total} samples of the split, got shape"
             f" {list(weights.shape)}"
         )
-    return weights[rows]
+    return weights[rows].astype(np.float64)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastload.arguments import shown
 from fastload.errors import ShardError
 from fastload.store.index import index_of
 from fastload.store.manifest import Manifest, read_manifest
@@ -52,9 +53,16 @@ def listed(path: Paths) -> list[str | os.PathLike[str]]:
     if not isinstance(paths, list | tuple) or not all(
         isinstance(each, str | os.PathLike) for each in paths
     ):
-        raise TypeError(f"path must be a shard directory or a list of them, got {path!r}")
+        raise TypeError(f"path must be a shard directory or a list of them, got {shown(path)}")
     if not paths or "" in paths:
-        raise ValueError(f"path must name at least one shard directory, got {path!r}")
+        raise ValueError(f"path must name at least one shard directory, got {shown(path)}")
+    for each in paths:
+        try:
+            possible = b"\0" not in os.fsencode(each)
+        except UnicodeEncodeError:
+            possible = False
+        if not possible:
+            raise ValueError(f"path must be one that files can have, got {shown(each)}")
     return list(paths)
 
 

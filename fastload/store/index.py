@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fastload.arguments import did_you_mean
+from fastload.arguments import did_you_mean, shown
 from fastload.errors import ShardError
 from fastload.files import explain_os_error, open_regular, write_atomically
 from fastload.store.manifest import (
@@ -90,7 +90,7 @@ def index_of(directory: str | os.PathLike[str], manifest: Manifest, split: str) 
     """`read_index`, of a directory whose manifest is read already."""
     if split not in manifest.splits:
         raise ShardError(
-            f"there is no split {split!r}; choose one of {', '.join(manifest.splits)}"
+            f"there is no split {shown(split)}; choose one of {', '.join(manifest.splits)}"
             f"{did_you_mean(split, manifest.splits)}",
             where=str(directory),
         )

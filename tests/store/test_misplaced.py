@@ -20,7 +20,7 @@ def shards(tmp_path) -> Path:
 
 @pytest.fixture
 def pictures(tmp_path) -> Path:
-    folder = tmp_path / "my pictures"
+    folder: Path = tmp_path / "my pictures"
     (folder / "train" / "ash").mkdir(parents=True)
     jpeg = noisy_picture(0, 0, height=20, width=20).jpeg
     (folder / "train" / "ash" / "1.JPG").write_bytes(jpeg)
