@@ -8,6 +8,7 @@ from enum import Enum
 
 import torch
 
+from fastload.arguments import did_you_mean
 from fastload.errors import BackendUnavailableError
 from fastload.load.buffers import Buffers, most_batches
 from fastload.load.device import Device, GpuMemory, SideStream, allocator_for, device_for
@@ -76,7 +77,8 @@ def choose_backend(name: str, device: torch.device, *, num_threads: int) -> Back
     """
     names = (AUTO, *(known.value for known in BackendName))
     if name not in names:
-        raise ValueError(f"backend must be one of {', '.join(names)}, got {name!r}")
+        meant = did_you_mean(name, names)
+        raise ValueError(f"backend must be one of {', '.join(names)}, got {name!r}{meant}")
     why = "the fastest that runs here" if name == AUTO else "asked for"
     if name == BackendName.DALI:
         try:

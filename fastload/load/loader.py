@@ -9,6 +9,7 @@ number of ranks too.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import time
@@ -25,7 +26,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from torch import Tensor
 
 from fastload import world as worlds
-from fastload.arguments import check_callable, check_integer, check_kind
+from fastload.arguments import check_callable, check_integer, check_kind, shown
 from fastload.calls import explain_calls
 from fastload.cores import usable_cores
 from fastload.errors import StalledError, StateMismatchError
@@ -158,7 +159,7 @@ class Loader:
             num_threads=usable_cores() if num_threads is None else num_threads,
             timeout_seconds=timeout_seconds,
         )
-        check_callable("transform", transform)
+        _check_transform(transform)
         self._transform = transform
         collection = open_collection(path, split)
         self._collection = collection
@@ -517,7 +518,7 @@ class Loader:
                 num_classes=len(self.classes),
             )
             if self._transform:
-                sent.images, sent.labels = self._transform(sent.images, sent.labels)
+                sent.images, sent.labels = _pair(self._transform(sent.images, sent.labels))
             self._counter.stages.finish += time.perf_counter() - began
         return sent
 
@@ -546,6 +547,27 @@ class _Iteration:
     rendering: Rendering
     plan: EpochPlan
     sent: deque[tuple[Batch, Sent]] = field(default_factory=deque)  # not yet delivered
+
+
+def _check_transform(transform: Transform | None) -> None:
+    check_callable("transform", transform)
+    called = transform.forward if isinstance(transform, torch.nn.Module) else transform
+    try:
+        inspect.signature(called).bind("images", "labels") if called else None
+    except TypeError as error:
+        raise TypeError(
+            f"transform must take images and labels, got {shown(transform)} ({error}); for images"
+            " alone write lambda images, labels: (function(images), labels)"
+        ) from None
+    except ValueError:
+        return  # a function in C may not say what it takes
+
+
+def _pair(result: object) -> tuple[Tensor, Tensor]:
+    # A batch of two images could be unpacked too, and so could a dictionary of two names.
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise TypeError(f"transform must return a pair (images, labels), got {shown(result)}")
+    return result[0], result[1]
 
 
 def _end(running: list[Rendering], reader: Reader, renderer: Renderer) -> None:

@@ -164,6 +164,6 @@ def _weights(
     if weights.shape != (total,):
         raise ValueError(
             f"reweight must have a weight for each of the {total} samples of the split, got shape"
-            f" {list(weights.shape)}"
+            f" {list(weights.shape)}; of a weight for each class pass weights[dataset.targets]"
         )
     return weights[rows].astype(np.float64)
