@@ -106,7 +106,10 @@ def _run(
     if options.quarantine:
         rows = quarantine(source.root, options.quarantine, rows)
     write_report(options.report, rows)
-    again = without_option(words, "--report", "--quarantine")
+    again = [
+        str(options.folder) if Path(word) == options.folder else word  # without a slash at its end
+        for word in without_option(words, "--report", "--quarantine")
+    ]
     counts = count_reasons(rows)
     bad = sum(counts.values())
     rate = len(source.files) / max(seconds, 1e-9)
