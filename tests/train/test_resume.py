@@ -184,13 +184,13 @@ def stop_at_each(
     Returns:
         The steps that the run had made where it was stopped, by its last.pt.
     """
-    places: list[tuple[int, bool, int]] = []
+    places: list[tuple[Any, Any, int]] = []
     count, stopped = 0, False
 
     def tell() -> None:
         nonlocal count, stopped
         count += 1
-        progress = {"step": 0, "trained": False}
+        progress: dict[str, Any] = {"step": 0, "trained": False}
         if (folder / "last.pt").exists():
             progress = read_progress(folder)
         place = (progress["step"], progress["trained"], count)

@@ -128,7 +128,7 @@ def test_a_place_that_is_no_file_is_one_sentence(tmp_path):
     for path in (tmp_path, tmp_path / "fifo", Path("/dev/zero")):
         with pytest.raises(WeightsError, match="is not a regular file; a file of weights was"):
             read_weights(path)
-    with pytest.raises(WeightsError, match="File name too long"):
+    with pytest.raises(WeightsError, match="the name is longer than"):
         read_weights(tmp_path / ("x" * 300))
 
 
