@@ -22,19 +22,23 @@ from fastload.advise.backends import BACKENDS, examine_apart, report
 from fastload.advise.examples import made_examples, stored_examples
 from fastload.advise.versions import installed_versions
 from fastload.console.command import run_command
+from fastload.console.parser import CommandParser
 from fastload.console.terminal import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m fastload.doctor", description="Try every back-end on ten images."
     )
     parser.add_argument("shards", type=Path, nargs="?", help="a shard directory to take them from")
     parser.add_argument(
-        "--device", type=_gpu_name, default="cuda:0", help="the GPU for the back-end dali"
+        "--device",
+        type=_gpu_name,
+        default="cuda:0",
+        help="the GPU for the back-end dali (default cuda:0)",
     )
-    options = parser.parse_args(argv)
+    options = parser.read(argv)
     return run_command("fastload.doctor", lambda: _doctor(options))
 
 
@@ -54,7 +58,7 @@ def _gpu_name(text: str) -> str:
     except RuntimeError:
         device = None
     if device is None or device.type != "cuda":
-        raise argparse.ArgumentTypeError(f"{text!r} is no GPU such as cuda:0")
+        raise argparse.ArgumentTypeError(f"must be a GPU such as cuda:0, got {text!r}")
     return text
 
 

@@ -27,6 +27,7 @@ _SYSTEM_REASONS = {
     errno.EPERM: "the operation is not permitted; choose another place",
     errno.EROFS: "the file system is read-only; choose another place",
     errno.ENOENT: "there is no such file or folder",
+    errno.EEXIST: "there is a file of that name; choose another name",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.ENAMETOOLONG: "the name is longer than the file system allows; choose a shorter one",
     errno.EIO: "the device failed to read or write (Input/output error); look at the storage",

@@ -18,7 +18,8 @@ import numpy as np
 from fastload.advise.contents import report
 from fastload.advise.sheet import draw_sheet
 from fastload.console.command import run_command
-from fastload.console.terminal import say
+from fastload.console.parser import CommandParser, whole_number
+from fastload.console.terminal import counted, say
 from fastload.errors import ShardError
 from fastload.files import write_atomically
 from fastload.load.augment import Augment
@@ -35,7 +36,7 @@ AUGMENTS: dict[str, Callable[[int], Augment]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    options = _parser().parse_args(argv)
+    options = _parser().read(argv)
     return run_command("fastload.inspect", lambda: _inspect(options))
 
 
@@ -60,12 +61,12 @@ def _inspect(options: argparse.Namespace) -> int:
     )
     write_atomically(sheet, page.encode())
     shown = min(options.count, len(index))
-    say("", f"{sheet}: a contact sheet of {shown:,} samples; open it in a browser")
+    say("", f"{sheet}: a contact sheet of {counted(shown, 'sample')}; open it in a browser")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m fastload.inspect",
         description="Print what is in a shard directory, and draw augmented samples of it.",
     )
@@ -75,31 +76,49 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sheet", type=_page, metavar="FILE.html", help="default SHARDS-sheet.html, here"
     )
-    parser.add_argument("--augment", choices=AUGMENTS, default="train", help="what to draw")
-    parser.add_argument("--size", type=_within(16, 1024), default=160, help="of each image, pixels")
-    parser.add_argument("--count", type=_within(1, 1000), default=48, help="of images")
-    parser.add_argument("--seed", type=_within(0, 2**63 - 1), default=0, help="of order and crops")
     parser.add_argument(
-        "--reweight", type=_rule, help='draw as Loader(reweight=...) would: "sqrt", "inverse", …'
+        "--augment",
+        choices=tuple(AUGMENTS),
+        default="train",
+        help="how the images are varied (default train)",
+    )
+    parser.add_argument(
+        "--size",
+        type=whole_number(16, 1024),
+        default=160,
+        metavar="N",
+        help="side of each image in pixels (default 160)",
+    )
+    parser.add_argument(
+        "--count",
+        type=whole_number(1, 1000),
+        default=48,
+        metavar="N",
+        help="number of images (default 48)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0, 2**63 - 1),
+        default=0,
+        metavar="N",
+        help="of order and crops (default 0)",
+    )
+    parser.add_argument(
+        "--reweight",
+        type=_rule,
+        metavar="RULE",
+        help="draw as Loader(reweight=RULE) would: inverse, sqrt or effective:BETA",
     )
     return parser
-
-
-def _within(low: int, high: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"must be in [{low}, {high}], got {value}")
-        return value
-
-    return number
 
 
 def _rule(text: str) -> str:
     try:
         class_weights(np.zeros(1, np.int64), text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+        raise argparse.ArgumentTypeError(
+            f"must be inverse, sqrt or effective:BETA with BETA in [0, 1), got {text!r}"
+        ) from error
     return text
 
 
@@ -107,7 +126,7 @@ def _page(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() != ".html":
         raise argparse.ArgumentTypeError(
-            f"the contact sheet is an HTML page: its name must end in .html, got {text}"
+            f"must end in .html, since the contact sheet is an HTML page, got {text!r}"
         )
     return path
 

@@ -90,20 +90,21 @@ def reinstall_command(origin: Origin | None = None) -> str:
 
 def _command(options: list[str], what: str, origin: Origin) -> str:
     words = ["-m", "pip", "install", *options, *["-e"] * origin.editable, what]
-    command = f"{shlex.quote(_python(origin.checkout))} {shlex.join(words)}"
+    command = f"{shlex.quote(python_name(origin.checkout))} {shlex.join(words)}"
     if origin.checkout is None:
         return f"in a checkout of fastload, {command}"
     return f"cd {shlex.quote(str(origin.checkout))} && {command}"
 
 
-def _python(folder: Path | None) -> str:
-    """The Python that runs, as it is called in that folder."""
+def python_name(folder: Path | None = None) -> str:
+    """The Python that runs, as a shell in that folder finds it; the current folder for None."""
+    folder = Path.cwd() if folder is None else folder
     if not sys.executable:
         return "python"
     python = Path(sys.executable)
     if shutil.which(python.name) == str(python):
         return python.name
-    if folder is not None and python.is_relative_to(folder):
+    if python.is_relative_to(folder):
         return str(python.relative_to(folder))
     return str(python)
 

@@ -7,13 +7,14 @@ each thing that the cleaner should notice.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastload.console.command import run_command
-from fastload.console.terminal import say
+from fastload.console.parser import CommandParser, whole_number
+from fastload.console.shell import module_command
+from fastload.console.terminal import counted, say
 from fastload.cores import usable_cores
 from fastload.prepare.flowers import SPECIES
 from fastload.prepare.sample_folder import SMALLEST, class_counts, write_sample
@@ -28,30 +29,43 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     counts = class_counts(options.images)
     say(
-        f"{options.images:,} images of {len(SPECIES)} species ({counts[0]} of the commonest, "
-        f"{counts[-1]} of the rarest) and {spoiled} files spoiled on purpose are in "
-        f"{options.folder}",
-        f"next: python -m fastload.shard {shlex.quote(str(options.folder))}",
+        f"{counted(options.images, 'image')} of {len(SPECIES)} species ({counts[0]:,} of the "
+        f"commonest, {counts[-1]:,} of the rarest) and {counted(spoiled, 'file')} spoiled on "
+        f"purpose are in {options.folder}",
+        f"next: {module_command('fastload.shard', options.folder)}",
     )
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m fastload.sample",
         description="Draw a small, long-tailed data set of flowers to try everything with.",
     )
     parser.add_argument("folder", type=Path, help="folder to write, such as data/")
-    parser.add_argument("--images", type=int, default=1200, help="in all (default 1200)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other flowers")
-    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes")
-    options = parser.parse_args(argv)
-    if options.images < SMALLEST:
-        parser.error(f"--images must be at least {SMALLEST}, got {options.images}")
-    if options.workers < 1 or options.seed < 0:
-        parser.error("--workers must be at least 1, --seed at least 0")
-
+    parser.add_argument(
+        "--images",
+        type=whole_number(SMALLEST),
+        default=1200,
+        metavar="N",
+        help="images in all (default 1200)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="another seed, other flowers (default 0)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1),
+        default=usable_cores(),
+        metavar="N",
+        help="processes (default: one for each core)",
+    )
+    options = parser.read(argv)
     return run_command("fastload.sample", lambda: _run(options))
 
 

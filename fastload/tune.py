@@ -25,6 +25,8 @@ from fastload.advise.models import require_model
 from fastload.advise.recipe import recipe_text, write_recipe
 from fastload.advise.trials import TIME_SECONDS, Question, run_trials
 from fastload.console.command import run_command
+from fastload.console.parser import CommandParser, positive_number, whole_number
+from fastload.console.shell import trainer_command
 from fastload.console.terminal import say
 from fastload.errors import FastloadError
 from fastload.store.manifest import read_manifest
@@ -32,19 +34,15 @@ from fastload.store.manifest import read_manifest
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = _parser()
-    options = parser.parse_args(argv)
-    try:
-        question = Question(
-            shards=options.shards,
-            model=options.model,
-            size=options.size,
-            device=options.device,
-            effective_batch=options.effective_batch,
-            seconds=options.seconds,
-        )
-    except ValueError as error:
-        parser.error(str(error))
+    options = _parser().read(argv)
+    question = Question(
+        shards=options.shards,
+        model=options.model,
+        size=options.size,
+        device=options.device,
+        effective_batch=options.effective_batch,
+        seconds=options.seconds,
+    )
     return run_command("fastload.tune", lambda: _tune(question, options.out))
 
 
@@ -63,29 +61,58 @@ def _tune(question: Question, out: Path) -> int:
     memory = torch.cuda.get_device_properties(question.device).total_memory if on_gpu else 0
     advice = advise(question, trials.loaders, trials.steps, gpu_bytes=memory)
     write_recipe(out, recipe_text(question, advice, samples))
-    say(*report(question, trials, advice, samples), f"written to  {out}")
+    say(
+        *report(question, trials, advice, samples),
+        f"written to  {out}",
+        f"next        {trainer_command('--recipe', out)}",
+    )
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m fastload.tune",
         description="Find the parameters for this machine; takes less than 3 minutes.",
     )
     parser.add_argument("shards", help="a shard directory, from python -m fastload.shard")
-    parser.add_argument("--out", type=Path, default=Path("tuned.toml"), metavar="FILE")
-    parser.add_argument("--model", default="resnet50", help="default resnet50; or timm:NAME")
-    parser.add_argument("--size", type=int, default=224, help="of the training images, in pixels")
-    parser.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("tuned.toml"),
+        metavar="FILE",
+        help="the recipe to write (default tuned.toml)",
+    )
+    parser.add_argument(
+        "--model",
+        default="resnet50",
+        metavar="NAME",
+        help="of torchvision, or timm:NAME (default resnet50)",
+    )
+    parser.add_argument(
+        "--size",
+        type=whole_number(1),
+        default=224,
+        metavar="N",
+        help="side of the training images in pixels (default 224)",
+    )
+    parser.add_argument(
+        "--device",
+        type=_device,
+        default="auto",
+        help="auto, cpu, cuda or cuda:1 (default auto: the GPU where there is one)",
+    )
     parser.add_argument(
         "--effective-batch",
-        type=int,
+        type=whole_number(1),
         default=256,
         metavar="N",
         help="images per optimizer step to reach by accumulation (default 256)",
     )
     parser.add_argument(
-        "--seconds", type=float, default=TIME_SECONDS, help=f"for all trials ({TIME_SECONDS:.0f})"
+        "--seconds",
+        type=positive_number,
+        default=TIME_SECONDS,
+        help=f"time for all trials, in seconds (default {TIME_SECONDS:.0f})",
     )
     return parser
 
@@ -96,7 +123,9 @@ def _device(text: str) -> torch.device:
     try:
         return torch.device(text)
     except RuntimeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no device such as cuda:0") from None
+        raise argparse.ArgumentTypeError(
+            f"must be a device such as cpu or cuda:0, got {text!r}"
+        ) from None
 
 
 if __name__ == "__main__":

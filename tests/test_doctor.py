@@ -76,4 +76,4 @@ def test_a_device_that_is_no_gpu_is_an_argument_error(capsys: pytest.CaptureFixt
         with pytest.raises(SystemExit) as raised:
             doctor.main(["--device", device])
         assert raised.value.code == 2
-        assert f"'{device}' is no GPU such as cuda:0" in capsys.readouterr().err
+        assert f"--device must be a GPU such as cuda:0, got '{device}'" in capsys.readouterr().err

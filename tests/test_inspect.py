@@ -168,11 +168,14 @@ def test_mistakes_are_one_sentence(shards, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--size", "7"], r"must be in \[16, 1024\], got 7"),
-        (["--count", "0"], r"must be in \[1, 1000\], got 0"),
-        (["--seed", "-1"], r"must be in \[0, \d+\], got -1"),
-        (["--reweight", "cube"], 'reweight must be "inverse"'),
-        (["--sheet", "a.png"], "an HTML page: its name must end in .html, got a.png"),
+        (["--size", "7"], r"--size must be in \[16, 1024\], got 7"),
+        (["--count", "0"], r"--count must be in \[1, 1000\], got 0"),
+        (["--seed", "-1"], r"--seed must be in \[0, \d+\], got -1"),
+        (["--reweight", "cube"], "--reweight must be inverse, sqrt or effective:BETA"),
+        (
+            ["--sheet", "a.png"],
+            "--sheet must end in .html, since the contact sheet is an HTML page, got 'a.png'",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(shards, arguments, said, capsys):

@@ -74,8 +74,8 @@ def test_a_folder_without_shards_or_images_is_one_sentence(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--size", "0"], "size must be at least 1, got 0"),
-        (["--seconds", "nan"], "seconds must be above 0, got nan"),
+        (["--size", "0"], "--size must be at least 1, got 0"),
+        (["--seconds", "nan"], "--seconds must be a number above 0, got 'nan'"),
         (["--device", "quantum"], "'quantum' is no device such as cuda:0"),
     ],
 )

@@ -66,6 +66,11 @@ def stored_examples(directory: Path) -> Examples:
     Raises:
         ShardError: If the directory holds no shards or no images, or the shards are damaged.
     """
+    if not directory.is_dir():
+        raise ShardError(
+            "is no folder; give a folder written by `python -m fastload.shard`",
+            where=str(directory),
+        )
     splits = sorted(path.name.split(".")[0] for path in directory.glob("*.index.npy"))
     if not splits:
         raise ShardError(

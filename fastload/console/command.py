@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 
 from fastload.console.terminal import say
@@ -19,17 +17,13 @@ def run_command(name: str, body: Callable[[], int]) -> int:
         body: Does the work and returns the exit status.
 
     Returns:
-        The exit status of the body; 1 after an explained error; 130 after Ctrl-C; 0 where the
-        reader of the output has closed its pipe.
+        The exit status of the body; 1 after an explained error; 130 after Ctrl-C.
     """
     try:
         return body()
     except KeyboardInterrupt:
         say("", f"{name}: stopped by Ctrl-C", error=True)
         return 130
-    except BrokenPipeError:  # the reader has seen enough, as in `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         say(f"{name}: {explain_os_error(error)}", error=True)
         return 1

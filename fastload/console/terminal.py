@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import unicodedata
 from collections.abc import Collection, Sequence
@@ -18,6 +19,8 @@ _STAND_INS = {"█": "#", "…": "~", **dict.fromkeys(_EIGHTHS[1:4], ""), **dict
 def say(*lines: str, error: bool = False) -> None:
     """Print the lines of a command so that no terminal fails on them and no name steers it.
 
+    Where the reader has closed its pipe, as in `... | head`, the work goes on, unheard.
+
     Args:
         lines: Controls, and line breaks within a line, become escapes.
         error: Print to standard error.
@@ -26,7 +29,12 @@ def say(*lines: str, error: bool = False) -> None:
     if stream is None:  # closed by the shell: nobody listens, and the work goes on
         return
     text = for_encoding("\n".join(map(printable, lines)), stream.encoding or "ascii")
-    print(text, file=stream, flush=True)
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def printable(text: str) -> str:
@@ -74,6 +82,13 @@ def table(rows: Sequence[tuple[str, ...]], *, left: Collection[int] = (0,)) -> l
 def elide(text: str, room: int) -> str:
     """The printable text, or as much of its beginning as leaves room for an ellipsis."""
     return text if width(text) <= room else clip(text, 0, room - 1).rstrip() + "…"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things in words: "1 class", "2 classes", "1,200 images"."""
+    if count != 1:
+        noun += "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    return f"{count:,} {noun}"
 
 
 def byte_size(count: int) -> str:

@@ -142,9 +142,15 @@ def _claim(root: Path, options: dict[str, int]) -> bool:
         except ValueError:
             found = {}
         if found.get("options") != options:
+            former = found.get("options") or {}
+            changed = [
+                f"--{name} was {former.get(name, 'not noted')}, not {value}"
+                for name, value in options.items()
+                if former.get(name) != value
+            ]
             raise OutputError(
-                f"{root} holds a sample made with other options ({found.get('options')}, asked for "
-                f"{options}); choose another folder or remove it"
+                f"{root} holds a sample made with other options ({', '.join(changed)}); choose "
+                "another folder or remove it"
             )
         return bool(found.get("complete"))
     root.mkdir(parents=True, exist_ok=True)

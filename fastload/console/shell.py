@@ -1,0 +1,51 @@
+"""Commands to type next, as lines that a shell takes as they are printed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from fastload.console.terminal import for_encoding, printable
+from fastload.installation import find_origin, python_name
+
+
+def module_command(module: str, *words: str | Path) -> str:
+    """`python -m MODULE WORDS`, with the Python that runs."""
+    return f"{shell_word(python_name())} -m {module}{_rest(words)}"
+
+
+def trainer_command(*words: str | Path) -> str:
+    """`python train/run.py WORDS`, with the Python that runs and the trainer where it lies."""
+    python, checkout = shell_word(python_name()), find_origin().checkout
+    if checkout is None:
+        return f"{python} train/run.py{_rest(words)}  # in a checkout of fastload"
+    script, here = checkout / "train" / "run.py", Path.cwd()
+    near = script.relative_to(here) if script.is_relative_to(here) else script
+    return f"{python} {shell_word(near)}{_rest(words)}"
+
+
+def shell_word(word: str | Path) -> str:
+    r"""One word of a command, quoted where a shell needs it.
+
+    A path that begins with "-" gets "./" before it. What `say` could not print on standard output
+    as it is, such as a line break or a letter that the encoding lacks, is an escape within $'...',
+    which bash and zsh read.
+    """
+    text = str(word)
+    if isinstance(word, Path) and text.startswith("-"):
+        text = f"./{text}"
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"  # None where it is closed
+    if text == for_encoding(printable(text), encoding):
+        return shlex.quote(text)
+    return "$'" + "".join(map(_octal, os.fsencode(text))) + "'"
+
+
+def _octal(byte: int) -> str:
+    char = chr(byte)
+    return char if char.isascii() and char.isprintable() and char not in "\\'" else f"\\{byte:03o}"
+
+
+def _rest(words: tuple[str | Path, ...]) -> str:
+    return "".join(f" {shell_word(word)}" for word in words)
