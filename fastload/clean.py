@@ -10,14 +10,15 @@ Whether a file is a duplicate is known when all files were read. No file of the 
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastload.console.command import run_command
-from fastload.console.terminal import say
+from fastload.console.parser import CommandParser, whole_number
+from fastload.console.shell import module_command
+from fastload.console.terminal import counted, say
 from fastload.cores import usable_cores
 from fastload.prepare.folder import clean_folder
 from fastload.prepare.layout import LAYOUTS, LayoutOptions
@@ -49,7 +50,7 @@ def add_cleaning_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=whole_number(1),
         default=usable_cores(),
         metavar="N",
         help="processes (default: one for each core)",
@@ -113,32 +114,33 @@ def _run(
     counts = count_reasons(rows)
     bad = sum(counts.values())
     rate = len(source.files) / max(seconds, 1e-9)
+    fit = len(source.files) + len(source.oddities) - bad
     lines = [
         f"read in {seconds:.1f} s, {rate:,.0f} images/s",
-        f"{len(source.files) + len(source.oddities) - bad:,} are fit to train on, {bad:,} are not:",
+        f"{_are(fit)} fit to train on, {_are(bad)} not{':' if bad else ''}",
         *reason_table(counts),
         f"each of them is in {options.report}",
-        f"next: python -m fastload.shard {shlex.join(again)}",
+        f"next: {module_command('fastload.shard', *again)}",
     ]
     say(*lines)
     return 0
 
 
-def parse_rules(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Rules:
+def _are(count: int) -> str:
+    return f"{count:,} {'is' if count == 1 else 'are'}"
+
+
+def parse_rules(parser: CommandParser, options: argparse.Namespace) -> Rules:
     """The rules that the options ask for; ends the command where they make no sense."""
-    if options.workers < 1:
-        parser.error(f"--workers must be at least 1, got {options.workers}")
-    if not 0 <= options.seed < 2**63:
-        parser.error(f"--seed must be in [0, 2**63), got {options.seed}")
     names = ("store", "max_side", "quality", "convert", "min_side")
     given = {name: getattr(options, name) for name in names if hasattr(options, name)}
     try:
         return Rules(**given)
     except ValueError as error:
-        parser.error(str(error).replace("_", "-"))
+        parser.refuse(error)
 
 
-def parse_layout(parser: argparse.ArgumentParser, options: argparse.Namespace) -> LayoutOptions:
+def parse_layout(parser: CommandParser, options: argparse.Namespace) -> LayoutOptions:
     """How the folder is to be understood; ends the command where the options make no sense."""
     try:
         return LayoutOptions(
@@ -148,19 +150,25 @@ def parse_layout(parser: argparse.ArgumentParser, options: argparse.Namespace) -
             test_fraction=options.test_fraction,
         )
     except ValueError as error:
-        parser.error(f"--{str(error).replace('_', '-')}")
+        parser.refuse(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m fastload.clean",
         description="Say which files of a folder of images must not be trained on, and why.",
     )
     parser.add_argument("folder", type=Path, help="folder of class folders, such as data/")
     add_cleaning_options(parser)
     add_layout_options(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the split, where there is none")
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0, 2**63 - 1),
+        default=0,
+        metavar="N",
+        help="of the split, where there is none (default 0)",
+    )
     parser.add_argument(
         "--report",
         type=Path,
@@ -169,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"where to list them (default {REPORT_NAME})",
     )
     words = sys.argv[1:] if argv is None else argv
-    options = parser.parse_args(words)
+    options = parser.read(words)
     rules, layout = parse_rules(parser, options), parse_layout(parser, options)
     return run_command("fastload.clean", lambda: _run(options, rules, layout, words))
 

@@ -13,7 +13,6 @@ run lies in `OUT/.fastload`.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,9 @@ from fastload.clean import (
     without_option,
 )
 from fastload.console.command import run_command
-from fastload.console.terminal import byte_size, say
+from fastload.console.parser import CommandParser, whole_number
+from fastload.console.shell import module_command, trainer_command
+from fastload.console.terminal import byte_size, counted, say
 from fastload.pixels import native
 from fastload.prepare.folder import ShardOutcome, is_complete, refuse_nested, shard_folder
 from fastload.prepare.journal import StateFolder
@@ -52,29 +53,27 @@ def parse_bytes(text: str) -> int:
     try:
         size = int(float(number.removesuffix(unit)) * units[unit.strip()])
     except (KeyError, ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 256MB") from None
+        raise argparse.ArgumentTypeError(f"must be a size such as 256MB, got {text!r}") from None
     if size < SMALLEST_SHARD:
-        raise argparse.ArgumentTypeError(
-            f"a shard needs at least {SMALLEST_SHARD} bytes, not {text}"
-        )
+        raise argparse.ArgumentTypeError(f"must be at least {SMALLEST_SHARD:,} bytes, got {text!r}")
     return size
 
 
 def closing_lines(outcome: ShardOutcome, out: Path, words: Sequence[str]) -> list[str]:
     """What a run did and what to type next; `words` are the arguments of the command."""
     manifest = outcome.manifest
-    stored = sum(manifest.stored.values())
+    stored, classes = sum(manifest.stored.values()), len(manifest.classes)
     how = ", ".join(f"{count:,} {name}" for name, count in manifest.stored.items() if count)
     size = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
-    count = sum(len(split.shards) for split in manifest.splits.values())
+    shards = counted(sum(len(split.shards) for split in manifest.splits.values()), "shard")
     splits = ", ".join(f"{name} {split.samples:,}" for name, split in manifest.splits.items())
     aside = sum(manifest.cleaning.values())
     return [
-        f"stored      {stored:,} images of {len(manifest.classes):,} classes ({how})",
+        f"stored      {counted(stored, 'image')} of {counted(classes, 'class')} ({how})",
         f"splits      {splits}",
-        f"size        {byte_size(outcome.source_bytes)} -> {byte_size(size)}, {count:,} shards",
+        f"size        {byte_size(outcome.source_bytes)} -> {byte_size(size)}, {shards}",
         f"speed       {outcome.images_per_second:,.0f} images/s",
-        f"set aside   {aside:,} files",
+        f"set aside   {counted(aside, 'file')}",
         *reason_table(manifest.cleaning),
         f"report      {out / REPORT_NAME}",
         *next_lines(manifest, out, words),
@@ -85,16 +84,14 @@ def next_lines(manifest: Manifest, out: Path, words: Sequence[str]) -> list[str]
     """The next command: training, or sharding again where there is no val to choose an epoch by."""
     val = manifest.splits.get("val")
     if val is not None and val.samples:
-        return [f"next        python train/run.py --loader dali --data {shlex.quote(str(out))}"]
+        return [f"next        {trainer_command('--loader', 'dali', '--data', out)}"]
     if val is not None:
         return [f"no val      all its images were set aside, {out / REPORT_NAME} says why"]
-    words, again = (
-        without_option(words, "--out"),
-        ["--val-fraction", "0.1", "--out", f"{out}-with-val"],
-    )
+    words = without_option(words, "--out")
+    again = ("--val-fraction", "0.1", "--out", Path(f"{out}-with-val"))
     return [
         "no val      training needs it, to choose its best epoch; take it from train:",
-        f"next        python -m fastload.shard {shlex.join([*words, *again])}",
+        f"next        {module_command('fastload.shard', *words, *again)}",
     ]
 
 
@@ -137,7 +134,7 @@ def _run(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m fastload.shard",
         description="Clean a folder of images and store it as shards to train from.",
     )
@@ -168,14 +165,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="SIZE",
         help="bytes of images in a shard, such as 256MB (default 256MiB)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the order within the shards")
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0, 2**63 - 1),
+        default=0,
+        metavar="N",
+        help="of the order within the shards (default 0)",
+    )
     parser.add_argument(
         "--allow-missing-classes",
         action="store_true",
         help="keep classes that have no image in train",
     )
     words = sys.argv[1:] if argv is None else argv
-    options = parser.parse_args(words)
+    options = parser.read(words)
     rules, layout = parse_rules(parser, options), parse_layout(parser, options)
     return run_command("fastload.shard", lambda: _run(options, rules, layout, words))
 

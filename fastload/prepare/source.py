@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from fastload import randomness
+from fastload.console.terminal import counted
 from fastload.errors import LayoutError
 from fastload.files import explain_os_error
 from fastload.prepare.class_names import classes_of, readable_names
@@ -95,11 +96,13 @@ class Source:
 
     def described(self) -> list[str]:
         """What was taken for what, a line each, before any image is read."""
-        lines = [f"{len(self.files):,} files of {len(self.classes):,} classes, {self.layout}"]
+        found = f"{counted(len(self.files), 'file')} of {counted(len(self.classes), 'class')}"
+        lines = [f"{found}, {self.layout}"]
         for split, folder in self.folders.items():
             files = [file.label for file in self.files if file.split == split]
             classes = len(set(files))
-            lines.append(f"  {split:<6}{folder}: {classes:,} classes, {len(files):,} files")
+            found = f"{counted(classes, 'class')}, {counted(len(files), 'file')}"
+            lines.append(f"  {split:<6}{folder}: {found}")
         lines.append(f"  classes: {named(self.classes)}")
         return lines + [f"  {note}" for note in self.notes]
 
