@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastload.console.command import run_command
+from fastload.console.parser import CommandParser
 from fastload.console.progress import Progress
-from fastload.console.terminal import say
+from fastload.console.terminal import counted, say
 from fastload.store.faults import find_faults
 from fastload.store.manifest import REBUILD, read_manifest
 
@@ -31,21 +31,21 @@ def _run(directory: Path) -> int:
                 faults.append(fault)
     samples = sum(split.samples for split in manifest.splits.values())
     if faults:
-        counted = "1 fault" if len(faults) == 1 else f"{len(faults):,} faults"
-        say(*faults, f"{counted} in {directory}; {REBUILD}", error=True)
+        say(*faults, f"{counted(len(faults), 'fault')} in {directory}; {REBUILD}", error=True)
         return 1
-    say(f"{directory}: {len(shards):,} shards and {samples:,} samples are as the manifest says")
+    found = f"{counted(len(shards), 'shard')} and {counted(samples, 'sample')}"
+    say(f"{directory}: {found} are as the manifest says")
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m fastload.verify",
         description="Check every byte of a shard directory; exit status 1 if anything is wrong.",
     )
     parser.add_argument("directory", type=Path, help="shard directory, such as shards/")
-    options = parser.parse_args(argv)
+    options = parser.read(argv)
     return run_command("fastload.verify", lambda: _run(options.directory))
 
 
