@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastload.console.parser import CommandParser
 from train.options import Field, Options, fields, tables
 from train.recipe import OptionsError, Tables, build_options, find_recipe, read_recipe
 
@@ -35,7 +36,7 @@ def parse(argv: Sequence[str] | None = None) -> Command:
         OptionsError: If a recipe, or the run to resume, cannot be read.
     """
     parser = _parser()
-    given = vars(parser.parse_args(argv))
+    given = vars(parser.read(argv))
     recipe, resume = given.pop("recipe"), given.pop("resume")
     check = given.pop("check")
     flags = _by_table(given)
@@ -57,7 +58,7 @@ def parse(argv: Sequence[str] | None = None) -> Command:
             flags.setdefault("run", {}).update(runs=named.runs, name=folder.name)
         options = build_options(_merged(under, flags), recipe or "the command line")
     except ValueError as error:
-        parser.error(str(error))
+        parser.refuse(error)
     return Command(options=options, resume=resume, check=check)
 
 
@@ -75,12 +76,11 @@ def latest_run(runs: Path) -> Path:
     return found[-1].parent
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="train/run.py",
         usage="%(prog)s [--recipe NAME] [--resume] [--check] [options]",
         description="Train an image classifier from shards. Results go to runs/<name>/.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--recipe", default="", help="a TOML file, or the name of one in train/recipes/"
@@ -118,7 +118,7 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(",") if part)
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"whole numbers such as 20,25 expected, got {text}"
+            f"must be whole numbers such as 20,25, got {text!r}"
         ) from error
 
 

@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from fastload import Loader
+from fastload.console.parser import in_options
 from fastload.console.progress import Progress
+from fastload.console.shell import module_command
 from fastload.errors import FastloadError
 from fastload.load.augment import (
     IMAGENET_MEAN,
@@ -30,7 +32,7 @@ from fastload.store.collection import open_collection
 from fastload.store.manifest import read_manifest
 from fastload.store.reader import Scratch, ShardReader
 from fastload.world import World
-from train.options import AugmentOptions, ModelOptions, Options
+from train.options import AugmentOptions, DataOptions, ModelOptions, Options, fields
 from train.ranks import Ranks
 from train.weights import Normalisation, imagenet_normalisation
 
@@ -171,7 +173,11 @@ def _open(options: Options, path: str, split: str, ranks: Ranks, **arguments: An
             **arguments,
         )
     except ValueError as error:
-        raise DataError(f"{path}, {split}: {error}") from error
+        # The library's names become flags; of its remedies a run has the first one only.
+        flags = {key: f"--{key.replace('_', '-')}" for key in fields(DataOptions)}
+        reason = in_options(str(error), {**flags, "num_threads": "--threads"})
+        reason = reason.removesuffix(", or set drop_last=False")
+        raise DataError(f"{path}, {split}: {reason}") from error
 
 
 def check_held_out(options: Options, ranks: Ranks) -> None:
@@ -200,8 +206,8 @@ def check_held_out(options: Options, ranks: Ranks) -> None:
         if len(damaged) > options.data.max_corrupt_val * total:
             raise DataError(
                 f"{damaged[0]}; {len(damaged)} of {total} {split} images are damaged, and figures "
-                f"over fewer images would not compare: `python -m fastload.verify {place}` names "
-                "the shards, `python -m fastload.shard` writes them again, and --max-corrupt-val "
+                f"over fewer images would not compare: `{module_command('fastload.verify', place)}` "
+                "names the shards, `python -m fastload.shard` writes them again, and --max-corrupt-val "
                 "SHARE leaves the images out"
             )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import sys
 import typing
 from collections.abc import Mapping
@@ -107,6 +108,8 @@ def _checked(key: str, value: Any, item: Field, kind: Any) -> Any:  # noqa: ANN4
         return tuple(value)
     if type(value) is not kind:
         raise ValueError(f"{key} must be of type {kind.__name__}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{key} must be a finite number, got {value}")
     choices = item.metadata["choices"]
     if choices and value not in choices:
         raise ValueError(f'{key} must be one of {", ".join(choices)}, got "{value}"')

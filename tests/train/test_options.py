@@ -96,14 +96,14 @@ def test_a_recipe_that_is_not_there_names_those_that_are():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
         (["--epochs", "-1"], "epochs must be at least 1, got -1"),
         (["--reweight", "often"], 'reweight must be "none", "inverse", "sqrt"'),
         (["--class-weights", "effective:2"], "BETA in [0, 1)"),
-        (["--loss", "focal", "--label-smoothing", "0.1"], "label_smoothing must be 0 with"),
+        (["--loss", "focal", "--label-smoothing", "0.1"], "--label-smoothing must be 0 with"),
         (["--name", "../up"], "name must be a plain folder name"),
-        (["--loader", "magic"], "invalid choice: 'magic'"),
-        (["--step-epochs", "1,x"], "whole numbers such as 20,25 expected, got 1,x"),
+        (["--loader", "magic"], "--loader must be one of auto, native"),
+        (["--step-epochs", "1,x"], "--step-epochs must be whole numbers such as 20,25, got '1,x'"),
         (["--resume", "--recipe", "quick-cpu"], "leave out --recipe"),
         (["--ramp-from", "0.9"], "must rise within [0, 1], got 0.9 and 0.8"),
     ],
