@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fastload.installation import python_name
 from tests.shards import numbered
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +33,7 @@ def next_words(done: subprocess.CompletedProcess[str]) -> list[str]:
 def test_from_drawn_photographs_to_a_look_at_the_shards(tmp_path):
     drawn = run(tmp_path, "fastload.sample", "my data/", "--images", "100")
     assert drawn.returncode == 0, drawn.stderr
-    assert next_words(drawn) == ["python", "-m", "fastload.shard", "my data"]
+    assert next_words(drawn) == [python_name(tmp_path), "-m", "fastload.shard", "my data"]
     assert "100 images of 10 species" in drawn.stdout + drawn.stderr
 
     sharded = run(tmp_path, "fastload.shard", "my data/", "--out", "my shards/")
@@ -44,7 +45,7 @@ def test_from_drawn_photographs_to_a_look_at_the_shards(tmp_path):
 
     cleaned = run(tmp_path, "fastload.clean", "my data/")
     assert cleaned.returncode == 0, cleaned.stderr
-    assert next_words(cleaned) == ["python", "-m", "fastload.shard", "my data"]
+    assert next_words(cleaned) == [python_name(tmp_path), "-m", "fastload.shard", "my data"]
     assert "102 are fit to train on, 10 are not" in cleaned.stdout
 
     assert run(tmp_path, "fastload.verify", "my shards/").returncode == 0
