@@ -14,12 +14,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from fastload.console.terminal import table
+from fastload.console.terminal import counted, table
 from fastload.cores import usable_cores
 from fastload.pixels import native
 from fastload.stages import Stages
 
 ENOUGH = 0.05  # share of the time spent waiting for data, up to which no change is worth while
+NOTICEABLE_SECONDS = 1.0  # of waiting; less is not worth a sentence, whatever its share
 
 _WHAT = {
     "plan": "which samples, which boxes",
@@ -53,6 +54,7 @@ class Stats:
         waiting_seconds: Part of `seconds` that the caller waited in the loader: for a batch that
             was not ready, and for what the caller's own thread does there (colours and
             `transform`, on the CPU).
+        starting_seconds: Part of `waiting_seconds` for the first batch of each iteration.
         ready_batches: Batches that were ready at a request, on average; 0 means that the caller is
             always faster.
         most_ready: Batches that may be ready or in work at a time.
@@ -68,6 +70,7 @@ class Stats:
     batches: int = 0
     seconds: float = 0.0
     waiting_seconds: float = 0.0
+    starting_seconds: float = 0.0
     ready_batches: float = 0.0
     most_ready: int = 0
     stalls: int = 0
@@ -88,6 +91,16 @@ class Stats:
         return min(1.0, self.waiting_seconds / self.seconds) if self.seconds else 0.0
 
     @property
+    def held_up(self) -> bool:
+        """Whether waiting for data is worth a change.
+
+        It is after the first batch of each epoch too, longer than NOTICEABLE_SECONDS and more than
+        the share ENOUGH of the time.
+        """
+        waiting = self.waiting_seconds - self.starting_seconds
+        return waiting > max(NOTICEABLE_SECONDS, ENOUGH * self.seconds)
+
+    @property
     def bottleneck(self) -> str:
         """One sentence: which part limits the speed, and what would change that."""
         if not self.images:
@@ -95,6 +108,10 @@ class Stats:
         waiting = f"{self.waiting_fraction:.0%} of the time goes to waiting for data"
         if self.waiting_fraction <= ENOUGH:
             return f"the caller: {waiting}; a faster loader would change nothing"
+        if self.waiting_seconds - self.starting_seconds <= ENOUGH * self.seconds:
+            return (
+                f"the first batch of each epoch, nearly alone; longer epochs would help ({waiting})"
+            )
         return f"{self.remedy} ({waiting})"
 
     @property
@@ -108,14 +125,28 @@ class Stats:
             )
         if stages.copy > self.seconds / 2:
             return "copy: batches take this long to the device; smaller images would help"
-        work = {name: spent for name, spent in stages.of_threads.items() if name != "idle"}
-        if stages.idle > sum(work.values()):
+        if stages.wait + stages.finish < self.waiting_seconds / 2:
             return (
-                "idle: the threads had nothing to do half of the time, and yet the caller waited:"
-                " for the first batch of short epochs, or because it asks for many at once"
+                "the processor: batches were ready, and the caller's thread got no turn to take"
+                " them; larger batches, fewer threads or less other work would help"
             )
+        if self._idle_while_waiting() > 1 / 2:
+            return (
+                "too few batches: the threads had nothing to do while the caller waited, as at both"
+                " ends of an epoch; smaller batches or longer epochs would help"
+            )
+        work = {name: spent for name, spent in stages.of_threads.items() if name != "idle"}
         slowest = max(work, key=lambda name: work[name])
         return f"{slowest}: {_REMEDIES.get(slowest) or self._faster_decoding()}"
+
+    def _idle_while_waiting(self) -> float:
+        """The least share of the caller's waiting in which the threads had nothing to do.
+
+        While the caller works the threads may be idle, and that says nothing about the loader.
+        """
+        present = sum(self.stages.of_threads.values())
+        waiting = present * self.waiting_fraction
+        return (self.stages.idle - (present - waiting)) / waiting if waiting else 0.0
 
     def _faster_decoding(self) -> str:
         if self.backend == "libjpeg":
@@ -123,7 +154,8 @@ class Stats:
             how = 'take it with backend="native"' if here else native.how_to_mend()
             return f"the back-end native is several times faster: {how}"
         if self.num_threads < usable_cores():
-            return f"more threads would help: {self.num_threads} are used, the machine has more"
+            cores = counted(usable_cores(), "core")
+            return f"more threads would help: there are {self.num_threads:,} for {cores}"
         return (
             "more cores, smaller images (`python -m fastload.shard --max-side`) or a GPU that"
             " decodes (the back-end dali) would help"
@@ -131,7 +163,7 @@ class Stats:
 
     def __str__(self) -> str:
         """A table of the stages, then speed, queue, stalls and bottleneck."""
-        speed = f"{self.images_per_second:,.0f} images/s: {self.images:,} in {self.seconds:,.3g} s"
+        speed = f"{self.images_per_second:,.0f} images/s: {self.images:,} in {self.seconds:,.1f} s"
         stalls = f"{self.stalls:,} of {self.batches:,} requests"
         lines = [
             *self.table(),
@@ -150,7 +182,7 @@ class Stats:
         wholes = dict.fromkeys(threads, sum(threads.values())) | dict.fromkeys(caller, self.seconds)
         rows = [("stage", "of", "ms / 1,000 images", "share", "")]
         for name, spent in {**threads, **caller}.items():
-            many = f"{self.num_threads} thread{'s' * (self.num_threads != 1)}"
+            many = counted(self.num_threads, "thread")
             who = many if name in threads else "the caller"
             share = spent / wholes[name] if wholes[name] else 0.0
             rows.append((name, who, f"{spent * per_image:,.0f}", f"{share:.0%}", _WHAT[name]))
@@ -163,12 +195,14 @@ class DeliveryCounter:
     def __init__(self, *, most_ready: int = 0) -> None:
         self.stages, self.most_ready = Stages(), most_ready
         self._images = self._batches = self._bad = self._ready = self._stalls = 0
-        self._seconds = self._waiting = self._longest = 0.0
+        self._seconds = self._waiting = self._starting = self._longest = 0.0
+        self._begun = False
         self._since = time.perf_counter()
 
     def begin(self, *, most_ready: int) -> None:
         """An iteration begins: time counts from here."""
         self.most_ready = most_ready
+        self._begun = True
         self._since = time.perf_counter()
 
     def delivered(self, *, images: int, waited: float, ready: int, bad: int) -> None:
@@ -186,6 +220,9 @@ class DeliveryCounter:
         self._images += images
         self._batches += 1
         self._waiting += waited
+        if self._begun:
+            self._starting += waited
+            self._begun = False
         self._ready += ready
         self._bad += bad
         if not ready:
@@ -205,6 +242,7 @@ class DeliveryCounter:
             batches=self._batches,
             seconds=self._seconds,
             waiting_seconds=self._waiting,
+            starting_seconds=self._starting,
             ready_batches=self._ready / self._batches if self._batches else 0.0,
             most_ready=self.most_ready,
             stalls=self._stalls,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -74,7 +75,10 @@ def stats_with(waiting: float, **stages: float) -> Stats:
         (0.6, {"read": 0.1, "decode": 0.8, "wait": 0.6}, "decode: more"),
         (0.6, {"decode": 0.3, "idle": 0.6, "wait": 0.1, "finish": 0.5}, "finish: colours"),
         (0.6, {"decode": 0.3, "idle": 0.6, "wait": 0.6, "copy": 0.7}, "copy: batches"),
-        (0.6, {"decode": 0.3, "idle": 0.6, "wait": 0.6}, "idle: the threads had nothing to do"),
+        (0.6, {"decode": 0.3, "idle": 0.6, "wait": 0.6}, "decode: more"),
+        (0.6, {"decode": 0.15, "idle": 0.75, "wait": 0.6}, "too few batches: the threads had noth"),
+        (0.6, {"decode": 0.3, "idle": 0.6, "wait": 0.1}, "the processor: batches were ready"),
+        (0.2, {"decode": 0.2, "idle": 0.8, "wait": 0.2}, "decode: more"),
     ],
 )
 def test_the_bottleneck_is_the_part_that_takes_the_time(waiting, stages, named):
@@ -91,9 +95,43 @@ def test_without_the_core_the_core_is_what_helps(available, advice, monkeypatch)
     monkeypatch.setattr(native, "is_available", lambda: available)
     monkeypatch.delenv("FASTLOAD_NATIVE", raising=False)
     stats = Stats(
-        images=1, seconds=1.0, waiting_seconds=1.0, backend="libjpeg", stages=Stages(decode=1)
+        images=1,
+        seconds=1.0,
+        waiting_seconds=1.0,
+        backend="libjpeg",
+        stages=Stages(decode=1, wait=1),
     )
     assert f"the back-end native is several times faster: {advice}" in stats.bottleneck
+
+
+@pytest.mark.parametrize(
+    ("seconds", "waiting", "starting", "said"),
+    [
+        (0.5, 0.4, 0.1, False),  # three batches: most of the time, and too little of it
+        (40.0, 2.5, 2.4, False),  # a slow trainer, and each epoch begins with an empty queue
+        (40.0, 2.0, 0.1, False),  # a twentieth
+        (40.0, 4.0, 0.1, True),
+        (4.0, 2.0, 0.5, True),
+    ],
+)
+def test_waiting_is_worth_a_sentence_where_it_goes_on_and_is_long(seconds, waiting, starting, said):
+    stats = Stats(seconds=seconds, waiting_seconds=waiting, starting_seconds=starting)
+    assert stats.held_up == said
+
+
+def test_epochs_that_wait_for_their_first_batch_only_are_told_so():
+    stats = replace(stats_with(0.3, decode=0.3, idle=0.7, wait=0.3), starting_seconds=0.28)
+    assert stats.bottleneck.startswith("the first batch of each epoch, nearly alone; longer epochs")
+
+
+def test_a_counter_tells_the_first_batch_of_each_iteration_from_the_others():
+    counter = DeliveryCounter()
+    for waited in (0.5, 0.25):
+        counter.begin(most_ready=3)
+        counter.delivered(images=8, waited=waited, ready=0, bad=0)
+        counter.delivered(images=8, waited=0.125, ready=0, bad=0)
+    stats = snapshot(counter)
+    assert (stats.starting_seconds, stats.waiting_seconds) == (0.75, 1.0)
 
 
 def test_the_table_has_shares_of_the_threads_and_of_the_caller():
