@@ -24,7 +24,7 @@ from fastload.advise.examples import SIZE, Examples
 from fastload.console.terminal import table
 from fastload.cores import usable_cores
 from fastload.errors import FastloadError
-from fastload.load.backend import Backend, BackendName, choose_backend
+from fastload.load.backend import Backend, BackendName, find_backend
 from fastload.load.rendering import CHUNK
 from fastload.pixels import dali, native
 from fastload.pixels.jpeg import Encoded
@@ -76,7 +76,7 @@ def examine(name: str, examples: Examples, device: str) -> Finding:
     if absent:
         return Finding(name=name, absent=absent)
     try:
-        backend = choose_backend(name, way, num_threads=usable_cores())
+        backend = find_backend(name, way, num_threads=usable_cores())
     except FastloadError as error:
         return Finding(name=name, absent=str(error))
     if backend.renderer.name != name:
@@ -188,7 +188,7 @@ def _speed(backend: Backend, examples: Examples) -> float:
 
 def report(findings: Sequence[Finding]) -> list[str]:
     """The table of back-ends, what is amiss, and which one to take, as lines of text."""
-    rows = [("back-end", "works", "from Pillow", "images/s")]
+    rows = [("back-end", "works", "greys from Pillow", "images/s, all cores")]
     for finding in findings:
         works = "WRONG" if finding.fault else "no" if finding.absent else "yes"
         apart = f"{finding.difference:.2f}" if works == "yes" else ""

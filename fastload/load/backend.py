@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 
 import torch
 
@@ -65,7 +66,20 @@ class Backend:
 
 
 def choose_backend(name: str, device: torch.device, *, num_threads: int) -> Backend:
-    """The back-end of that name. `dali` gives way to the fastest on the CPU, and says why.
+    """As `find_backend`; that `dali` gives way, and why, is one warning in the log of a process."""
+    backend = find_backend(name, device, num_threads=num_threads)
+    if name == BackendName.DALI != backend.renderer.name:
+        _warn_once(backend.reason)
+    return backend
+
+
+@cache
+def _warn_once(reason: str) -> None:
+    _log.warning("%s; the fastest back-end on the CPU takes over", reason)
+
+
+def find_backend(name: str, device: torch.device, *, num_threads: int) -> Backend:
+    """The back-end of that name. `dali` gives way to the fastest on the CPU; `reason` says why.
 
     Args:
         name: AUTO, or one of `BackendName`.
@@ -85,7 +99,6 @@ def choose_backend(name: str, device: torch.device, *, num_threads: int) -> Back
             return _on_the_gpu(device, num_threads)
         except BackendUnavailableError as error:
             name, why = AUTO, f"dali cannot run: {error}"
-            _log.warning("%s; the fastest back-end on the CPU takes over", why)
     # Where there is a GPU, building a graph takes DALI a second on the CPU too, so there are few.
     workers = min(GRAPHS, num_threads) if name == BackendName.DALI_CPU else num_threads
     renderer = (

@@ -24,7 +24,7 @@ from PIL import Image
 from fastload import Augment, Loader, shard
 from fastload.errors import BackendUnavailableError
 from fastload.installation import install_command
-from fastload.load.backend import Backend
+from fastload.load.backend import Backend, _warn_once
 from fastload.load.device import GpuMemory, SideStream
 from fastload.pixels import dali, native
 from fastload.pixels.dali import DaliRenderer, GraphOptions, RenderGraph, define_graph, slice_batch
@@ -702,7 +702,9 @@ def test_training_goes_on_over_planted_corrupt_files(
 def test_without_a_gpu_dali_gives_way_to_the_cpu_and_says_why(
     shards: Path, caplog: pytest.LogCaptureFixture
 ):
+    _warn_once.cache_clear()
     with Loader(shards, batch_size=8, backend="dali", augment=Augment.train(32)) as loader:
+        Loader(shards, batch_size=8, backend="dali").close()
         assert loader.backend == CPU_NAMES[-1]
         assert loader.backend_reason == (
             f"{CPU_NAMES[-1]}: dali cannot run: it renders on a GPU, the device is cpu"
