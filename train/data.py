@@ -15,6 +15,7 @@ from fastload import Loader
 from fastload.console.parser import in_options
 from fastload.console.progress import Progress
 from fastload.console.shell import module_command
+from fastload.cores import usable_cores
 from fastload.errors import FastloadError
 from fastload.load.augment import (
     IMAGENET_MEAN,
@@ -28,6 +29,7 @@ from fastload.load.augment import (
     RandomCrop,
     RandomResizedCrop,
 )
+from fastload.load.backend import find_backend
 from fastload.store.collection import open_collection
 from fastload.store.manifest import read_manifest
 from fastload.store.reader import Scratch, ShardReader
@@ -117,7 +119,8 @@ def open_loaders(
         data.data,
         "train",
         ranks,
-        backend=data.loader,
+        # Which one it is, and why, is said once, by the console: the log of each rank is silent.
+        backend=find_backend(data.loader, ranks.device, num_threads=data.threads or usable_cores()),
         augment=augment_for(options.augment, options.resolution.size, normalise),
         reweight=None if data.reweight == "none" else data.reweight,
         dtype=dtype,
