@@ -136,8 +136,8 @@ def _check(run: Run, path: Path, content: dict[str, Any]) -> None:
     classes, best_by = list(run.loaders.classes), run.options.run.best_by
     if content["classes"] != classes:
         raise CheckpointError(
-            f"{path}: was trained on {len(content['classes'])} other classes than the "
-            f"{len(classes)} of these shards; give the --data it was trained on"
+            f"{path}: was trained on other classes ({len(content['classes']):,}) than "
+            f"those of these shards ({len(classes):,}); give the --data it was trained on"
         )
     if content["best_by"] != best_by:
         raise CheckpointError(

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fastload.console.terminal import counted
 from fastload.errors import FastloadError
 
 # A fresh head on 1,000 classes starts within a few per cent of ln(1000) = 6.9. Random deep networks
@@ -61,7 +62,7 @@ def check_classes(
                 f'"{here}" in train and "{there}" in val; shard both splits together'
             )
         strange = [name for name in val if name not in set(train)]
-        names = _some(strange) if strange else f"{len(val)} classes for {len(train)}"
+        names = _some(strange) if strange else f"{counted(len(val), 'class')} for {len(train):,}"
         raise CheckError(
             f"val and train have different classes ({names}), so equal labels mean different "
             "things; shard both splits together"
@@ -69,8 +70,11 @@ def check_classes(
     unseen = [train[int(i)] for i in np.flatnonzero((train_counts == 0) & (val_counts > 0))]
     if not unseen:
         return None
+    found, they_are = "are in val and have no training image", "they are"
+    if len(unseen) == 1:
+        found, they_are = "is in val and has no training image", "it is"
     return (
-        f"{len(unseen)} of {len(train)} classes are in val and have no training image, so they are "
+        f"{len(unseen):,} of {counted(len(train), 'class')} {found}, so {they_are} "
         f"never predicted: {_some(unseen)}"
     )
 

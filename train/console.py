@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fastload import Stats
-from fastload.console.terminal import say
-from fastload.load.stats import ENOUGH
+from fastload.console.terminal import counted, say
 from train.assembly import Run
 from train.checks import Overfit
 from train.evaluation import Verdict
@@ -52,8 +51,8 @@ class Console:
         origin = f"weights from {resumed}" if resumed else run.network.origin
         precision = str(run.precision or "float32").removeprefix("torch.")
         self._say(
-            f"data:     {int(loaders.train_counts.sum()):,} training images of "
-            f"{len(loaders.classes):,} classes in {options.data.data}"
+            f"data:     {counted(int(loaders.train_counts.sum()), 'training image')} of "
+            f"{counted(len(loaders.classes), 'class')} in {options.data.data}"
             + ("" if reweight == "none" else f", reweighted: {reweight}")
         )
         self._say(f"loader:   {loaders.train.backend_reason}")
@@ -61,11 +60,11 @@ class Console:
             f"model:    {options.model.model}, {origin}; "
             f"{run.network.num_trained / 1e6:.1f} million parameters are trained"
         )
-        self._say(f"device:   {ranks.device}, {precision}, {ranks.world.size} process(es)")
+        self._say(f"device:   {ranks.device}, {precision}, {counted(ranks.world.size, 'process')}")
         self._say(
             f"learning: {options.optimisation.optimizer}, rate {run.peak_rate:.4g} for "
-            f"{run.effective_batch} images a step (--lr is for {REFERENCE_BATCH}), "
-            f"{options.schedule.schedule} over {options.schedule.epochs} epochs"
+            f"{counted(run.effective_batch, 'image')} a step (--lr is for {REFERENCE_BATCH}), "
+            f"{options.schedule.schedule} over {counted(options.schedule.epochs, 'epoch')}"
         )
         if resumed:
             self._say(f"resumed:  {_where(run)}")
@@ -91,14 +90,14 @@ class Console:
             f"loss {meter.mean_loss:.3f}, "
             f"val top-1 {percent(val['top1'])}, macro {percent(val['macro_top1'])} "
             f"(prior corrected {percent(val['corrected_macro_top1'])}), "
-            f"top-5 {percent(val.get('top5', math.nan))} | {meter.images_per_second:.0f} img/s, "
+            f"top-5 {percent(val.get('top5', math.nan))} | {meter.images_per_second:,.0f} img/s, "
             f"{percent(meter.waiting_share)} waiting for data, {meter.compute_seconds:.1f} s "
             f"computing, {verdict.seconds:.1f} s evaluation{memory}"
         )
         self.left_out(run, {"val": verdict})
         stats = run.loaders.train.stats()
-        if stats.waiting_fraction > ENOUGH:
-            self._say(f"  waits for {stats.bottleneck}")
+        if stats.held_up:
+            self._say(f"  limited by {stats.bottleneck}")
 
     def left_out(self, run: Run, verdicts: Mapping[str, Verdict]) -> None:
         """Say where figures are not of all images of a split."""
@@ -125,7 +124,7 @@ class Console:
                 cells = [percent(result[split].get(name, math.nan)) for name in names]
                 self._say("{:6}{:>9}{:>9}{:>11}{:>9}{:>9}".format(split, *cells))
         self._say(
-            f"{result['images_per_second']:.0f} img/s in training, "
+            f"{result['images_per_second']:,.0f} img/s in training, "
             f"{result['waiting_share']:.1%} of it waiting for data"
         )
         self._say(f"in {folder}: best.pt, log.csv, classes.csv, result.json, report.html")
@@ -133,7 +132,7 @@ class Console:
     def overfit(self, found: Overfit) -> None:
         """The verdict of --check."""
         self._say(
-            f"one batch, {found.steps} steps: loss {found.first_loss:.3f} -> "
+            f"one batch, {counted(found.steps, 'step')}: loss {found.first_loss:.3f} -> "
             f"{found.last_loss:.3f}, {found.accuracy:.0%} of it right\n"
             f"{_PASSED if found.learns else _FAILED}"
         )

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from fastload.console.terminal import counted
 from fastload.errors import FastloadError
 from fastload.files import sync_file, write_atomically
 from train.metrics import KS
@@ -58,8 +59,8 @@ class Log:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if keep else []
         if keep and len(lines) < keep + 1:
             raise LogError(
-                f"{path}: has {max(len(lines) - 1, 0)} rows, and the checkpoint was written after "
-                f"{keep}; start a new run"
+                f"{path}: has {counted(max(len(lines) - 1, 0), 'row')}, and the checkpoint was "
+                f"written after {keep:,}; start a new run"
             )
         text = "".join(lines[: keep + 1]) if keep else ",".join(COLUMNS) + "\n"
         write_atomically(path, text.encode())

@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from fastload.advise.models import import_timm
+from fastload.console.terminal import counted
 from fastload.errors import FastloadError, first_line
 from train.options import ModelOptions
 from train.tensorfile import CheckpointError, load_tensors
@@ -55,7 +56,7 @@ class Loaded:
     unused: tuple[str, ...]
 
     def __str__(self) -> str:
-        parts = [f"kept {len(self.kept)} tensors"]
+        parts = [f"kept {counted(len(self.kept), 'tensor')}"]
         for word, names in (
             ("other shape, started anew:", self.reshaped),
             ("not in the weights, started anew:", self.missing),

@@ -376,7 +376,7 @@ def test_two_processes_make_the_run_of_one_and_count_each_sample_once(shards, tm
     said = [process.communicate(timeout=600) for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0], said
-    assert "2 process(es)" in said[0][0]
+    assert "2 processes" in said[0][0]
     assert said[1][0] == ""
     assert_nearly_the_same_run(tmp_path / "two", tmp_path / "one")
     figures = [
