@@ -18,7 +18,7 @@ from pathlib import Path
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
 from fastload.console.shell import module_command
-from fastload.console.terminal import counted, say
+from fastload.console.terminal import say
 from fastload.cores import usable_cores
 from fastload.prepare.folder import clean_folder
 from fastload.prepare.layout import LAYOUTS, LayoutOptions

@@ -207,11 +207,11 @@ def check_held_out(options: Options, ranks: Ranks) -> None:
             found = _damaged(place, split, ranks.world, progress)
         damaged = [item for part in ranks.gathered(found) for item in part]
         if len(damaged) > options.data.max_corrupt_val * total:
+            verify = module_command("fastload.verify", place)
             raise DataError(
                 f"{damaged[0]}; {len(damaged)} of {total} {split} images are damaged, and figures "
-                f"over fewer images would not compare: `{module_command('fastload.verify', place)}` "
-                "names the shards, `python -m fastload.shard` writes them again, and --max-corrupt-val "
-                "SHARE leaves the images out"
+                f"over fewer images would not compare: `{verify}` names the shards, `python -m "
+                "fastload.shard` writes them again, and --max-corrupt-val SHARE leaves the images out"
             )
 
 

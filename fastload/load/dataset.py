@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from fastload.arguments import check_callable, check_choice, check_kind
 from fastload.calls import explain_calls
+from fastload.console.terminal import counted
 from fastload.errors import CorruptImageError, ImageError, ShardError
 from fastload.load.rows import row_of
 from fastload.pixels.decode import decode_image
@@ -152,7 +153,8 @@ class TarDataset(Dataset[tuple[Any, Any]]):
 
     def __repr__(self) -> str:
         return (
-            f"TarDataset({len(self):,} images of {len(self.classes)} classes, {self._description})"
+            f"TarDataset({counted(len(self), 'image')} of {counted(len(self.classes), 'class')},"
+            f" {self._description})"
         )
 
     def __getstate__(self) -> dict[str, Any]:

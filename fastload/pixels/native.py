@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -113,6 +115,17 @@ class Transcoded:
     turned: bool
 
 
+_COMPILERS = {  # package manager -> how it installs a C++ compiler
+    "apt-get": "apt install g++",
+    "dnf": "dnf install gcc-c++",
+    "yum": "yum install gcc-c++",
+    "zypper": "zypper install gcc-c++",
+    "pacman": "pacman -S gcc",
+    "apk": "apk add g++",
+    "conda": "conda install cxx-compiler",
+}
+
+
 def is_available() -> bool:
     """Whether the core can be used here."""
     return _load()[0] is not None
@@ -127,7 +140,17 @@ def how_to_mend() -> str:
     """What to do where the core cannot be used, with the command."""
     if os.environ.get("FASTLOAD_NATIVE") == "0":
         return "unset FASTLOAD_NATIVE"
-    return f"install a C++ compiler (apt install g++), then {reinstall_command()}"
+    return f"install a C++ compiler ({_compiler_command()}), then {reinstall_command()}"
+
+
+def _compiler_command() -> str:
+    """How this system installs a C++ compiler."""
+    if sys.platform == "darwin":
+        return "xcode-select --install"
+    for manager, command in _COMPILERS.items():
+        if shutil.which(manager):
+            return command
+    return "such as g++ or clang++"
 
 
 @cache

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -104,6 +106,22 @@ def test_a_core_that_was_not_built_comes_with_the_command_that_builds_it(
     assert said.endswith(reinstall_command())
 
 
+@pytest.mark.parametrize(
+    ("platform", "manager", "said"),
+    [
+        ("darwin", "apt-get", "install a C++ compiler (xcode-select --install), then "),
+        ("linux", "apt-get", "install a C++ compiler (apt install g++), then "),
+        ("linux", "dnf", "install a C++ compiler (dnf install gcc-c++), then "),
+        ("linux", "", "install a C++ compiler (such as g++ or clang++), then "),
+    ],
+)
+def test_a_compiler_is_installed_as_the_system_does_it(platform, manager, said, monkeypatch):
+    monkeypatch.delenv("FASTLOAD_NATIVE", raising=False)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == manager else None)
+    assert native.how_to_mend().startswith(said)
+
+
 def misbehave(name: str, examples: Examples, device: str) -> Finding:
     if name == "crash":
         os._exit(9)
@@ -157,10 +175,10 @@ def test_the_report_names_faults_causes_and_the_fastest():
         ]
     )
     assert [line.rstrip() for line in lines] == [
-        "back-end  works  from Pillow  images/s",
+        "back-end  works  greys from Pillow  images/s, all cores",
         "native       no",
-        "libjpeg     yes         0.25     1,234",
-        "dali-cpu    yes         0.20       900",
+        "libjpeg     yes               0.25                1,234",
+        "dali-cpu    yes               0.20                  900",
         "dali      WRONG",
         "",
         "native: not built: install a C++ compiler",
