@@ -76,7 +76,7 @@ def test_a_folder_without_shards_or_images_is_one_sentence(tmp_path, capsys):
     [
         (["--size", "0"], "--size must be at least 1, got 0"),
         (["--seconds", "nan"], "--seconds must be a number above 0, got 'nan'"),
-        (["--device", "quantum"], "'quantum' is no device such as cuda:0"),
+        (["--device", "quantum"], "--device must be a device such as cpu or cuda:0, got 'quantum'"),
     ],
 )
 def test_a_wrong_argument_ends_with_status_2(shards, capsys, arguments, said):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastload.advise.trials import LoaderTrial, Question, StepTrial, Trials, threads
-from fastload.console.terminal import table
+from fastload.advise.trials import LoaderTrial, Question, StepTrial, Trials
+from fastload.console.terminal import counted, table
 from fastload.errors import FastloadError
 from fastload.load.backend import BackendName
 from fastload.load.buffers import READY_BATCHES
@@ -135,9 +135,10 @@ def bottleneck(loader: LoaderTrial, step: StepTrial | None) -> str:
     """Which part limits training, and what would change that."""
     rate = f"{loader.images_per_second:,.0f} images/s"
     if step is None:
+        threads = counted(loader.num_threads, "thread")
         return (
-            f"the loader gives {rate} on {threads(loader.num_threads)}, and a GPU that trains"
-            f" faster waits for it; an RTX 3060 is estimated to train ResNet-50 at {RTX_3060}"
+            f"the loader gives {rate} on {threads}, and a GPU that trains faster waits for it; an"
+            f" RTX 3060 is estimated to train ResNet-50 at {RTX_3060} images/s"
         )
     trained = f"{step.images_per_second:,.0f} images/s"
     if loader.images_per_second < step.images_per_second:
@@ -176,12 +177,16 @@ def report(question: Question, trials: Trials, advice: Advice, samples: int) -> 
     lines = _loader_table(trials)
     if trials.steps:
         lines += ["", *_step_table(question.model, trials)]
-    taken = f"{advice.loader.backend} with {threads(advice.loader.num_threads)}"
+    taken = f"{advice.loader.backend} with {counted(advice.loader.num_threads, 'thread')}"
     lines += ["", f"the stages of {taken}, measured without a training step:"]
     lines += [*advice.loader.stats.table(), advice.loader.stats.remedy]
-    epoch = f"{duration(samples / advice.images_per_second)} per epoch of {samples:,} images"
+    epoch = (
+        f"{duration(samples / advice.images_per_second)} per epoch of {counted(samples, 'image')}"
+    )
     if advice.step:
-        taken += f", batches of {advice.step.batch_size}, {advice.accumulate} per optimizer step"
+        taken += (
+            f", batches of {advice.step.batch_size:,}, {advice.accumulate:,} per optimizer step"
+        )
     lines += [
         "",
         f"take        {taken}",
@@ -208,7 +213,7 @@ def _step_table(model: str, trials: Trials) -> list[str]:
     rows = [(model, "layout", "AMP", "images/s", "GPU memory, MiB")]
     rows += [
         (
-            f"batch {trial.batch_size}",
+            f"batch {trial.batch_size:,}",
             "channels-last" if trial.channels_last else "contiguous",
             trial.amp,
             trial.failed or f"{trial.images_per_second:,.0f}",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from wcwidth import ljust
 from wcwidth import width as cells
 
-from fastload.console.terminal import bar, byte_size, elide, for_encoding, printable, table
+from fastload.console.terminal import bar, byte_size, counted, elide, for_encoding, printable, table
 from fastload.store.manifest import Manifest
 
 RARE = 20  # images; a class with fewer is hardly learned, and its accuracy is hardly known
@@ -94,20 +94,25 @@ def _imbalance(counts: NDArray[np.int64]) -> list[str]:
         return ["imbalance: there are no images"]
     present = counts[counts > 0]
     most, fewest = present.max(), present.min()
+    images = counted(most, "image")
     rare = present[present < RARE]
     share = rare.sum() / counts.sum()
     ascending = np.sort(counts)
     tail = ascending[: round(0.8 * len(ascending))].sum() / counts.sum()
     lines = [
-        f"imbalance: {most / fewest:,.1f} : 1, from {most:,} images of a class to {fewest:,}",
-        f"rare: {len(rare):,} classes have fewer than {RARE} images, {share:.1%} of all images",
+        f"imbalance: {most / fewest:,.1f} : 1, from {images} of a class to {fewest:,}",
+        f"rare: {_have(len(rare))} fewer than {RARE} images, {share:.1%} of all images",
         f"long tail: the rarest 80 % of the classes hold {tail:.1%} of the images",
     ]
     if len(present) < len(counts):
-        lines.append(f"empty: {len(counts) - len(present):,} classes have no image")
+        lines.append(f"empty: {_have(len(counts) - len(present))} no image")
     if most >= REWEIGHT_RATIO * fewest:
         lines.append('consider Loader(..., reweight="sqrt"), and the average over classes')
     return lines
+
+
+def _have(classes: int) -> str:
+    return f"{counted(classes, 'class')} {'has' if classes == 1 else 'have'}"
 
 
 def _sizes(index: NDArray[np.void]) -> list[str]:

@@ -57,7 +57,7 @@ def made_examples() -> Examples:
         )
         jpegs.append(file.getvalue())
         sizes.append((height, width))
-    return _examples("made here, 500 x 375", jpegs, sizes)
+    return _examples("made here, 500 x 375 pixels", jpegs, sizes)
 
 
 def stored_examples(directory: Path) -> Examples:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fastload.advise.advice import REFERENCE_BATCH, REFERENCE_RATE, Advice, duration, left_open
 from fastload.advise.trials import Question
+from fastload.console.terminal import counted
 from fastload.errors import OutputError
 from fastload.files import write_atomically
 
@@ -80,7 +81,7 @@ def _comments(question: Question, advice: Advice, samples: int) -> str:
     expected = f"{advice.images_per_second:,.0f} images/s, {duration(seconds)} per epoch"
     lines = [
         FIRST_LINE,
-        f"# {samples:,} training images; expected: {expected}.",
+        f"# {counted(samples, 'training image')}; expected: {expected}.",
         f"# Bottleneck: {advice.bottleneck}.",
         *(f"# Left open: {what}." for what in left_open(question, advice)),
     ]

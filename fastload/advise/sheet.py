@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fastload.console.terminal import printable
+from fastload.console.terminal import counted, printable
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
 from fastload.world import World
@@ -89,7 +89,8 @@ def draw_sheet(
     with loader:
         images, labels = next(iter(loader))
         classes = [(label, loader.class_names[label]) for label in labels.tolist()]
-    title = f"{directory.resolve().name}, {split}: {len(classes)} samples of epoch 0, seed {seed}"
+    samples = counted(len(classes), "sample")
+    title = f"{directory.resolve().name}, {split}: {samples} of epoch 0, seed {seed}"
     pictures = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
     return contact_sheet(pictures, classes, title=title)
 

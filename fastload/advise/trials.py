@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from fastload.advise.models import build_model
 from fastload.console.progress import Progress
+from fastload.console.terminal import counted
 from fastload.cores import usable_cores
 from fastload.errors import FastloadError, first_line
 from fastload.load.augment import Augment
@@ -80,11 +81,6 @@ class StepTrial:
     images_per_second: float = 0.0
     gpu_bytes: int = 0
     failed: str = ""
-
-
-def threads(count: int) -> str:
-    """A number of threads, in words."""
-    return f"{count} thread{'s' * (count > 1)}"
 
 
 def thread_counts(cores: int) -> list[int]:
@@ -262,11 +258,11 @@ def run_trials(question: Question) -> Trials:
             progress.add(note=backend)
         best = max(trials.loaders, key=lambda trial: trial.images_per_second)
         for number, count in enumerate(fewer, len(backends)):
-            if best.images_per_second and in_time(threads(count)):
+            if best.images_per_second and in_time(counted(count, "thread")):
                 trials.loaders.append(
                     measure_loader(question, best.backend, count, seconds=each, seed=number)
                 )
-            progress.add(note=threads(count))
+            progress.add(note=counted(count, "thread"))
         if on_gpu:
             bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
             try_steps(
@@ -308,7 +304,7 @@ def try_steps(
     """
     for batch_size in BATCH_SIZES:
         progress.add(note=f"batch {batch_size}")
-        if not in_time(f"batches of {batch_size} and more"):
+        if not in_time(f"batches of {batch_size:,} and more"):
             break
         steps.append(measure(StepTrial(batch_size=batch_size, channels_last=True, amp=amp)))
         rates = [done.images_per_second for done in steps]

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from fastload import installation
+from fastload.console.terminal import counted
 from fastload.cores import usable_cores
 from fastload.pixels import native
 
@@ -25,7 +26,7 @@ def installed_versions() -> list[tuple[str, str]]:
     return [
         ("fastload", f"{_version(installation.DISTRIBUTION)}, native core: {simd}"),
         ("Python", f"{platform.python_version()} on {platform.platform(terse=True)}"),
-        ("processor", f"{_processor()}, {usable_cores()} cores usable"),
+        ("processor", f"{_processor()}, {counted(usable_cores(), 'core')} usable"),
         ("PyTorch", f"{torch.__version__}, built for CUDA {torch.version.cuda or 'none'}"),
         ("DALI", _dali_versions()),
         ("driver", _driver()),

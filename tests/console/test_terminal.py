@@ -8,7 +8,16 @@ import sys
 import pytest
 from wcwidth import width
 
-from fastload.console.terminal import bar, byte_size, elide, for_encoding, printable, say, table
+from fastload.console.terminal import (
+    bar,
+    byte_size,
+    counted,
+    elide,
+    for_encoding,
+    printable,
+    say,
+    table,
+)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +85,22 @@ def test_a_bar_is_exact_to_an_eighth_and_never_vanishes(length, drawn):
 )
 def test_a_size_has_few_digits_and_a_decimal_unit(count, said):
     assert byte_size(count) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "said"),
+    [
+        (0, "image", "0 images"),
+        (1, "class", "1 class"),
+        (2, "class", "2 classes"),
+        (1, "batch", "1 batch"),
+        (1_200, "batch", "1,200 batches"),
+        (1, "process", "1 process"),
+        (1_234_567, "sample", "1,234,567 samples"),
+    ],
+)
+def test_things_are_counted_in_words(count, noun, said):
+    assert counted(count, noun) == said
 
 
 def test_what_an_encoding_cannot_show_becomes_ascii():
