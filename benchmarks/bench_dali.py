@@ -16,7 +16,6 @@ Answer: see docs/dali.md, the rows are in rows/dali.jsonl.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.harness import ROWS, Row, append_rows, interleave, summarise
+from fastload.console.parser import CommandParser, whole_number
 from fastload.cores import usable_cores
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
@@ -122,12 +122,12 @@ def report(results: dict[str, list[tuple[float, float]]]) -> None:
 
 def main() -> None:
     """Measure, print and append to rows/dali.jsonl."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("shards", type=Path)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--images", type=int, default=2048)
+    parser.add_argument("--rounds", type=whole_number(1), default=7)
+    parser.add_argument("--images", type=whole_number(1), default=2048)
     parser.add_argument("--device", default="cuda:0")
-    options = parser.parse_args()
+    options = parser.read()
     epochs = contestants(options.shards, options.images, options.device)
     results = interleave(epochs, rounds=options.rounds + 1)
     kept = {name: values[1:] for name, values in results.items()}

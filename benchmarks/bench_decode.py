@@ -38,7 +38,6 @@ instead of two, and images that were never transcoded gain only half as much.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import io
 import shutil
@@ -58,6 +57,7 @@ from torchvision.transforms.v2 import functional
 
 from benchmarks.environment import ROOT
 from benchmarks.harness import ROWS, Row, append_rows, interleave, rows_of, summarise
+from fastload.console.parser import CommandParser, whole_number
 from fastload.load.box import random_resized_boxes
 from fastload.pixels import native
 from fastload.pixels.jpeg import Encoded
@@ -228,11 +228,13 @@ def measure(name: str, crops: Crops, rounds: int) -> list[Row]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and append to rows/decode.jsonl."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=FLOWERS)
-    parser.add_argument("--limit", type=int, default=200, help="images to take, evenly spread")
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args(argv)
+    parser.add_argument(
+        "--limit", type=whole_number(1), default=200, help="images to take, evenly spread"
+    )
+    parser.add_argument("--rounds", type=whole_number(1), default=7)
+    options = parser.read(argv)
     torch.set_num_threads(1)
     paths = sorted(options.folder.rglob("*.jpg"))
     if not paths:

@@ -22,7 +22,6 @@ Answer: see docs/loader.md, the rows are in rows/loader.jsonl.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -42,6 +41,7 @@ from numpy.typing import NDArray
 from benchmarks.bench_size import sized
 from benchmarks.conftest import Keep
 from benchmarks.harness import ROWS, Row, append_rows, interleave, summarise
+from fastload.console.parser import CommandParser, whole_number
 from fastload.cores import usable_cores
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
@@ -410,12 +410,12 @@ def test_part_of_the_loader(part: str, shards: Path, keep: Keep) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure some parts, print, and append rows."""
-    parser = argparse.ArgumentParser(description="What the loader costs besides decoding.")
+    parser = CommandParser(description="What the loader costs besides decoding.")
     parser.add_argument("shards", type=Path, help="a shard directory with a split train")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=whole_number(1), default=7)
     parser.add_argument("--output", type=Path, default=ROWS / "loader.jsonl")
-    options = parser.parse_args(argv)
+    options = parser.read(argv)
     for part in options.parts:
         append_rows(options.output, PARTS[part](options.shards, options.rounds))
     return 0

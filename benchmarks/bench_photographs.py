@@ -13,7 +13,6 @@ fastload's lead grows with size.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from benchmarks.contenders.contract import Work
 from benchmarks.harness import ROWS
 from benchmarks.images import Kind
 from benchmarks.peers import named
+from fastload.console.parser import CommandParser, positive_number, whole_number
 
 KINDS = {
     "500 x 375 pixels, 4:2:0": Kind(megapixels=0.1875, count=256),
@@ -70,15 +70,15 @@ def test_photographs(kind: str, name: str, comparison: Comparison, benchmark: An
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure every contender on both kinds in a few rounds and append rows."""
-    parser = argparse.ArgumentParser(description="Small and large photographs.")
+    parser = CommandParser(description="Small and large photographs.")
     parser.add_argument("--images", type=Path, default=images.SAMPLE_DATA)
     parser.add_argument("--only", nargs="+", default=ALL, metavar="NAME", help="or a part of one")
     parser.add_argument("--without", nargs="+", default=["PIL"], metavar="NAME", help="nor these")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=whole_number(1), default=3)
+    parser.add_argument("--seconds", type=positive_number, default=3.0)
     parser.add_argument("--prepare", action="store_true", help="prepare the data, do not measure")
     parser.add_argument("--output", type=Path, default=ROWS / "photographs.jsonl")
-    options = parser.parse_args(argv)
+    options = parser.read(argv)
     for kind in KINDS:
         asked = Comparison(
             contenders=chosen(options.only, options.without),

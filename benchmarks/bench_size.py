@@ -13,7 +13,6 @@ Answer: rows/size.jsonl; from 1,000 to 1,000,000 samples the rate stays the same
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from benchmarks import peers
 from benchmarks.conftest import CLOCK, Keep, require_result
 from benchmarks.contenders.contract import Work
 from benchmarks.harness import ROWS, Row, append_rows
+from fastload.console.parser import CommandParser, whole_number
 from fastload.cores import usable_cores
 from fastload.store.index import read_index, write_index
 from fastload.store.manifest import Split, fingerprint, read_manifest, shard_name, write_manifest
@@ -97,11 +97,11 @@ def test_size(samples: int, shards: Path, keep: Keep, benchmark: Any) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure every size in a few rounds and append rows."""
-    parser = argparse.ArgumentParser(description="The cost of an image by size of the data set.")
+    parser = CommandParser(description="The cost of an image by size of the data set.")
     parser.add_argument("shards", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=whole_number(1), default=3)
     parser.add_argument("--output", type=Path, default=ROWS / "size.jsonl")
-    options = parser.parse_args(argv)
+    options = parser.read(argv)
     for number in range(options.rounds):
         for samples in SIZES:
             row = measure(options.shards, samples, seconds=2.0)

@@ -18,7 +18,6 @@ resizing.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ import pytest
 
 from benchmarks.conftest import CLOCK, Keep
 from benchmarks.harness import ROWS, Row, append_rows, interleave, summarise
+from fastload.console.parser import CommandParser, whole_number
 from fastload.load.loader import Loader
 
 SECONDS = 3.0
@@ -96,11 +96,11 @@ def test_stage(backend: str, stage: str, measured: list[Row], benchmark: Any) ->
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print medians, append rows."""
-    parser = argparse.ArgumentParser(description="CPU time by stage.")
+    parser = CommandParser(description="CPU time by stage.")
     parser.add_argument("shards", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=whole_number(1), default=5)
     parser.add_argument("--output", type=Path, default=ROWS / "stages.jsonl")
-    options = parser.parse_args(argv)
+    options = parser.read(argv)
     rows = measure(options.shards, options.rounds)
     append_rows(options.output, rows)
     for name in dict.fromkeys(row["name"] for row in rows):

@@ -36,7 +36,6 @@ save, so flowers grow by 0.7 %.
 
 from __future__ import annotations
 
-import argparse
 import io
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +47,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.harness import ROWS, append_rows, interleave, rows_of, summarise
+from fastload.console.parser import CommandParser, whole_number
 from fastload.errors import ImageError
 from fastload.load.box import random_resized_boxes
 from fastload.pixels import native
@@ -138,12 +138,12 @@ def storable(images: Sequence[bytes]) -> list[bytes]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and append to rows/transcode.jsonl."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=FLOWERS)
-    parser.add_argument("--limit", type=int, help="images to take, evenly spread")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--limit", type=whole_number(1), help="images to take, evenly spread")
+    parser.add_argument("--rounds", type=whole_number(1), default=7)
     parser.add_argument("--photographs", action="store_true", help="500 x 375, 4:4:4, quality 95")
-    options = parser.parse_args(argv)
+    options = parser.read(argv)
     images = read_images(options.folder, options.limit)
     if options.photographs:
         images = as_photographs(images)

@@ -27,6 +27,7 @@ from benchmarks.contenders.contract import Work, list_images
 from benchmarks.environment import ROOT
 from benchmarks.harness import ROWS, Row, append_rows, interleave
 from benchmarks.peers import CONTENDERS, Contender
+from fastload.console.parser import CommandParser, positive_number, whole_number
 
 DATA = ROOT / "benchmarks" / ".data"
 EPOCH_IMAGES = 9000  # an epoch of the fastest loader then takes 2 s or more
@@ -154,7 +155,7 @@ def chosen(only: Sequence[str], without: Sequence[str]) -> tuple[Contender, ...]
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m benchmarks.compare", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--images", type=Path, default=images.SAMPLE_DATA, metavar="DIR")
@@ -164,12 +165,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="or a part of one")
     parser.add_argument("--without", nargs="+", default=(), metavar="NAME", help="nor these")
     parser.add_argument("--cores", default="", help="such as 1,2 (default: 1 and 2)")
-    parser.add_argument("--rounds", type=int, default=3, help="of each part (default 3)")
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument(
+        "--rounds", type=whole_number(1), default=3, help="of each part (default 3)"
+    )
+    parser.add_argument("--seconds", type=positive_number, default=4.0)
     parser.add_argument("--warm-up-seconds", type=float, default=1.5)
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=whole_number(1), default=128)
     parser.add_argument("--consumers", default=",".join(f"{rate:.0f}" for rate in CONSUMERS))
-    return parser.parse_args(argv)
+    return parser.read(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

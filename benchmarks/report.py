@@ -7,7 +7,6 @@ comparison, so that each of their numbers is the median of rows that are in the 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -32,6 +31,7 @@ from benchmarks.standings import (
     stored_cells,
     table_of,
 )
+from fastload.console.parser import CommandParser
 
 COMPARISON = ROWS / "comparison.jsonl"
 TABLES = {"README.md": short_table, "docs/benchmarks.md": long_table}
@@ -374,15 +374,13 @@ def write_pngs(rows: DataFrame, folder: Path) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw the page; with `--tables` rewrite the tables of README and docs too."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.report", description="Draw a page from rows."
-    )
+    parser = CommandParser(prog="python -m benchmarks.report", description="Draw a page from rows.")
     parser.add_argument("files", nargs="*", type=Path, help="default: all of benchmarks/rows/")
     parser.add_argument("--out", type=Path, default=PAGE)
     parser.add_argument(
         "--tables", action="store_true", help=f"rewrite the tables of {' and '.join(TABLES)} too"
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.read(argv)
     files = arguments.files or sorted(
         path for path in ROWS.glob("*.jsonl") if not path.name.startswith("latest")
     )

@@ -12,7 +12,6 @@ part printed in `log-PART.txt`. The exit status is 0 where no part failed.
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import subprocess
@@ -27,6 +26,7 @@ from pathlib import Path
 from benchmarks.environment import ROOT, gpus
 from benchmarks.proof.part import SKIPPED, Place
 from benchmarks.proof.parts import PARTS, Part
+from fastload.console.parser import CommandParser
 from fastload.console.terminal import table
 from fastload.store.manifest import MANIFEST_NAME
 
@@ -124,7 +124,7 @@ def prove_all(parts: Sequence[Part], place: Place) -> list[Outcome]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; prints the table."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="scripts/gpu", description="Prove the GPU side on this machine, in some minutes."
     )
     parser.add_argument("out", type=Path, nargs="?", default=Path("gpu-proof"), metavar="OUT")
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--dry-run", action="store_true", help="the same on the CPU, parts for a GPU skipped"
     )
-    options = parser.parse_args(argv)
+    options = parser.read(argv)
     cards = gpus()
     if not cards and not options.dry_run:
         print(

@@ -87,7 +87,7 @@ def elide(text: str, room: int) -> str:
 def counted(count: int, noun: str) -> str:
     """A number of things in words: "1 class", "2 classes", "1,200 images"."""
     if count != 1:
-        noun += "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+        noun += "es" if noun.endswith(("s", "x", "tch", "sh")) else "s"
     return f"{count:,} {noun}"
 
 

@@ -95,6 +95,7 @@ def test_a_size_has_few_digits_and_a_decimal_unit(count, said):
         (2, "class", "2 classes"),
         (1, "batch", "1 batch"),
         (1_200, "batch", "1,200 batches"),
+        (30, "epoch", "30 epochs"),
         (1, "process", "1 process"),
         (1_234_567, "sample", "1,234,567 samples"),
     ],
