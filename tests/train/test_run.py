@@ -125,6 +125,21 @@ RESUMED = (
 )
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_the_loader_dali_gives_way_and_one_line_says_so(shards, tmp_path):
+    words = arguments(shards, tmp_path, "a", "--epochs", "1", "--loader", "dali")
+    command = [sys.executable, str(ROOT / "train" / "run.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "dali" in line]
+    backend = json.loads((tmp_path / "a" / "result.json").read_text())["backend"]
+    assert backend in {"native", "libjpeg"}
+    reason = "dali cannot run: it renders on a GPU, the device is cpu"
+    assert lines == [f"loader:   {backend}: {reason}"]
+    assert "limited by" not in done.stdout  # a second's work
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(shards, tmp_path_factory) -> Path:
     """Dropout, BatchNorm, moving average, accumulation and augmentation: all that has a state."""
