@@ -211,7 +211,8 @@ def check_held_out(options: Options, ranks: Ranks) -> None:
             raise DataError(
                 f"{damaged[0]}; {len(damaged)} of {total} {split} images are damaged, and figures "
                 f"over fewer images would not compare: `{verify}` names the shards, `python -m "
-                "fastload.shard` writes them again, and --max-corrupt-val SHARE leaves the images out"
+                "fastload.shard` writes them again, and --max-corrupt-val SHARE leaves the images "
+                "out"
             )
 
 
