@@ -116,7 +116,8 @@ def test_the_layout_is_said_and_its_options_are_in_the_next_command(
     assert clean.main([*arguments, "--exclude", "old"]) == 0
     output = capsys.readouterr().out
     assert output.splitlines()[1] == "  train train: 3 classes, 17 files"
-    assert f"next: python -m fastload.shard '{root}' --min-side 16 --exclude old\n" in output
+    again = module_command("fastload.shard", root, "--min-side", "16", "--exclude", "old")
+    assert f"next: {again}\n" in output
 
 
 def test_quarantine_leaves_what_a_link_leads_to(tmp_path: Path):

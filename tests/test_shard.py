@@ -25,7 +25,9 @@ import webdataset
 from PIL import Image
 
 from fastload import shard
+from fastload.console.shell import trainer_command
 from fastload.cores import usable_cores
+from fastload.installation import python_name
 from fastload.prepare import examine, finish
 from fastload.shard import parse_bytes
 from fastload.store.index import read_index
@@ -631,10 +633,11 @@ def test_without_val_the_next_command_makes_one(
     assert shard.main([str(root), *out, *SIDE, "--convert"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "next  " in line]
     command = shlex.split(line.removeprefix("next"))
-    assert command[:3] == ["python", "-m", "fastload.shard"]
+    assert command[:3] == [python_name(), "-m", "fastload.shard"]
     assert shard.main(command[3:]) == 0
     said = capsys.readouterr().out
-    assert "next        python train/run.py --loader dali --data 'my shards-with-val'" in said
+    train = trainer_command("--loader", "dali", "--data", "my shards-with-val")
+    assert f"next        {train}\n" in said
     manifest = read_manifest("my shards-with-val")
     assert manifest.options["convert"]
     assert manifest.options["val_fraction"] == 0.1
@@ -651,7 +654,7 @@ def test_a_finished_directory_belongs_to_its_fraction(
     assert make(root, tmp_path / "out", "--val-fraction", "0.3") == 0
     said = capsys.readouterr().out
     assert "already holds these shards" in said
-    assert "next        python train/run.py" in said
+    assert f"next        {trainer_command()}" in said
     assert make(root, tmp_path / "out", "--val-fraction", "0.4") == 1
     assert "with other options" in one_sentence(capsys)
 
