@@ -3,8 +3,8 @@
 tree naming spelling layout   what lies in a folder; what names tell; which folder is what
 source class_names            the files of a folder, their splits and classes
 formats reasons verdict       what a file is; why it is set aside; what became of it
-bare transcode examine        one file to the JPEG that is stored, in processes (workers)
-duplicates                    the same image in several places
+bare transcode original       one file to the JPEG that is stored, or as it is
+examine duplicates            all files, in processes (workers); the same image in several places
 report                        cleaning.csv, quarantine
 plan                          which file goes into which shard
 write finish                  phase 1, with a journal for each shard; phase 2, with foreign_index

@@ -58,7 +58,7 @@ def _facts_of(stored: Stored) -> Kept:
         height=stored.height,
         width=stored.width,
         crc32=zlib.crc32(jpeg),
-        digest=hashlib.blake2b(jpeg, digest_size=16).hexdigest(),
+        digest=hashlib.blake2b(stored.by_default, digest_size=16).hexdigest(),
         how=stored.how,
         change=stored.change,
     )

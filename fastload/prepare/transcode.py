@@ -17,7 +17,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ from fastload.pixels.jpeg import MAX_PIXELS, JpegHeader, read_header, restart_in
 from fastload.pixels.orientation import orientation_of_info, orientation_of_jpeg
 from fastload.prepare.bare import bare_jpeg
 from fastload.prepare.formats import TAKEN, format_named, is_cut_off, sniff_format
+from fastload.prepare.original import why_not_original
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 
 MAX_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
@@ -59,6 +60,7 @@ class Stored:
         width: Pixels.
         change: What was done to the image that its owner may want to know, such as "turned
             upright"; "" for a plain photograph.
+        by_default: The JPEG that `store="seekable"` stores: equal bytes, equal images.
     """
 
     jpeg: bytes
@@ -66,6 +68,11 @@ class Stored:
     height: int
     width: int
     change: str = ""
+    by_default: bytes = field(default=b"", compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.by_default:
+            object.__setattr__(self, "by_default", self.jpeg)
 
 
 # The warnings of libjpeg-turbo (jerror.h) after which it fills the picture with guesses, or after
@@ -109,9 +116,19 @@ def store_image(data: bytes, *, extension: str, rules: Rules) -> Stored:
         named = f"is named {extension}" if extension else "has no extension"
         raise SetAsideError(Reason.MISLABELLED, f"is {_article(kind)} file, but {named}")
     stored = _store_jpeg(data, rules) if kind == "JPEG" else _store_other(data, kind, rules)
+    if kind == "JPEG" and rules.store == "original" and not stored.change:
+        stored = _as_it_is(data, stored)
     if not mislabelled:
         return stored
     return _noted(stored, f"{kind} named {extension or 'without extension'}")
+
+
+def _as_it_is(jpeg: bytes, stored: Stored) -> Stored:
+    """The file itself, if every back-end reads the same from it; else what is stored by default."""
+    why = why_not_original(jpeg)
+    if why:
+        return replace(stored, change=f"not kept as it is: {why}")
+    return replace(stored, jpeg=jpeg, how="original")
 
 
 def _check_kind(data: bytes, kind: str) -> None:
@@ -155,7 +172,7 @@ def _store_jpeg(data: bytes, rules: Rules) -> Stored:
         raise SetAsideError(Reason.GREY)
     fits = rules.max_side is None or max(header.height, header.width) <= rules.max_side
     if native.is_available() and fits and len(header.sampling) == 3:
-        stored = _store_natively(data, rules)
+        stored = _store_natively(data)
         if stored is not None:
             return stored
     return _store_with_pillow(data, "JPEG", rules)
@@ -172,13 +189,9 @@ def _check_process(header: JpegHeader) -> None:
         raise SetAsideError(Reason.COLOUR_SPACE, f"has {len(header.sampling)} components")
 
 
-def _store_natively(data: bytes, rules: Rules) -> Stored | None:
+def _store_natively(data: bytes) -> Stored | None:
     """The image as the native core stores it; None where the core leaves the file to Pillow."""
     try:
-        if rules.store == "original":
-            facts = native.check_jpeg(data)
-            if facts.orientation == 1:
-                return Stored(data, "original", facts.height, facts.width)
         done = native.transcode_jpeg(data)
     except UnsupportedImageError:
         return None
@@ -259,8 +272,6 @@ def _store_pixels(data: bytes, kind: str, rules: Rules) -> Stored:
     if image.mode != "RGB":
         changes.append(f"{image.mode} made RGB")
         upright = _to_rgb(upright)
-    if kind == "JPEG" and not changes and rules.store == "original":
-        return Stored(data, "original", image.height, image.width)
     size = _size_within(upright.size, rules.max_side)
     how, options = "re-encoded", _new_options(rules)
     if size != upright.size:

@@ -16,7 +16,8 @@ class Kept(NamedTuple):
         height: Pixels of the upright image.
         width: Pixels of the upright image.
         crc32: CRC-32 of the JPEG as stored.
-        digest: 128 bits of the JPEG as stored, hexadecimal: equal digests, equal images.
+        digest: 128 bits of the JPEG as stored by default, hexadecimal: equal digests, equal
+            images, whatever metadata a file that is stored as it is keeps.
         how: One of `transcode.HOW`.
         change: What the owner of the image may want to know, such as "turned upright"; or "".
     """

@@ -1,0 +1,90 @@
+"""Whether a JPEG may be stored as it is: only if every back-end reads the same picture from it.
+
+The back-ends differ where a file is damaged or odd: the core needs no EOI, Pillow does; libjpeg
+skips bytes between segments, `read_header` refuses them; DALI is silent about a file that is cut
+off. So a file must be beyond doubt, by rules that need neither the core nor DALI:
+
+    read_header takes it: 8 bits, three components, Huffman codes
+    every scan is there, and EOI
+    libjpeg-turbo decodes it without a warning
+
+Where the core is there, its pixels are compared as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from fastload.errors import ImageError
+from fastload.pixels import native
+from fastload.pixels.jpeg import read_header
+
+_PROGRESSIVE = 0xC2
+_HUFFMAN = frozenset({0xC0, 0xC1, _PROGRESSIVE})  # baseline and extended sequential before it
+_WITHOUT_LENGTH = frozenset({0x01, 0xD8})  # TEM and SOI: nothing that a picture needs
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither stuffed data, RSTn nor a fill byte
+_SOS, _EOI = 0xDA, 0xD9
+_NUM_COEFFICIENTS = 64
+_SHORTEST_SCAN_HEADER = 6  # bytes: of one component (B.2.3)
+
+
+def why_not_original(jpeg: bytes) -> str:
+    """Why a JPEG cannot be stored as it is; "" where every back-end reads the same from it."""
+    try:
+        header = read_header(jpeg)
+    except ImageError as error:
+        return error.reason
+    if header.frame not in _HUFFMAN or header.precision != 8 or len(header.sampling) != 3:
+        return "its JPEG process is not that of photographs"
+    if not _is_whole(jpeg):
+        return "a scan or the end of the JPEG is missing"
+    try:
+        pixels = simplejpeg.decode_jpeg(jpeg, "RGB", strict=True)
+    except ValueError as error:
+        return str(error)
+    try:
+        same = not native.is_available() or np.array_equal(native.decode_full(jpeg), pixels)
+    except ImageError:
+        same = True  # libjpeg-turbo renders what the core refuses
+    return "" if same else "the native core and libjpeg-turbo read it differently"
+
+
+def _is_whole(jpeg: bytes) -> bool:
+    """Whether the header is made of segments, all bits of all coefficients come, and then EOI."""
+    missing: dict[int, NDArray[np.int8]] = {}  # bits of each coefficient, by component
+    frame, scans = 0, 0
+    for marker, body, adjacent in _segments(jpeg):
+        if marker == _EOI:
+            return scans > 0 and not any(bits.any() for bits in missing.values())
+        if marker in _WITHOUT_LENGTH or not (scans or adjacent):
+            return False
+        if marker in _HUFFMAN:
+            frame = marker
+            missing = {number: np.full(_NUM_COEFFICIENTS, -1, np.int8) for number in body[6::3]}
+        elif marker == _SOS and len(body) >= _SHORTEST_SCAN_HEADER:
+            scans += 1
+            first, last, bits = body[-3], body[-2], body[-1] & 15
+            if frame != _PROGRESSIVE:  # a sequential scan holds all, whatever these bytes say
+                first, last, bits = 0, _NUM_COEFFICIENTS - 1, 0
+            for number in missing.keys() & set(body[1:-3:2]):
+                missing[number][first : last + 1] = bits
+    return False
+
+
+def _segments(jpeg: bytes) -> Iterator[tuple[int, bytes, bool]]:
+    """Marker and body of each segment, and whether it follows at once on what stands before it.
+
+    RSTn and stray bytes in a header stop DALI's parser. Entropy-coded data are passed over.
+    """
+    at = len(b"\xff\xd8")
+    while found := _MARKER.search(jpeg, at):
+        adjacent = not jpeg[at : found.start()].strip(b"\xff")
+        at = found.end()
+        body = jpeg[at + 2 : at + int.from_bytes(jpeg[at : at + 2], "big")]
+        yield found[1][0], body, adjacent
+        at += 2 + len(body)
