@@ -162,7 +162,8 @@ def test_the_first_of_two_exif_blocks_counts_as_for_pillow():
 
 def test_every_reason_of_a_files_content_occurs():
     """What is left is about places and decoders: see test_clean.py and test_workers.py."""
-    places = {"two-classes", "two-splits", "no-class", "not-a-file", "unreadable", "crash", "slow"}
+    places = {"two-classes", "two-splits", "no-class", "not-a-file", "unreadable", "crash"}
+    places |= {"slow", "memory"}
     rare = {"colour-space"}
     expected = {reason.slug for reason in Reason} - places - rare
     assert {odd.reason for odd in ODD if odd.reason} == expected

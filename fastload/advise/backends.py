@@ -8,6 +8,7 @@ resize by at most one grey on average.
 from __future__ import annotations
 
 import io
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ from fastload.load.backend import Backend, BackendName, find_backend
 from fastload.load.rendering import CHUNK
 from fastload.pixels import dali, native
 from fastload.pixels.jpeg import Encoded
-from fastload.prepare.workers import Lost, run_chunks
+from fastload.prepare.workers import Cause, Lost, run_chunks
 
 BACKENDS = tuple(name.value for name in BackendName)
 ALLOWED = 1.0  # mean absolute difference of an image, in greys of 255
@@ -114,7 +115,11 @@ def examine_apart(
     """
     task = partial(_explained, trial, examples, device)
     tried = run_chunks(
-        task, [[name] for name in names], workers=1, time_limit_seconds=limit_seconds
+        task,
+        [[name] for name in names],
+        workers=1,
+        limit_seconds=limit_seconds,
+        clock=signal.ITIMER_REAL,  # a driver that hangs computes nothing
     )
     return [
         _lost(name, end, limit_seconds) if isinstance(end, Lost) else end for name, end in tried
@@ -131,7 +136,7 @@ def _explained(
 
 
 def _lost(name: str, lost: Lost, limit_seconds: float) -> Finding:
-    if lost.slow:
+    if lost.cause is Cause.SLOW:
         return Finding(name=name, fault=f"it did not answer within {limit_seconds:g} s")
     return Finding(name=name, fault="it crashed its process")
 

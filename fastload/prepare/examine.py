@@ -6,21 +6,25 @@ import errno
 import hashlib
 import os
 import stat
+import time
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from fastload.errors import LayoutError
+from fastload.errors import FastloadError, LayoutError
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 from fastload.prepare.source import File
 from fastload.prepare.transcode import MAX_FILE_BYTES, Stored, store_image
-from fastload.prepare.verdict import Dropped, Kept, Verdict
-from fastload.prepare.workers import Lost, run_chunks
+from fastload.prepare.verdict import Doubtful, Dropped, Kept, Verdict
+from fastload.prepare.workers import Cause, Lost, run_chunks
 from fastload.runs import run_bounds
 
 CHUNK_FILES = 16
+MOST_IN_A_ROW = 8  # files that a disk with a few bad blocks may lose one after another
 CHUNK_BYTES = 4 << 20  # so that 12-megapixel photographs do not fill the memory
 
 
@@ -31,19 +35,22 @@ def examine_file(file: File, *, root: Path, rules: Rules, with_jpeg: bool) -> tu
         The verdict, and the JPEG to store; b"" where the file is dropped or `with_jpeg` is false.
 
     Raises:
-        LayoutError: If the file is gone: the folder changes while it is read.
+        LayoutError: If the file is gone or changes: the folder changes while it is read.
+        FastloadError: If the storage is gone, or this machine lacks what it takes to read a file.
+        MemoryError: If there is not enough memory to decode it.
     """
     if file.bytes > MAX_FILE_BYTES:
         detail = f"has {file.bytes:,} bytes, more than {MAX_FILE_BYTES:,}"
         return Dropped(Reason.LARGE, detail), b""
     try:
-        data = _read_file(root / file.path)
+        data = _read_file(file, root)
     except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ESTALE, errno.ENOTDIR}:
-            raise LayoutError(
-                f"{root / file.path} has vanished; run again when the folder no longer changes"
-            ) from error
-        return Dropped(Reason.UNREADABLE, f"cannot be read: {error.strerror}"), b""
+        return _unread(root / file.path, error), b""
+    if len(data) != file.bytes:
+        raise LayoutError(
+            f"{root / file.path} had {file.bytes:,} bytes and has {len(data):,}; run again when "
+            "the folder no longer changes"
+        )
     try:
         stored = store_image(data, extension=_extension_of(file.path), rules=rules)
     except SetAsideError as error:
@@ -64,13 +71,67 @@ def _facts_of(stored: Stored) -> Kept:
     )
 
 
-def _read_file(path: Path) -> bytes:
+_GONE = {  # errors of a network or a device, not of one file
+    *(errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED),
+    *(errno.ECONNREFUSED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+    *(errno.ENODEV, errno.ENXIO, errno.ESHUTDOWN, errno.EPIPE),
+}
+_LACKING = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOBUFS}  # on this machine, for now
+_OF_THE_FILE = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG}
+_PAUSES_SECONDS = (0.1, 1.0)  # before a read that failed is tried again
+
+
+def _unread(path: Path, error: OSError) -> Verdict:
+    """What becomes of a file that cannot be read; an error of the storage as such ends the run."""
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        raise LayoutError(
+            f"{path} has vanished; run again when the folder no longer changes"
+        ) from error
+    if error.errno in _GONE:
+        raise FastloadError(
+            f"{path} cannot be read: {error.strerror}; the storage is away, so run the same "
+            "command again when it is back"
+        ) from error
+    if error.errno in _LACKING:
+        raise FastloadError(
+            f"{path} cannot be read: {error.strerror}; see `ulimit -a`, end other programs, and "
+            "run the same command again"
+        ) from error
+    kind = Dropped if error.errno in _OF_THE_FILE else Doubtful
+    return kind(Reason.UNREADABLE, f"cannot be read: {error.strerror}")
+
+
+def _read_file(file: File, root: Path) -> bytes:
+    """All bytes of a file; a read that may succeed later is tried again.
+
+    Raises:
+        MemoryError: If the system has no memory for the read.
+        OSError: If the file cannot be read.
+    """
+    path, lasting = root / file.path, _OF_THE_FILE | {errno.ENOENT, errno.ENOTDIR}
+    for pause in _PAUSES_SECONDS:
+        try:
+            return _read_once(path)
+        except OSError as error:  # noqa: PERF203  a read costs more than a `try`
+            if error.errno in lasting:
+                raise
+            if error.errno == errno.ENOMEM:
+                raise MemoryError from error
+            time.sleep(pause)
+    return _read_once(path)
+
+
+def _read_once(path: Path) -> bytes:
     """All bytes of a regular file; a pipe that has taken its place is refused, not waited for."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123  a descriptor, not a path
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "is no regular file", str(path))
-        return file.read()
+        data = file.read()
+        size = os.fstat(descriptor).st_size
+        if len(data) != size:
+            raise OSError(errno.EIO, f"gave {len(data):,} of {size:,} bytes", str(path))
+        return data
 
 
 def _extension_of(path: str) -> str:
@@ -85,14 +146,51 @@ def examine_files(
 
     Yields:
         Each file in the order given, with what `examine_file` returns.
+
+    Raises:
+        FastloadError: If many files are dropped that other storage or memory would give; see
+            `examine_file` for other errors.
     """
     function = partial(examine_file, root=root, rules=rules, with_jpeg=with_jpeg)
-    for file, result in run_chunks(function, chunks_of(files), workers=workers):
-        if isinstance(result, Lost):
-            reason = Reason.SLOW if result.slow else Reason.CRASH
-            yield file, Dropped(reason, result.reason), b""
-        else:
-            yield file, *result
+    watch = _Watch(root)
+    results = run_chunks(
+        function, chunks_of(files), workers=workers, name=lambda file: str(root / file.path)
+    )
+    with closing(results):  # type: ignore[type-var]  # a generator
+        for file, result in results:
+            verdict, jpeg = (_lost(result), b"") if isinstance(result, Lost) else result
+            watch.see(file, verdict)
+            yield file, verdict, jpeg
+
+
+def _lost(lost: Lost) -> Dropped:
+    if lost.cause is Cause.MEMORY:
+        return Doubtful(Reason.MEMORY, lost.reason)
+    return Dropped(Reason.SLOW if lost.cause is Cause.SLOW else Reason.CRASH, lost.reason)
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Sees that a storage or memory that fails does not pass for a set of bad pictures."""
+
+    root: Path
+    seen: int = 0
+    doubtful: int = 0
+    in_a_row: int = 0
+
+    def see(self, file: File, verdict: Verdict) -> None:
+        self.seen += 1
+        if not isinstance(verdict, Doubtful):
+            self.in_a_row = 0
+            return
+        self.doubtful += 1
+        self.in_a_row += 1
+        if self.in_a_row >= MOST_IN_A_ROW or self.doubtful > MOST_IN_A_ROW + self.seen // 10:
+            raise FastloadError(
+                f"{self.doubtful:,} of {self.seen:,} files failed, at last {self.root / file.path} "
+                f"({verdict.detail}): this is no fault of the pictures; mend it, and run the same "
+                "command again, which tries them once more"
+            )
 
 
 def chunks_of(files: Sequence[File]) -> list[Sequence[File]]:

@@ -28,6 +28,11 @@ _PROGRESSIVE = 0xC2
 _HUFFMAN = frozenset({0xC0, 0xC1, _PROGRESSIVE})  # baseline and extended sequential before it
 _WITHOUT_LENGTH = frozenset({0x01, 0xD8})  # TEM and SOI: nothing that a picture needs
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither stuffed data, RSTn nor a fill byte
+# What libjpeg-turbo ("Insufficient memory", "Memory allocation failure"), Pillow ("out of memory
+# error") and the core ("not enough memory") say.
+_LACK = re.compile(
+    r"(insufficient|out of|not enough|allocat\w+) memory|memory alloc", re.IGNORECASE
+)
 _SOS, _EOI = 0xDA, 0xD9
 _NUM_COEFFICIENTS = 64
 _SHORTEST_SCAN_HEADER = 6  # bytes: of one component (B.2.3)
@@ -46,12 +51,27 @@ def why_not_original(jpeg: bytes) -> str:
     try:
         pixels = simplejpeg.decode_jpeg(jpeg, "RGB", strict=True)
     except ValueError as error:
+        refuse_lack_of_memory(error)
         return str(error)
     try:
         same = not native.is_available() or np.array_equal(native.decode_full(jpeg), pixels)
-    except ImageError:
+    except ImageError as error:
+        refuse_lack_of_memory(error)
         same = True  # libjpeg-turbo renders what the core refuses
     return "" if same else "the native core and libjpeg-turbo read it differently"
+
+
+def refuse_lack_of_memory(error: Exception) -> None:
+    """See that a decoder failed for another reason than a lack of memory.
+
+    Raises:
+        MemoryError: If the decoder, or what it called, got no memory.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or _LACK.search(str(cause)):
+            raise MemoryError from error
+        cause = cause.__cause__ or cause.__context__
 
 
 def _is_whole(jpeg: bytes) -> bool:

@@ -32,6 +32,7 @@ class Reason(Enum):
     CORRUPT = "corrupt", "is damaged"
     CRASH = "crash", "crashes its decoder"
     SLOW = "slow", "takes its decoder too long"
+    MEMORY = "memory", "needs more memory than there is"
     UNREADABLE = "unreadable", "cannot be read"
     NOT_FILE = "not-a-file", "is no regular file"
     NO_CLASS = "no-class", "lies outside any class folder"

@@ -38,7 +38,7 @@ from fastload.pixels.jpeg import MAX_PIXELS, JpegHeader, read_header, restart_in
 from fastload.pixels.orientation import orientation_of_info, orientation_of_jpeg
 from fastload.prepare.bare import bare_jpeg
 from fastload.prepare.formats import TAKEN, format_named, is_cut_off, sniff_format
-from fastload.prepare.original import why_not_original
+from fastload.prepare.original import refuse_lack_of_memory, why_not_original
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 
 MAX_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
@@ -108,6 +108,7 @@ def store_image(data: bytes, *, extension: str, rules: Rules) -> Stored:
 
     Raises:
         SetAsideError: If the image must not be trained on, with the reason.
+        MemoryError: If there is not enough memory to decode it: that is no fault of the image.
     """
     kind = sniff_format(data)
     _check_kind(data, kind)
@@ -193,7 +194,8 @@ def _store_natively(data: bytes) -> Stored | None:
     """The image as the native core stores it; None where the core leaves the file to Pillow."""
     try:
         done = native.transcode_jpeg(data)
-    except UnsupportedImageError:
+    except UnsupportedImageError as error:
+        refuse_lack_of_memory(error)
         return None
     except CorruptImageError as error:
         raise SetAsideError(_damage_kind(error.reason), error.reason) from error
@@ -249,6 +251,7 @@ def _store_with_pillow(data: bytes, kind: str, rules: Rules) -> Stored:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise SetAsideError(Reason.BOMB, str(error)) from error
     except Exception as error:  # a decoder of hostile bytes may raise anything
+        refuse_lack_of_memory(error)
         words = f"Pillow cannot decode it: {error or type(error).__name__}"
         reason = _damage_kind(words)
         if reason is Reason.CORRUPT and is_cut_off(data, kind):
@@ -339,6 +342,7 @@ def _warning_of(jpeg: bytes, colours: str) -> str:
     try:
         simplejpeg.decode_jpeg(jpeg, colours, strict=True)
     except ValueError as error:
+        refuse_lack_of_memory(error)
         return str(error)
     return ""
 

@@ -43,6 +43,12 @@ class Dropped(NamedTuple):
     detail: str
 
 
+class Doubtful(Dropped):
+    """Dropped for what may be the machine's fault: the storage or the memory failed."""
+
+    __slots__ = ()
+
+
 Verdict: TypeAlias = Kept | Dropped
 
 

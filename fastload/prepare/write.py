@@ -14,6 +14,7 @@ from fastload.files import write_atomically
 from fastload.prepare.examine import examine_files
 from fastload.prepare.journal import Journal, StateFolder
 from fastload.prepare.plan import Plan, PlannedShard
+from fastload.prepare.reasons import Reason
 from fastload.prepare.verdict import Dropped, Kept, Verdict
 from fastload.store.tar import TarWriter, key_of, label_bytes
 
@@ -29,7 +30,7 @@ def write_partial_shards(
     Raises:
         OSError: If there is no room or no permission; finished shards stay.
     """
-    journals = {shard.name: state.read_journal(shard.name) for shard in plan.shards}
+    journals = {shard.name: _finished(state, shard) for shard in plan.shards}
     missing = [shard for shard in plan.shards if journals[shard.name] is None]
     files = [file for shard in missing for file in shard.files]
     total, rules = sum(len(shard.files) for shard in plan.shards), plan.options.rules
@@ -47,6 +48,20 @@ def write_partial_shards(
             progress.add(note=f"{aside:,} set aside")
     rate = len(files) / max(time.monotonic() - begin, 1e-9)
     return [journals[shard.name] or writer.journals[shard.name] for shard in plan.shards], rate
+
+
+def _finished(state: StateFolder, shard: PlannedShard) -> Journal | None:
+    """The journal of a finished shard; None where a file of it must be tried again.
+
+    What could not be read or decoded for lack of storage or memory may be there now.
+    """
+    journal = state.read_journal(shard.name)
+    if journal and any(
+        isinstance(one, Dropped) and one.reason in {Reason.UNREADABLE, Reason.MEMORY}
+        for one in journal.verdicts
+    ):
+        return None
+    return journal
 
 
 class ShardWriter:

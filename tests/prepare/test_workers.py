@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fastload.cores import usable_cores
 from fastload.errors import FastloadError
-from fastload.prepare.workers import Lost, run_chunks
+from fastload.prepare.workers import Cause, Lost, run_chunks
 
 
 class OddError(Exception):
@@ -27,19 +28,55 @@ class OddError(Exception):
 
 def act(item: str) -> str:
     """What a decoder might do with a file."""
-    if item == "crash":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if item == "exit":
-        os._exit(7)
-    if item == "hang":
-        time.sleep(600)
-    if item == "raise":
-        raise FileNotFoundError(2, "it is gone", "x.jpg")
+    what = item.split()[0]
+    if what in ACTS:
+        ACTS[what](item)
+    return item.upper()
+
+
+def _loop(_: str) -> None:
+    while True:
+        pass
+
+
+def _raise(item: str) -> None:
     if item == "raise oddly":
         raise OddError("it", place=3)
-    if item.startswith("slow"):
-        time.sleep(0.05)
-    return item.upper()
+    raise FileNotFoundError(2, "it is gone", "x.jpg")
+
+
+def _lack_memory(_: str) -> None:
+    raise MemoryError
+
+
+def _stop_for_a_while(_: str) -> None:
+    """Stop this process as a laptop that sleeps does; a shell wakes it."""
+    subprocess.Popen(["sh", "-c", f"sleep 2.5; kill -CONT {os.getpid()}"])
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _once(item: str) -> None:
+    """Do what the second word says, but only the first time: "once kill /tmp/marker"."""
+    _, what, marker = item.split()
+    try:
+        Path(marker).touch(exist_ok=False)
+    except FileExistsError:
+        return
+    act(what)
+
+
+ACTS: dict[str, Callable[[str], object]] = {
+    "crash": lambda _: os.kill(os.getpid(), signal.SIGSEGV),
+    "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "exit": lambda _: os._exit(7),
+    "loop": _loop,
+    "wait": lambda _: time.sleep(2.5),
+    "slow": lambda _: time.sleep(0.05),
+    "stop": _stop_for_a_while,
+    "memory": _lack_memory,
+    "raise": _raise,
+    "once": _once,
+}
 
 
 def chunked(items: list[str], size: int) -> Iterator[list[str]]:
@@ -71,20 +108,107 @@ def test_nothing_in_is_nothing_out():
 def test_an_item_that_crashes_its_process_is_lost_and_the_others_are_not():
     items = ["a", "crash", "b", "c", "exit", "d"]
     done = dict(run_chunks(act, chunked(items, 4), workers=2))
-    assert done["crash"] == Lost("ended its process with SIGSEGV", slow=False)
-    assert done["exit"] == Lost("ended its process with exit status 7", slow=False)
+    assert done["crash"] == Lost("ended its process with SIGSEGV", Cause.CRASH)
+    assert done["exit"] == Lost("ended its process with exit status 7", Cause.CRASH)
     assert [done[item] for item in "abcd"] == list("ABCD")
     assert no_process_is_left()
 
 
-def test_an_item_that_hangs_is_lost_and_the_others_are_not():
-    begin = time.monotonic()
-    done = dict(run_chunks(act, chunked(["a", "hang", "b"], 3), workers=1, time_limit_seconds=1.5))
-    assert done["hang"] == Lost("took longer than 1.5 seconds", slow=True)
+def test_an_item_that_computes_for_ever_is_lost_and_the_others_are_not():
+    done = dict(run_chunks(act, chunked(["a", "loop", "b"], 3), workers=1, limit_seconds=0.5))
+    assert done["loop"] == Lost("took longer than 0.5 seconds", Cause.SLOW)
     assert done["a"] == "A"
     assert done["b"] == "B"
-    assert time.monotonic() - begin < 300
     assert no_process_is_left()
+
+
+@pytest.mark.parametrize("item", ["wait", "stop"])
+def test_the_limit_counts_computing_and_not_waiting(item: str):
+    """A read that hangs, a laptop that sleeps, a machine that is busy: no fault of a picture."""
+    done = dict(run_chunks(act, [["a", item, "b"]], workers=1, limit_seconds=0.5))
+    assert done == {name: name.upper() for name in ("a", item, "b")}
+
+
+def test_who_must_not_wait_limits_the_time_that_passes():
+    tried = run_chunks(act, [["wait"]], workers=1, limit_seconds=0.5, clock=signal.ITIMER_REAL)
+    assert dict(tried) == {"wait": Lost("took longer than 0.5 seconds", Cause.SLOW)}
+
+
+def test_what_is_waited_for_is_named(capsys: pytest.CaptureFixture[str]):
+    items = [["a", "wait"], ["b"]]
+    done = run_chunks(act, items, workers=2, name=lambda item: f"x/{item}.jpg", note_seconds=0.5)
+    assert len(list(done)) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert any(
+        re.fullmatch(r"waiting for storage or processor: x/wait.jpg, \d+ s", line) for line in lines
+    )
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("what", ["kill", "memory", "crash"])
+def test_an_item_whose_process_is_killed_once_is_not_lost(what: str, size: int, tmp_path: Path):
+    items = ["a", f"once {what} {tmp_path}/marker", *"bcdefgh"]
+    done = list(run_chunks(act, chunked(items, size), workers=2))
+    assert done == [(item, item.upper()) for item in items]
+    assert no_process_is_left()
+
+
+@pytest.mark.parametrize("what", ["kill", "memory"])
+def test_an_item_that_fails_alone_too_needs_too_much_memory(what: str):
+    done = dict(run_chunks(act, chunked(["a", what, "b", "slow c"], 2), workers=2))
+    lost = done.pop(what)
+    assert isinstance(lost, Lost)
+    assert lost.cause is Cause.MEMORY
+    assert lost.reason.startswith("needs more memory than there is")
+    assert done == {name: name.upper() for name in ("a", "b", "slow c")}
+
+
+def test_fewer_workers_go_on_where_workers_are_killed_again_and_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    items = [f"once kill {tmp_path}/{number}" for number in range(3)]
+    done = list(run_chunks(act, chunked([*items, *"abcdef"], 1), workers=2))
+    assert [result for _, result in done] == [item.upper() for item in [*items, *"abcdef"]]
+    assert capsys.readouterr().err == "--workers 1 from here on: memory ran out\n"
+
+
+LIMITED = """
+import os, resource, sys
+from fastload.errors import FastloadError
+from fastload.prepare.workers import run_chunks
+from tests.prepare.test_workers import act
+spare = os.open("/dev/null", os.O_RDONLY)
+resource.setrlimit(resource.RLIMIT_NOFILE, (spare + int(sys.argv[1]),) * 2)
+try:
+    print([result for _, result in run_chunks(act, [[item] for item in "abcdef"], workers=4)])
+except FastloadError as error:
+    print(error)
+"""
+
+
+def limited(descriptors: int) -> tuple[str, str]:
+    """Output and errors of a process that may open few files."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(descriptors)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    return done.stdout.strip(), done.stderr
+
+
+def test_where_descriptors_run_out_those_workers_go_on_that_run():
+    output, errors = limited(12)
+    assert output == str(list("ABCDEF"))
+    assert re.fullmatch(
+        r"--workers [123] from here on: no other can start: Too many open files\n", errors
+    )
+
+
+def test_where_no_worker_can_start_the_error_says_why():
+    output, _ = limited(2)
+    assert output.startswith("a worker process cannot start: Too many open files; see `ulimit -a`")
 
 
 def test_an_exception_ends_the_run_and_reaches_the_caller():
@@ -99,15 +223,16 @@ def test_an_exception_that_cannot_travel_is_named():
     assert no_process_is_left()
 
 
-def test_the_time_limit_does_not_count_the_start_of_a_process(
+def test_the_limit_does_not_count_the_start_of_a_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "tardy.py").write_text("def act(item):\n    return item\n")
     monkeypatch.syspath_prepend(tmp_path)
     tardy = importlib.import_module("tardy")
     with (tmp_path / "tardy.py").open("a") as file:
-        file.write("import time\ntime.sleep(5)\n")
-    assert list(run_chunks(tardy.act, [["a"]], workers=1, time_limit_seconds=4)) == [("a", "a")]
+        file.write("import time\nend = time.process_time() + 2\n")
+        file.write("while time.process_time() < end:\n    pass\n")
+    assert list(run_chunks(tardy.act, [["a"]], workers=1, limit_seconds=1)) == [("a", "a")]
 
 
 def test_whoever_stops_early_leaves_no_process():
