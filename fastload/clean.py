@@ -23,6 +23,7 @@ from fastload.cores import usable_cores
 from fastload.prepare.folder import clean_folder
 from fastload.prepare.layout import LAYOUTS, LayoutOptions
 from fastload.prepare.reasons import Rules
+from fastload.prepare.remedies import options_to_shard, remedy_line
 from fastload.prepare.report import (
     REPORT_NAME,
     count_reasons,
@@ -113,15 +114,21 @@ def _run(
     ]
     counts = count_reasons(rows)
     bad = sum(counts.values())
+    remedy, more = remedy_line(rows, rules), options_to_shard(source, rows, rules)
     rate = len(source.files) / max(seconds, 1e-9)
     fit = len(source.files) + len(source.oddities) - bad
     lines = [
         f"read in {seconds:.1f} s, {rate:,.0f} images/s",
         f"{_are(fit)} fit to train on, {_are(bad)} not{':' if bad else ''}",
         *reason_table(counts),
+        *([remedy] if remedy else []),
         f"each of them is in {options.report}",
-        f"next: {module_command('fastload.shard', *again)}",
     ]
+    if more is None:
+        lines.append("next: nothing is left to train on")
+    else:
+        again = without_option(again, *(name for name in more if name == "--min-side"))
+        lines.append(f"next: {module_command('fastload.shard', *again, *more)}")
     say(*lines)
     return 0
 

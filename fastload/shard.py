@@ -75,6 +75,7 @@ def closing_lines(outcome: ShardOutcome, out: Path, words: Sequence[str]) -> lis
         f"speed       {outcome.images_per_second:,.0f} images/s",
         f"set aside   {counted(aside, 'file')}",
         *reason_table(manifest.cleaning),
+        *([f"            {outcome.remedy}"] if outcome.remedy else []),
         f"report      {out / REPORT_NAME}",
         *next_lines(manifest, out, words),
     ]

@@ -5,7 +5,7 @@ source class_names            the files of a folder, their splits and classes
 formats reasons verdict       what a file is; why it is set aside; what became of it
 bare transcode original       one file to the JPEG that is stored, or as it is
 examine duplicates            all files, in processes (workers); the same image in several places
-report                        cleaning.csv, quarantine
+report remedies               cleaning.csv, quarantine, the options that would keep more
 plan                          which file goes into which shard
 write finish                  phase 1, with a journal for each shard; phase 2, with foreign_index
 folder                        the whole

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastload.errors import OutputError
+from fastload.errors import LayoutError, OutputError
 from fastload.files import sha256_of, sync_directory, write_atomically, write_csv
 from fastload.prepare.duplicates import without_duplicates
 from fastload.prepare.foreign_index import dali_index, timm_info
 from fastload.prepare.journal import Journal, StateFolder
 from fastload.prepare.plan import Plan, PlannedShard, refuse_missing_classes
+from fastload.prepare.remedies import refusal_advice
 from fastload.prepare.report import REPORT_NAME, Row, count_reasons, report_rows, write_report
 from fastload.prepare.source import File
 from fastload.prepare.transcode import HOW
@@ -63,7 +64,8 @@ def finish_shards(
     files = [file for shard in plan.shards for file in shard.files]
     verdicts = [verdict for journal in journals for verdict in journal.verdicts]
     examined = without_duplicates(list(zip(files, verdicts, strict=True)))
-    _check_what_is_left(plan, [file for file, one in examined if isinstance(one, Kept)])
+    rows = report_rows(plan.source, examined)
+    _check_what_is_left(plan, [file for file, one in examined if isinstance(one, Kept)], rows)
     remaining = (verdict for _, verdict in examined)
     finished: dict[str, list[FinishedShard]] = {}
     for shard, journal in zip(plan.shards, journals, strict=True):
@@ -76,7 +78,6 @@ def finish_shards(
         split: _write_split(state.out, split, shards, num_classes)
         for split, shards in finished.items()
     }
-    rows = report_rows(plan.source, examined)
     write_report(state.out / REPORT_NAME, rows)
     write_atomically(state.out / "_info.json", timm_info(splits))
     stored = Counter(one.how for _, one in examined if isinstance(one, Kept))
@@ -95,14 +96,21 @@ def finish_shards(
     return manifest, rows
 
 
-def _check_what_is_left(plan: Plan, kept: Sequence[File]) -> None:
+def _check_what_is_left(plan: Plan, kept: Sequence[File], rows: Sequence[Row]) -> None:
+    """See that there is something to train on; what is said names the option that would help."""
     source = plan.source
+    remedy = refusal_advice(source, rows, plan.options.rules)
     if not any(file.split == "train" for file in kept):
+        advice = remedy or "`python -m fastload.clean` says why"
         raise OutputError(
-            f"none of the {len(source.files):,} files of {source.root} can be trained on; "
-            "`python -m fastload.clean` says why"
+            f"none of the {len(source.files):,} files of {source.root} can be trained on; {advice}"
         )
-    refuse_missing_classes(plan, kept, " that can be trained on")
+    try:
+        refuse_missing_classes(plan, kept, " that can be trained on")
+    except LayoutError as error:
+        if not remedy:
+            raise
+        raise LayoutError(f"{error}; {remedy}") from error
 
 
 def _finish_shard(

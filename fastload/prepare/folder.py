@@ -16,6 +16,7 @@ from fastload.prepare.finish import finish_shards
 from fastload.prepare.journal import StateFolder
 from fastload.prepare.plan import Plan, refuse_missing_classes
 from fastload.prepare.reasons import Rules
+from fastload.prepare.remedies import remedy_line
 from fastload.prepare.report import Row, report_rows
 from fastload.prepare.source import File, Source
 from fastload.prepare.verdict import Dropped, Verdict
@@ -46,6 +47,7 @@ class ShardOutcome:
     rows: list[Row]
     images_per_second: float
     source_bytes: int
+    remedy: str  # options that would keep what was set aside, or ""
 
 
 def shard_folder(plan: Plan, out: Path, *, workers: int) -> ShardOutcome:
@@ -81,7 +83,13 @@ def shard_folder(plan: Plan, out: Path, *, workers: int) -> ShardOutcome:
             words += "; finished shards are kept, and the same command goes on from there"
         raise OutputError(words) from error
     total = sum(file.bytes for file in source.files)
-    return ShardOutcome(manifest=manifest, rows=rows, images_per_second=rate, source_bytes=total)
+    return ShardOutcome(
+        manifest=manifest,
+        rows=rows,
+        images_per_second=rate,
+        source_bytes=total,
+        remedy=remedy_line(rows, plan.options.rules),
+    )
 
 
 def refuse_nested(root: Path, out: Path) -> None:

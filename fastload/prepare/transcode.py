@@ -110,6 +110,20 @@ def store_image(data: bytes, *, extension: str, rules: Rules) -> Stored:
         SetAsideError: If the image must not be trained on, with the reason.
         MemoryError: If there is not enough memory to decode it: that is no fault of the image.
     """
+    try:
+        return _store_image(data, extension, rules)
+    except SetAsideError as error:
+        if error.kind is not Reason.SMALL:
+            raise
+        try:
+            _store_image(data, extension, replace(rules, min_side=1))
+        except SetAsideError as behind:  # --min-side alone would not help
+            detail = f"{error.reason}, and {behind.kind.words}"
+            raise SetAsideError(Reason.SMALL, detail) from error
+        raise
+
+
+def _store_image(data: bytes, extension: str, rules: Rules) -> Stored:
     kind = sniff_format(data)
     _check_kind(data, kind)
     mislabelled = kind != format_named(extension)
