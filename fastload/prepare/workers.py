@@ -200,6 +200,7 @@ class _Crew(Generic[Item, Result]):
         self.notes = notes
         self.last_try = last_try
         self.kills = 0  # of workers, for memory or by somebody
+        self.killed_starts = 0  # since a worker was ready
         self.workers: list[_Worker] = []
         self.todo: deque[_Chunk[Item, Result]] = deque()
 
@@ -304,7 +305,7 @@ class _Crew(Generic[Item, Result]):
             elif error is not None:
                 raise error
             elif not worker.ready:
-                worker.ready, worker.begun = True, 0
+                worker.ready, worker.begun, self.killed_starts = True, 0, 0
             elif worker.chunk is not None:
                 worker.chunk.results, worker.chunk = results, None
         waiting = [worker for worker in self.workers if worker.chunk is not None]
@@ -316,7 +317,7 @@ class _Crew(Generic[Item, Result]):
         chunk, place = worker.chunk, self._place_of(worker)
         ended = self._end(worker)
         if not worker.ready:
-            self._do_without(worker, _words_of(ended))
+            self._do_without(worker, ended)
             return
         if chunk is None:
             return
@@ -352,12 +353,16 @@ class _Crew(Generic[Item, Result]):
             return Lost(words, Cause.MEMORY)
         return Lost(_words_of(ended), Cause.CRASH)
 
-    def _do_without(self, worker: _Worker, how: str) -> None:
-        """Go on without a worker that ended before it was ready."""
-        if not self.workers:
-            raise FastloadError(f"a worker process cannot start: it {how}, see above")
+    def _do_without(self, worker: _Worker, ended: int) -> None:
+        """Replace a worker that was killed before it was ready; else go on without it."""
+        how = _words_of(ended)
         if worker.chunk is not None:
             self.todo.appendleft(worker.chunk)
+        self.killed_starts += 1
+        if ended < 0 and self.killed_starts < START_TRIES:
+            return
+        if not self.workers:
+            raise FastloadError(f"a worker process cannot start: it {how}, see above")
         self._go_on_with(len(self.workers), f"another cannot start: it {how}, see above")
 
     def _make_room(self) -> None:

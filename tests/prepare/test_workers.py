@@ -55,6 +55,12 @@ def _stop_for_a_while(_: str) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def _wait_until(item: str) -> None:
+    """Wait until a file is there: "until /tmp/marker"."""
+    while not Path(item.split()[1]).exists():
+        time.sleep(0.05)
+
+
 def _once(item: str) -> None:
     """Do what the second word says, but only the first time: "once kill /tmp/marker"."""
     _, what, marker = item.split()
@@ -72,6 +78,7 @@ ACTS: dict[str, Callable[[str], object]] = {
     "loop": _loop,
     "wait": lambda _: time.sleep(2.5),
     "slow": lambda _: time.sleep(0.05),
+    "until": _wait_until,
     "stop": _stop_for_a_while,
     "memory": _lack_memory,
     "raise": _raise,
@@ -134,14 +141,16 @@ def test_who_must_not_wait_limits_the_time_that_passes():
     assert dict(tried) == {"wait": Lost("took longer than 0.5 seconds", Cause.SLOW)}
 
 
-def test_what_is_waited_for_is_named(capsys: pytest.CaptureFixture[str]):
-    items = [["a", "wait"], ["b"]]
-    done = run_chunks(act, items, workers=2, name=lambda item: f"x/{item}.jpg", note_seconds=0.5)
-    assert len(list(done)) == 3
-    lines = capsys.readouterr().err.splitlines()
-    assert any(
-        re.fullmatch(r"waiting for storage or processor: x/wait.jpg, \d+ s", line) for line in lines
-    )
+def test_what_is_waited_for_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def name(item: str) -> str:
+        if item.startswith("until"):
+            (tmp_path / "named").touch()  # which ends the wait
+        return f"x/{item}.jpg"
+
+    items = ["a", f"until {tmp_path}/named", "b"]
+    assert len(list(run_chunks(act, [items], workers=1, name=name, note_seconds=0.2))) == 3
+    wanted = re.escape(f"waiting for storage or processor: x/until {tmp_path}/named.jpg, ")
+    assert re.search(rf"^{wanted}\d+ s$", capsys.readouterr().err, re.MULTILINE)
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -305,6 +314,24 @@ def test_a_worker_that_cannot_start_is_an_error_not_a_bad_file(
         list(run_chunks(fleeting.act, iter([["a"]]), workers=2))
     assert "no such library" in capfd.readouterr().err
     assert no_process_is_left()
+
+
+def test_a_worker_that_is_killed_as_it_starts_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "killed.py").write_text("def act(item):\n    return item\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    killed = importlib.import_module("killed")
+    with (tmp_path / "killed.py").open("a") as file:
+        file.write(
+            "import os, pathlib, signal\n"
+            f"marker = pathlib.Path({str(tmp_path)!r}, 'marker')\n"
+            "if not marker.exists():\n"
+            "    marker.touch()\n"
+            "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+    assert list(run_chunks(killed.act, [["a"], ["b"]], workers=1)) == [("a", "a"), ("b", "b")]
+    assert (tmp_path / "marker").exists()
 
 
 def test_the_number_of_workers_is_checked():
