@@ -305,7 +305,7 @@ class _Crew(Generic[Item, Result]):
             elif error is not None:
                 raise error
             elif not worker.ready:
-                worker.ready, worker.begun, self.killed_starts = True, 0, 0
+                worker.ready, self.killed_starts = True, 0  # it may be at its chunk by now
             elif worker.chunk is not None:
                 worker.chunk.results, worker.chunk = results, None
         waiting = [worker for worker in self.workers if worker.chunk is not None]
