@@ -47,7 +47,8 @@ def test_an_explained_error_is_one_sentence(error, status, sentence, capsys):
 def test_a_closed_pipe_is_no_error():
     program = (
         "import sys; from fastload.console.command import run_command\n"
-        "sys.exit(run_command('x', lambda: [print(i) for i in range(10**6)] and 0))"
+        "from fastload.console.terminal import say\n"
+        "sys.exit(run_command('x', lambda: [say(str(i)) for i in range(10**5)] and 0))"
     )
     command = [sys.executable, "-c", program]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

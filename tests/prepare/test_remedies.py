@@ -66,7 +66,7 @@ def tree(root: Path, *kinds: str) -> Path:
 
 def next_command(text: str) -> list[str]:
     """The arguments of the `next:` line of the cleaning command."""
-    found = re.search(r"^next: python -m fastload.shard (.*)$", text, re.MULTILINE)
+    found = re.search(r"^next: \S+ -m fastload.shard (.*)$", text, re.MULTILINE)
     assert found is not None, text
     return shlex.split(found[1])
 
