@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
-from fastload.console.shell import module_command
+from fastload.console.shell import module_command, with_options
 from fastload.console.terminal import say
 from fastload.cores import usable_cores
 from fastload.prepare.folder import clean_folder
@@ -108,10 +108,6 @@ def _run(
     if options.quarantine:
         rows = quarantine(source.root, options.quarantine, rows)
     write_report(options.report, rows)
-    again = [
-        str(options.folder) if Path(word) == options.folder else word  # without a slash at its end
-        for word in without_option(words, "--report", "--quarantine")
-    ]
     counts = count_reasons(rows)
     bad = sum(counts.values())
     remedy, more = remedy_line(rows, rules), options_to_shard(source, rows, rules)
@@ -127,8 +123,12 @@ def _run(
     if more is None:
         lines.append("next: nothing is left to train on")
     else:
-        again = without_option(again, *(name for name in more if name == "--min-side"))
-        lines.append(f"next: {module_command('fastload.shard', *again, *more)}")
+        left_out = {"--report", "--quarantine", *({"--min-side"} & set(more))}
+        again = [
+            options.folder if Path(word) == options.folder else word  # without a slash at its end
+            for word in without_option(words, *left_out)
+        ]
+        lines.append(f"next: {module_command('fastload.shard', *with_options(again, *more))}")
     say(*lines)
     return 0
 

@@ -24,15 +24,16 @@ def _run(options: argparse.Namespace) -> int:
     spoiled = write_sample(
         options.folder, images=options.images, seed=options.seed, workers=options.workers
     )
+    following = f"next: {module_command('fastload.shard', options.folder)}"
     if spoiled is None:
-        say(f"{options.folder} already holds this sample")
+        say(f"{options.folder} already holds this sample", following)
         return 0
     counts = class_counts(options.images)
     say(
         f"{counted(options.images, 'image')} of {len(SPECIES)} species ({counts[0]:,} of the "
         f"commonest, {counts[-1]:,} of the rarest) and {counted(spoiled, 'file')} spoiled on "
         f"purpose are in {options.folder}",
-        f"next: {module_command('fastload.shard', options.folder)}",
+        following,
     )
     return 0
 

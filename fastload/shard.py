@@ -26,7 +26,7 @@ from fastload.clean import (
 )
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
-from fastload.console.shell import module_command, trainer_command
+from fastload.console.shell import module_command, trainer_command, with_options
 from fastload.console.terminal import byte_size, counted, say
 from fastload.pixels import native
 from fastload.prepare.folder import ShardOutcome, is_complete, refuse_nested, shard_folder
@@ -88,11 +88,12 @@ def next_lines(manifest: Manifest, out: Path, words: Sequence[str]) -> list[str]
         return [f"next        {trainer_command('--loader', 'dali', '--data', out)}"]
     if val is not None:
         return [f"no val      all its images were set aside, {out / REPORT_NAME} says why"]
-    words = without_option(words, "--out")
-    again = ("--val-fraction", "0.1", "--out", Path(f"{out}-with-val"))
+    again = with_options(
+        without_option(words, "--out"), "--val-fraction", "0.1", "--out", Path(f"{out}-with-val")
+    )
     return [
         "no val      training needs it, to choose its best epoch; take it from train:",
-        f"next        {module_command('fastload.shard', *words, *again)}",
+        f"next        {module_command('fastload.shard', *again)}",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import shutil
 from pathlib import Path
 
@@ -104,6 +105,22 @@ def test_quarantine_moves_what_is_set_aside_and_overwrites_nothing(tmp_path: Pat
     assert after.pop("train/daisy/grey.jpg") == b"mine"
     assert after == {path: before[path] for path in moved}
     assert snapshot(root) == {path: data for path, data in before.items() if path not in moved}
+
+
+@pytest.mark.parametrize("words", [["./-data"], ["--", "-data"], ["--", "-data/"]])
+def test_the_next_command_takes_a_folder_that_begins_with_a_hyphen(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+):
+    flower_tree(tmp_path / "-data")
+    monkeypatch.chdir(tmp_path)
+    assert clean.main(words) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "next: " in line]
+    again = shlex.split(line)[4:]
+    assert clean.main(["--report", "again.csv", *again]) == 0
+    assert "next: nothing" not in capsys.readouterr().out
 
 
 def test_the_layout_is_said_and_its_options_are_in_the_next_command(

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fastload import sample
+from fastload.console.shell import module_command
 from fastload.prepare.flowers import SPECIES
 from fastload.prepare.folder import clean_folder
 from fastload.prepare.reasons import Rules
@@ -83,7 +84,9 @@ def test_the_folder_holds_what_was_planned(small: Path, capsys: pytest.CaptureFi
     first = plan_pictures(100)[0]
     assert (small / first.path).read_bytes() == encode_picture(first, seed=0)
     assert sample.main([str(small), "--images", "100"]) == 0
-    assert "already holds this sample" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "already holds this sample" in said
+    assert module_command("fastload.shard", small) in said
 
 
 def test_each_spoiled_file_is_noticed(small: Path):

@@ -619,7 +619,9 @@ def test_what_is_taken_for_what_is_printed_before_anything_is_decoded(
     ]
 
 
-@pytest.mark.parametrize("given", [["--out", "{}"], ["--out={}"]])
+@pytest.mark.parametrize(
+    "given", [["my data", "--out", "{}"], ["my data", "--out={}"], ["--out={}", "--", "my data"]]
+)
 def test_without_val_the_next_command_makes_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -629,8 +631,8 @@ def test_without_val_the_next_command_makes_one(
     root = flower_tree(tmp_path / "my data")
     shutil.rmtree(root / "val")
     monkeypatch.chdir(tmp_path)
-    out = [word.format("my shards") for word in given]
-    assert shard.main([str(root), *out, *SIDE, "--convert"]) == 0
+    words = [word.format("my shards") for word in given]
+    assert shard.main([*SIDE, "--convert", *words]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "next  " in line]
     command = shlex.split(line.removeprefix("next"))
     assert command[:3] == [python_name(), "-m", "fastload.shard"]

@@ -29,7 +29,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def read(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """The options of a command line; those of this process for None."""
-        words = list(sys.argv[1:] if argv is None else argv)
+        words = self._join_values(sys.argv[1:] if argv is None else argv)
         self._refuse_unknown(words)
         return self.parse_args(words)
 
@@ -60,6 +60,20 @@ class CommandParser(argparse.ArgumentParser):
             say(*self.format_help().rstrip("\n").split("\n"))
         else:
             super().print_help(file)
+
+    def _join_values(self, words: Sequence[str]) -> list[str]:
+        """The words with a name such as -x joined to its option, as argparse takes it: --out=-x."""
+        known = self._option_string_actions
+        joined: list[str] = []
+        for word in words:
+            option = known.get(joined[-1]) if joined and "--" not in joined else None
+            takes_name = option is not None and option.nargs is None and option.type in {None, Path}
+            single = word.startswith("-") and not word.startswith("--") and word != "-"
+            if takes_name and single and word not in known:
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return joined
 
     def _refuse_unknown(self, words: Sequence[str]) -> None:
         known = self._option_string_actions

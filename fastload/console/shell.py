@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from fastload.console.terminal import for_encoding, printable
@@ -24,6 +25,17 @@ def trainer_command(*words: str | Path) -> str:
     script, here = checkout / "train" / "run.py", Path.cwd()
     near = script.relative_to(here) if script.is_relative_to(here) else script
     return f"{python} {shell_word(near)}{_rest(words)}"
+
+
+def with_options(words: Sequence[str | Path], *options: str | Path) -> list[str | Path]:
+    """The arguments of a command with more options, in front of a "--", which ends the options."""
+    end = words.index("--") if "--" in words else len(words)
+    return [*words[:end], *options, *words[end:]]
+
+
+def exclude_option(name: str) -> str:
+    """`--exclude NAME`, as a shell takes it and our parser reads it."""
+    return f"--exclude{'=' if name.startswith('-') else ' '}{shell_word(name)}"
 
 
 def shell_word(word: str | Path) -> str:

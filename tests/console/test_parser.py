@@ -170,3 +170,15 @@ def test_help_into_a_closed_pipe_is_quiet():
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stdout.startswith("usage: ")
     assert done.stderr == ""
+
+
+def test_a_name_that_begins_with_a_hyphen_is_the_value_of_an_option_that_takes_names():
+    parser = CommandParser(prog="x")
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--exclude", action="append")
+    parser.add_argument("--seed", type=int)
+    assert parser.read(["--exclude", "-x", "--exclude", "-1", "-5"]).exclude == ["-x", "-1"]
+    assert parser.read(["--exclude=-x", "--", "-y"]).folder == "-y"
+    for words in (["--exclude", "-h"], ["--seed", "-x"], ["--exclude", "--exclude"], ["-x"]):
+        with pytest.raises(SystemExit):
+            parser.read(words)
