@@ -65,6 +65,8 @@ def readable_names(
         return tuple(classes), []
     path, table = max(tables, key=lambda one: sum(name in one[1] for name in classes))
     lacking = [name for name in classes if name not in table]
+    if len(lacking) == len(classes) and path.parent not in folders:
+        return tuple(classes), []  # of another set, beside this one
     note = f"{path} names {'none' if len(lacking) == len(classes) else 'not all'} of the classes"
     names = tuple(table.get(name, name) for name in classes)
     return names, [f"{note}: it lacks {named(lacking)}"] if lacking else []

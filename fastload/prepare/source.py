@@ -10,15 +10,16 @@ a class, even an empty one, so that labels do not depend on what was left out or
 from __future__ import annotations
 
 import os
-import shlex
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from fastload import randomness
+from fastload.console.shell import exclude_option
 from fastload.console.terminal import counted
 from fastload.errors import LayoutError
 from fastload.files import explain_os_error
@@ -107,8 +108,7 @@ class Source:
         return lines + [f"  {note}" for note in self.notes]
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """A file before its class has a number; `name` is that of its class, in one form."""
 
     path: str
@@ -193,8 +193,9 @@ def _read_source(root: Path, seed: int, options: LayoutOptions) -> Source:
 
 def _splits_beside(root: Path) -> list[str]:
     """Folders named after other splits beside a folder named after one: data/train was given."""
+    root = root.absolute()  # of "." too
     own = read_name(root.name)
-    if not own.split or own.rest:
+    if not own.split or own.rest or not os.access(root.parent, os.R_OK):
         return []
     beside = ((read_name(one.name), one) for one in root.parent.iterdir())
     return sorted(
@@ -206,7 +207,7 @@ def _splits_beside(root: Path) -> list[str]:
 
 def _refuse_linked_twins(root: Path, layout: Layout) -> None:
     """Refuse one folder in two classes or splits: all its images would be duplicates."""
-    places: dict[tuple[int, int], tuple[str, str, str]] = {}
+    places: dict[str, tuple[str, str, str]] = {}
 
     def link_of(path: str) -> str:
         parts = [*reversed(Path(path).parents), Path(path)][1:]
@@ -216,14 +217,14 @@ def _refuse_linked_twins(root: Path, layout: Layout) -> None:
         for top in layout.class_folders(split):
             for folder in top.walk():
                 name = one_form(top.name)
-                first = places.setdefault(folder.identity, (split, name, folder.path))
+                first = places.setdefault(folder.real, (split, name, folder.path))
                 if first[:2] != (split, name):
                     link = link_of(folder.path) or link_of(first[2])
                     raise LayoutError(
                         f"{first[2]} and {folder.path} in {root} are one folder, since a link "
                         "leads from one to the other: its images would stand in two "
                         f"{'splits' if first[1] == name else 'classes'}; remove the link, or leave "
-                        f"it out with --exclude {shlex.quote(link or folder.path)}"
+                        f"it out with {exclude_option(link or folder.path)}"
                     )
 
 
@@ -292,7 +293,8 @@ def _split_where_needed(
                 folder = layout.splits[split].path
                 raise LayoutError(
                     f"--{split}-fraction {fraction} takes {split} from train, but {folder} is "
-                    f"{split} already; leave the option out, or the folder with --exclude {folder}"
+                    f"{split} already; leave the option out, or the folder with "
+                    f"{exclude_option(folder)}"
                 )
         train = [file for file in files if file.split == "train"]
         others = [file for file in files if file.split != "train"]
@@ -334,7 +336,8 @@ def split_files(files: Sequence[File], *, seed: int, val: float, test: float) ->
         shuffled = sorted(indices, key=keys.__getitem__)
         for rank, index in enumerate(shuffled):
             split = "val" if rank < in_val else "test" if rank < in_val + in_test else "train"
-            result[index] = replace(files[index], split=split)
+            file = files[index]  # `replace` takes three times as long
+            result[index] = File(file.path, split, file.label, file.bytes, file.modified_ns)
     return result
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 
 from fastload.errors import LayoutError
@@ -30,7 +30,7 @@ _SYSTEM_NAMES = """
 """
 _NAMES_WITH_SPACES = {"system volume information", "network trash folder", "temporary items"}
 _SYSTEM = frozenset(_SYSTEM_NAMES.split()) | _NAMES_WITH_SPACES | {"icon\r"}
-_CHECKED_DISK = re.compile(r"found\.\d{3}", re.IGNORECASE)  # chkdsk's folders
+_CHECKED_DISK = re.compile(r"found\.\d{3}")  # chkdsk's folders
 _MORE_PICTURES = frozenset({"heic", "heif", "jxl", "ppm", "pgm", "pnm", "psd"})
 _SNIFFED_FILES = 8  # of a folder in which no name is that of an image
 _SNIFFED_FORMATS = frozenset(
@@ -46,7 +46,8 @@ class Folder:
         place: The path to open it by.
         path: Path relative to the source, with "/" between its parts; "" for the source itself.
         name: The last part of the path.
-        identity: Device and inode: two paths to one folder have the same.
+        real: The path without links: two paths to one folder have the same. Inodes would not do: on
+            some file systems in user space all folders have one.
         files: Names of what is no folder, sorted: files, pipes, links to nothing.
         folders: The folders in it, sorted by name.
         loops: Paths of links in it that lead to a folder that contains them.
@@ -58,7 +59,7 @@ class Folder:
     place: str
     path: str
     name: str
-    identity: tuple[int, int]
+    real: str
     files: list[str] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
     loops: list[str] = field(default_factory=list)
@@ -93,11 +94,11 @@ def scan_tree(root: Path, *, exclude: Sequence[str] = ()) -> Folder:
         LayoutError: If a folder cannot be read, or an exclusion matches nothing.
     """
     exclusions = _Exclusions(exclude, root)
-    top = Folder(str(root), "", "", _identity(root))
-    stack = [(top, frozenset([top.identity, *_identities_above(root)]))]
+    top = Folder(str(root), "", "", os.path.realpath(root))
+    stack: list[tuple[Folder, tuple[str, ...]]] = [(top, ())]  # with real paths left by links
     entered = []
     while stack:
-        folder, ancestors = stack.pop()
+        folder, left = stack.pop()
         entered.append(folder)
         for entry in _entries(folder.place):
             path = folder.path_of(entry.name)
@@ -105,13 +106,15 @@ def scan_tree(root: Path, *, exclude: Sequence[str] = ()) -> Folder:
                 continue
             if not _is_folder(entry):
                 folder.files.append(entry.name)
-            elif (identity := _identity(Path(entry.path))) in ancestors:
+            elif not entry.is_symlink():
+                real = f"{folder.real.rstrip('/')}/{entry.name}"
+                folder.folders.append(Folder(entry.path, path, entry.name, real))
+                stack.append((folder.folders[-1], left))
+            elif _contains(real := os.path.realpath(entry.path), (folder.real, *left)):
                 folder.loops.append(path)
             else:
-                inner = Folder(entry.path, path, entry.name, identity)
-                folder.folders.append(inner)
-                above = _identities_above(Path(entry.path)) if entry.is_symlink() else ()
-                stack.append((inner, ancestors.union(above, [identity])))
+                folder.folders.append(Folder(entry.path, path, entry.name, real))
+                stack.append((folder.folders[-1], (folder.real, *left)))
     for folder in reversed(entered):  # a folder comes behind those that contain it
         folder.pictures = _count_pictures(folder)
         folder.holds_images = folder.pictures > 0 or bool(folder.with_images())
@@ -151,13 +154,19 @@ class _Exclusions:
 
 def _is_litter(name: str) -> bool:
     """Whether a system or a file manager, not a person, gives this name."""
-    hidden = name.startswith(".")
-    return hidden or name.lower() in _SYSTEM or bool(_CHECKED_DISK.fullmatch(name))
+    lower = name.lower()
+    if lower.startswith((".", "found.")):
+        return lower[0] == "." or bool(_CHECKED_DISK.fullmatch(lower))
+    return lower in _SYSTEM
 
 
 def looks_like_picture(name: str) -> bool:
     """Whether the extension is that of an image."""
-    extension = name.rpartition(".")[2].lower() if "." in name else ""
+    return "." in name and _is_of_picture(name.rpartition(".")[2].lower())
+
+
+@lru_cache
+def _is_of_picture(extension: str) -> bool:
     return extension in _MORE_PICTURES or bool(format_named(extension))
 
 
@@ -187,15 +196,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
-
-
-def _identities_above(root: Path) -> Iterator[tuple[int, int]]:
-    for folder in root.resolve().parents:
-        with suppress(OSError):  # a folder above that may not be looked at
-            yield _identity(folder)
+def _contains(folder: str, others: Iterable[str]) -> bool:
+    """Whether one of the others is the folder or lies in it."""
+    return any(f"{other}/".startswith(f"{folder.rstrip('/')}/") for other in others)
 
 
 def _count_pictures(folder: Folder) -> int:

@@ -303,6 +303,24 @@ def test_a_link_to_a_folder_above_is_reported_and_not_followed(tmp_path: Path):
     }
 
 
+def test_folders_are_told_apart_where_a_file_system_gives_all_of_them_one_inode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tree(tmp_path, "train/a/1.jpg", "train/b/c/1.jpg", "val/a/1.jpg")
+    (tmp_path / "train/b/link").symlink_to("../a")
+    real = os.stat
+
+    def one_inode(*args: Any, **named: Any) -> os.stat_result:
+        facts = list(real(*args, **named))
+        return os.stat_result([facts[0], 1, *facts[2:]])
+
+    monkeypatch.setattr(os, "stat", one_inode)  # as some file systems in user space do
+    with pytest.raises(LayoutError, match=r"train/a and train/b/link .* one folder"):
+        read_source(tmp_path)
+    (tmp_path / "train/b/link").unlink()
+    assert len(read_source(tmp_path).files) == 3
+
+
 @pytest.mark.parametrize(
     ("link", "target", "message"),
     [
@@ -422,3 +440,13 @@ def test_a_fraction_of_a_split_that_is_there_is_refused(tmp_path: Path):
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]):
     with pytest.raises(ValueError, match=next(iter(options))):
         LayoutOptions(**options)
+
+
+def test_a_table_of_species_beside_another_set_is_passed_over(tmp_path: Path):
+    table = tmp_path / "plantnet300K_species_names.json"
+    table.write_text(json.dumps({"1355": "Rosa alba"}))
+    source = read_source(tree(tmp_path / "cats", "a/1.jpg", "b/1.jpg"))
+    assert source.class_names == ("a", "b")
+    assert source.notes == ()
+    table.rename(tmp_path / "cats" / table.name)
+    assert "names none of the classes" in read_source(tmp_path / "cats").notes[0]
