@@ -8,13 +8,14 @@ is refused with both readings; `LayoutOptions` chooses one.
 
 from __future__ import annotations
 
-import shlex
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastload.console.shell import exclude_option
 from fastload.errors import LayoutError
 from fastload.prepare.naming import SPLITS, read_name
 from fastload.prepare.spelling import one_form
@@ -23,6 +24,10 @@ from fastload.prepare.tree import Folder, looks_like_picture
 LAYOUTS = ("auto", "splits", "classes")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2", ".zst")
 _SHOWN = 5  # names in a message
+# What file managers call a copy of a folder.
+_COPY = re.compile(
+    r"(.+?)(?: - (?:copy|kopie|copie|copia|副本)| copy(?: \d+)?)?(?: \(\d+\))?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +135,8 @@ def _refuse_broken_links(folder: Folder, root: Path) -> None:
         if not looks_like_picture(name) and path.is_symlink() and not _is_there(path):
             raise LayoutError(
                 f"{folder.path_of(name)} in {root} is a link to nothing, where a split or a class "
-                "would be; mend or remove the link, or leave it out with --exclude "
-                f"{shlex.quote(folder.path_of(name))}"
+                "would be; mend or remove the link, or leave it out with "
+                f"{exclude_option(folder.path_of(name))}"
             )
 
 
@@ -210,6 +215,13 @@ class _Finder:
                 f"{'s' * (folder.pictures > 1)} in {folder.path or self.root}/"
             )
 
+    def _archives(self, folder: Folder) -> None:
+        """Say which archives may be classes or splits that were not unpacked."""
+        unpacked = tuple(f"{one.name}." for one in folder.folders)
+        packed = [name for name in _packed(folder) if not name.startswith(unpacked)]
+        if packed:
+            self.found.notes.append(f"passed over, archives: {named(map(folder.path_of, packed))}")
+
     def splits_in(self, folder: Folder) -> dict[str, Folder]:
         """Split -> the folder in this one that is it: by its name, and by the folders in it."""
         candidates = [
@@ -228,7 +240,7 @@ class _Finder:
                 first = splits[reading.split]
                 raise LayoutError(
                     f"{first.path} and {one.path} both name the {reading.split} split; rename one "
-                    f"of them, or leave one out with --exclude {one.path}"
+                    f"of them, or leave one out with {exclude_option(one.path)}"
                 )
             splits[reading.split] = one
         return {split: splits[split] for split in SPLITS if split in splits}
@@ -240,8 +252,9 @@ class _Finder:
             there = " and ".join(splits)
             raise LayoutError(
                 f"{base.path or self.root} has a folder for {there} but none for train that holds "
-                f"class folders ({named(one.path for one in splits.values())}); add one, take all "
-                "folders for classes with --layout classes, or leave some out with --exclude"
+                f"class folders ({named(one.path for one in splits.values())}){_unpack(base)}; add "
+                "one, rename the folder that is it to train, or take all folders for classes with "
+                f"{self._keep_classes()}"
             )
         self._beside_splits(base, splits, others_stay=others_stay)
         trained: set[str] | None = None
@@ -251,6 +264,7 @@ class _Finder:
                 self._without_classes(split, folder)
                 continue
             self._check_classes(inner, trained)
+            self._archives(inner)
             if self.doubtful and trained is None:
                 self._look_deeper(inner.with_images())
             self.found.splits[split] = inner
@@ -277,6 +291,7 @@ class _Finder:
                 unknown.append(folder)
         self.leave_out([one for one in rest if not one.holds_images], "no images in them")
         self._loose(base)
+        self._archives(base)
         if others_stay:
             self.leave_out(unknown, "not a split")
         elif unknown:
@@ -288,8 +303,8 @@ class _Finder:
             f"hold{'s' * (len(splits) == 1)} class folders and {_are_splits(splits)} "
             f"by name, but {named(one.path for one in others)} beside "
             f"{'it' if len(splits) == 1 else 'them'} hold{'s' * (len(others) == 1)} images too; "
-            "did you mean --layout splits (the others are left out), --layout classes (every one "
-            f"of these folders is a class), or --exclude {shlex.quote(others[0].path)}?"
+            f"did you mean --layout splits (the others are left out), {self._keep_classes()} "
+            f"(every one of these folders is a class), or {exclude_option(others[0].path)}?"
         )
 
     def _is_unlabelled(self, split: str, inner: Folder, trained: set[str] | None) -> bool:
@@ -313,12 +328,13 @@ class _Finder:
             return
         raise LayoutError(
             f"{folder.path} in {self.root} holds {images:,} images but no class folders; put the "
-            "images of each class in a folder named after it, or leave it out with --exclude "
-            f"{shlex.quote(folder.path)}"
+            "images of each class in a folder named after it, or leave it out with "
+            f"{exclude_option(folder.path)}"
         )
 
     def _check_classes(self, inner: Folder, trained: set[str] | None) -> None:
         """Find the folders among class folders that are none; refuse those in doubt."""
+        names = {folder.name for folder in inner.folders}
         for folder in inner.folders:
             reading = read_name(folder.name)
             if not folder.holds_images:
@@ -329,19 +345,37 @@ class _Finder:
                 continue
             if reading.side:
                 self._refuse_class(folder, "tools, or annotations, have folders of this name")
+            if "pyvenv.cfg" in folder.files:
+                self._refuse_class(folder, "it is an environment of Python")
             if reading.container:
                 self._refuse_class(folder, "folders of this name hold images of all classes")
+            copied = _COPY.fullmatch(folder.name)
+            if copied and copied[1] in names - {folder.name}:
+                self._refuse_class(folder, f"it is named as a copy of {copied[1]}")
             if reading.split and not reading.rest and _classes_within(folder, None):
                 self._refuse_class(folder, f"it is named as a {reading.split} split")
         none = [one for one in inner.folders if one.path in self.found.no_classes]
         self.leave_out(none, "no images in them")
 
     def _refuse_class(self, folder: Folder, why: str) -> None:
-        keep = "classes" if "" in self.found.splits else "splits"
+        if read_name(folder.name).container and _classes_within(folder, None):
+            way_out = f"did you mean {self.root / folder.path}?"
+        else:
+            way_out = (
+                f"leave it out with {exclude_option(folder.path)}, or keep it with {self._keep()}"
+            )
         raise LayoutError(
-            f"{folder.path} in {self.root} would become a class, but {why}; leave it out with "
-            f"--exclude {shlex.quote(folder.path)}, or keep it with --layout {keep}"
+            f"{folder.path} in {self.root} would become a class, but {why}; {way_out}"
         )
+
+    def _keep(self) -> str:
+        """The option by which all folders among the class folders are classes."""
+        return self._keep_classes() if "" in self.found.splits else "--layout splits"
+
+    def _keep_classes(self) -> str:
+        """The option by which every folder is a class, and of which folder it must be asked."""
+        base = self.found.base.path
+        return "--layout classes" + (f" for {self.root / base}" if base else "")
 
     def take_classes(self) -> None:
         """Take every folder in the base for a class."""
@@ -354,6 +388,7 @@ class _Finder:
         if self.doubtful:
             self._refuse_splits_as_classes(classes)
         self._check_classes(base, None)
+        self._archives(base)
         if self.doubtful:
             self._refuse_splits_below(classes)
             self._look_deeper(classes)
@@ -373,8 +408,13 @@ class _Finder:
         if len(like) == len(classes):
             raise LayoutError(
                 f"{self.root} has {names}, which hold images but no class folders; "
-                f"{_expected(self.root)}, or --layout classes if they are classes"
+                f"{_expected(self.root)}, or {self._keep_classes()} if they are classes"
             )
+        # Of two letters, as VA of the states and te of the languages, a name is no split's alone.
+        like = [one for one in like if len(one.name) > 2 or not one.name.isascii()]
+        if not like:
+            return
+        names = named(one.path for one in like)
         if [readings[one.path].split for one in like] == ["train"]:
             self.found.notes.append(
                 f"{names} is taken for a class: it holds images itself, as its neighbours do"
@@ -383,56 +423,73 @@ class _Finder:
         raise LayoutError(
             f"{self.root} can be read in two ways: {names} may be, like the other folders, "
             f"{'a class' if len(like) == 1 else 'classes'}, or hold images without labels; did you "
-            f"mean --layout classes, or --exclude {shlex.quote(like[0].path)}?"
+            f"mean {self._keep_classes()}, or {exclude_option(like[0].path)}?"
         )
 
     def _refuse_splits_below(self, classes: Sequence[Folder]) -> None:
         """CLASS/train/image.jpg: splits lie above classes, or the images would be mixed."""
         for one in classes:
             reading = read_name(one.name)
-            if one.pictures:
-                continue
-            if reading.split:
+            if reading.split and not one.pictures:
                 self._refuse_class(one, f"it is named as a {reading.split} split and holds folders")
-            inner = [read_name(inner.name) for inner in one.with_images()]
-            inner = [reading for reading in inner if not reading.side]
-            if len(inner) > 1 and all(reading.split and not reading.rest for reading in inner):
+            inner = [(read_name(inner.name), inner.path) for inner in one.with_images()]
+            inner = [(reading, path) for reading, path in inner if not reading.rest]
+            if len({reading.split for reading, _ in inner} - {""}) > 1:
                 raise LayoutError(
-                    f"{one.path} in {self.root} holds splits "
-                    f"({named(inner.path for inner in one.with_images())}), but splits are read "
-                    f"above classes, not below them; {_expected(self.root)}; did you mean "
-                    f"{self.root / one.path}, or --layout classes (mix them and split anew)?"
+                    f"{one.path} in {self.root} holds splits ({named(path for _, path in inner)}), "
+                    f"but splits are read above classes, not below them; {_expected(self.root)}; "
+                    f"did you mean {self.root / one.path}, or {self._keep_classes()} (mix them and "
+                    "split anew)?"
                 )
 
     def _look_deeper(self, classes: Sequence[Folder]) -> None:
-        """Class folders that hold folders only: the classes may lie one level deeper."""
-        if any(one.pictures for one in classes):
-            return
-        keep = "classes" if "" in self.found.splits else "splits"
-        if len(classes) == 1 and keep == "classes":
+        """See that the classes lie neither a level deeper nor a level higher."""
+        kinds = {read_name(one.name).words for one in classes}
+        numbered = len(classes) > 1 and len(kinds) == 1 and () not in kinds  # fold1, fold2
+        deep = [one for one in classes if not one.pictures]
+        if numbered and not deep and read_name(classes[0].name).part:
+            raise LayoutError(
+                f"{self.root} can be read in two ways: {named(one.path for one in classes)} differ "
+                "in their numbers, as the parts of one set do; put the images of each class in a "
+                f"folder named after it, or take these for the classes with {self._keep()}"
+            )
+        self._refuse_classes_within_one(classes)
+        if len(deep) == len(classes) == 1 and "" in self.found.splits:
             raise LayoutError(
                 f"{self.root} holds one folder, and that holds the class folders; "
                 f"did you mean {self.root / classes[0].path}?"
             )
-        inner = [one.name for folder in classes for one in folder.with_images()]
-        if all(read_name(name).generic or _is_year(name) for name in inner):
+        within = {one.path: _past_generic(one).with_images() for one in deep}
+        inner = [one.name for folders in within.values() for one in folders]
+        if not deep or all(read_name(name).generic or _is_year(name) for name in inner):
+            return
+        example = f"such as {deep[0].with_images()[0].path}: the outer one is the class"
+        if len(deep) < len(classes):
+            if any(len(folders) > 1 for folders in within.values()):
+                self.found.notes.append(f"some class folders hold folders only, {example}")
             return
         counts = Counter(one_form(name) for name in inner if not _is_year(name))
         shared = sorted(name for name, count in counts.items() if count > 1)
-        kinds = {read_name(one.name).words for one in classes}
-        numbered = len(kinds) == 1 and () not in kinds  # fold1, fold2
         few = len(shared) >= len(classes)
         if (few or numbered) and len(classes) > 1 and 2 * len(shared) >= len(counts) > 0:
             raise LayoutError(
                 f"{self.root} can be read in two ways: {named(one.path for one in classes)} hold "
                 f"folders of the same names ({named(shared)}), so these may be the classes; did "
-                f"you mean one of the outer folders, or --layout {keep} (the outer folders are "
+                f"you mean one of the outer folders, or {self._keep()} (the outer folders are "
                 "the classes)?"
             )
-        example = classes[0].with_images()[0].path
-        self.found.notes.append(
-            f"class folders hold folders only, such as {example}: the outer one is the class"
-        )
+        self.found.notes.append(f"class folders hold folders only, {example}")
+
+    def _refuse_classes_within_one(self, classes: Sequence[Folder]) -> None:
+        """cat/, dog/ and new/cat/, new/dog/: what was unpacked twice, or not yet moved."""
+        pictured = {one_form(one.name) for one in classes if one.pictures}
+        for one in classes:
+            inner = [one_form(inner.name) for inner in one.with_images()]
+            common = pictured.intersection(inner) - {one_form(one.name)}
+            if not one.pictures and common and 2 * len(common) >= len(inner):
+                self._refuse_class(
+                    one, f"it holds folders of its neighbours' names ({named(inner)})"
+                )
 
 
 def _classes_within(folder: Folder, trained: set[str] | None) -> Folder | None:
@@ -460,6 +517,15 @@ def _classes_within(folder: Folder, trained: set[str] | None) -> Folder | None:
         if not enter and not read_name(inner.name).generic:
             return folder
         folder = inner
+
+
+def _past_generic(folder: Folder) -> Folder:
+    """The folder, or the one in it that is alone and whose name says nothing: CLASS/images/."""
+    while not folder.pictures and len(inner := folder.with_images()) == 1:
+        if not read_name(inner[0].name).generic:
+            break
+        folder = inner[0]
+    return folder
 
 
 def _pattern(base: Folder, splits: dict[str, Folder]) -> str:
@@ -495,6 +561,16 @@ def _nothing_found(folder: Folder, root: Path) -> str:
             f"{where} holds {folder.pictures:,} images but no class folders; "
             "put the images of each class in a folder named after it"
         )
-    packed = [name for name in folder.files if name.lower().endswith(_ARCHIVES)]
-    unpack = f"; unpack {named(packed)} first" if packed else ""
-    return f"{where} holds no images; expected CLASS/image.jpg or train/CLASS/image.jpg{unpack}"
+    return (
+        f"{where} holds no images; expected CLASS/image.jpg or train/CLASS/image.jpg"
+        f"{_unpack(folder)}"
+    )
+
+
+def _unpack(folder: Folder) -> str:
+    packed = _packed(folder)
+    return f"; unpack {named(packed)} first" if packed else ""
+
+
+def _packed(folder: Folder) -> list[str]:
+    return [name for name in folder.files if name.lower().endswith(_ARCHIVES)]

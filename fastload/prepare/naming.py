@@ -40,6 +40,8 @@ _CONTAINERS = _set(
     jpegimages
     """
 )
+# Folders that hold some of the images, when a number follows: batch_1, images_001.
+_PARTS = _CONTAINERS | _set("part parts batch fold chunk set subset split")
 # What tools write beside the images, or what describes them; also with a split's name or noise:
 # train_logs, masksTr. Numbers are left out: exp2, runs3.
 _SIDE = _set(
@@ -50,6 +52,7 @@ _SIDE = _set(
     thumbs backup backups shards tfrecords lmdb script scripts notebooks src saved_models
     catboost_info
     annotation annotations labels masks segmentation segmentations trimaps bboxes bounding_boxes
+    new_folder untitled_folder 新建文件夹
     ground_truth groundtruth meta metadata docs lists imagesets image_sets attributes
     """
 )
@@ -86,6 +89,11 @@ class Reading:
     def container(self) -> bool:
         """Whether a folder of images, whatever the class, has such a name."""
         return bool(self.words) and set(self.words) <= _CONTAINERS
+
+    @property
+    def part(self) -> bool:
+        """Whether a numbered folder of such a name is one part of many."""
+        return not _PARTS.isdisjoint(self.words)
 
     @property
     def side(self) -> bool:

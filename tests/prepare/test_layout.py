@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -116,6 +117,10 @@ def test_folders_around_the_splits_or_classes_are_entered(
         ([*classes_in("train"), "preview.png"], "outside the class folders: 1 image in"),
         ([*classes_in("train"), "train/meta/x.txt"], "no images in them: train/meta"),
         ([*flat("bus", "car", "train")], "train is taken for a class"),
+        ([*flat("cat"), *classes_in("others")], "some class folders hold folders only, such as"),
+        ([*flat("cat", "dog"), "elk.zip", "dog.tar.gz"], "passed over, archives: elk.zip"),
+        ([*classes_in("train"), "train/fox.tar"], "passed over, archives: train/fox.tar"),
+        ([*flat("cat", "dog"), "New folder/x.txt"], "no images in them: New folder"),
         ([*classes_in("b", "c", "d", "e", names=["leaf", "bark"])], "the outer one is the class"),
     ],
 )
@@ -159,6 +164,29 @@ def test_what_is_passed_over_or_doubtful_is_said(tmp_path: Path, names: list[str
         (classes_in("bottle", "cable", names=["train", "test"]), "splits are read above classes"),
         (classes_in("test_tube", "bottle", names=YEARS), "test_tube in .* would become a class"),
         (classes_in("val", "test"), "a folder for val and test but none for train"),
+        ([*classes_in("val"), "train.zip"], "none for train .*; unpack train.zip first"),
+        (classes_in("train", "train - Copy"), "--exclude 'train - Copy'"),
+        (classes_in("train", "-old"), "--exclude=-old"),
+        # what was unpacked twice, or is not yet moved into its classes
+        ([*flat("cat", "dog"), *classes_in("new")], "new in .* holds folders of its neighbours'"),
+        ([*classes_in("train", "val"), *classes_in("train/new")], "train/new in .* neighbours'"),
+        (
+            [*flat("cells/yes", "cells/no"), *classes_in("cells/cells", names=["yes", "no"])],
+            "cells/cells in .* or keep it with --layout classes for .*/cells",
+        ),
+        (flat("cat", "dog", "cat - Copy"), "it is named as a copy of cat.*'cat - Copy'"),
+        (flat("cat", "dog", "dog (2)"), "it is named as a copy of dog"),
+        (flat("cat", "dog", "New folder"), "--exclude 'New folder'"),
+        ([*flat("cat", "dog", "env/lib"), "env/pyvenv.cfg"], "it is an environment of Python"),
+        # parts of one set, and classes below another level
+        (flat("HAM_images_part_1", "HAM_images_part_2"), "differ in their numbers"),
+        (flat("train/batch1", "train/batch2"), "differ in their numbers.*--layout splits"),
+        (classes_in("amazon/images", "dslr/images"), "folders of the same names .cat, dog, elk."),
+        (flat("a", "a/train", "a/test", "b"), "a in .* holds splits .a/test, a/train."),
+        (flat(*(f"{one}/{two}" for one in "ab" for two in ("train", "val", "x"))), "holds splits"),
+        # what to do is asked of the folder that holds the classes
+        ([*classes_in("images"), *flat("previews")], "did you mean .*/images[?]"),
+        (flat("data/a", "data/logs"), "--exclude data/logs, or .*--layout classes for .*/data"),
     ],
 )
 def test_what_has_two_readings_is_refused_with_a_way_out(
@@ -178,11 +206,26 @@ def test_a_link_to_nothing_in_the_place_of_a_class_or_split_is_refused(tmp_path:
     assert read(tmp_path, [], exclude=(link,)).classes == ("cat", "dog")
 
 
-def test_a_split_that_is_given_for_the_whole_is_said(tmp_path: Path):
+def test_a_split_is_read_where_the_folder_above_may_not_be_listed(tmp_path: Path):
+    write_tree(tmp_path, dict.fromkeys(classes_in("train", "val"), b"x"))
+    tmp_path.chmod(0o311)
+    try:
+        if os.access(tmp_path, os.R_OK):
+            pytest.skip("root may list every folder")
+        assert read_source(tmp_path / "train").classes == CLASSES
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_a_split_that_is_given_for_the_whole_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     write_tree(tmp_path, dict.fromkeys(classes_in("train", "val", "test"), b"x"))
     (note,) = read_source(tmp_path / "train").notes
     assert "is read alone, without test, val beside it; did you mean" in note
     assert read_source(tmp_path).notes == ()
+    monkeypatch.chdir(tmp_path / "train")
+    assert "is read alone" in read_source(".").notes[0]
 
 
 def test_a_user_who_knows_chooses_the_reading(tmp_path: Path):
@@ -207,6 +250,7 @@ def test_splits_that_are_asked_for_and_not_there_are_refused(tmp_path: Path):
 
 def test_a_class_may_have_any_name_beside_others(tmp_path: Path):
     names = ["test_tube", "freight train", "contest", "0", "10", "photo", "mask", "all", "-rf"]
+    names += ["VA", "tr", "te", "Type (1)", "Type (2)", "part 1", "batch"]
     assert read(tmp_path, flat(*names)).classes == tuple(sorted(names))
 
 
