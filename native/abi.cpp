@@ -37,6 +37,11 @@ fl::Status without_memory(fl::Facts& facts) {
 
 }  // namespace
 
+// `INTERFACE` of native.py. Raise both whenever a function, a struct or a meaning changes.
+FL_EXPORT int fl_interface() {
+    return 2;
+}
+
 // Sentence for a status; never null.
 FL_EXPORT const char* fl_reason(int status) { return fl::reason(status); }
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import struct
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +31,9 @@ from fastload.stages import Stages
 LIBRARY = Path(__file__).with_name("_core.so")
 MAX_SIZE = 8192
 """Side of the largest output, in pixels; keeps every product of sizes within its integer."""
+
+INTERFACE = 2
+"""Of the functions below; native/abi.cpp holds the same number."""
 
 _PORTABLE = 0
 
@@ -140,6 +144,8 @@ def how_to_mend() -> str:
     """What to do where the core cannot be used, with the command."""
     if os.environ.get("FASTLOAD_NATIVE") == "0":
         return "unset FASTLOAD_NATIVE"
+    if LIBRARY.exists():
+        return f"build it anew: {reinstall_command()}"
     return f"install a C++ compiler ({_compiler_command()}), then {reinstall_command()}"
 
 
@@ -160,7 +166,11 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     if not LIBRARY.exists():
         return None, f"{LIBRARY.name} was not built"
     try:
+        if _is_cut_off(LIBRARY):
+            return None, f"{LIBRARY.name} is cut off"
         library = ctypes.CDLL(str(LIBRARY))
+        if not hasattr(library, "fl_interface") or library.fl_interface() != INTERFACE:
+            return None, f"{LIBRARY.name} was built from another version of fastload"
         for name, (arguments, result) in _SIGNATURES.items():
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, result
@@ -169,6 +179,24 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     if os.environ.get("FASTLOAD_SIMD") == "portable":
         library.fl_set_simd(_PORTABLE)
     return library, ""
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether a library ends before what is to be loaded of it: to read on kills the process."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+        size = file.seek(0, os.SEEK_END)
+    if not head.startswith(b"\x7fELF\x02\x01"):  # of 64 bits, little-endian, as our machines have
+        return False
+    try:
+        (table,) = struct.unpack_from("<Q", head, 32)
+        step, count = struct.unpack_from("<HH", head, 54)
+        segments = (
+            struct.unpack_from("<8xQ16xQ", head, table + step * number) for number in range(count)
+        )
+        return any(offset + length > size for offset, length in segments)
+    except struct.error:
+        return True
 
 
 def _core() -> ctypes.CDLL:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +102,7 @@ def test_a_core_that_was_not_built_comes_with_the_command_that_builds_it(
 ):
     monkeypatch.delenv("FASTLOAD_NATIVE", raising=False)
     monkeypatch.setattr(native, "_load", lambda: (None, "_core.so was not built"))
+    monkeypatch.setattr(native, "LIBRARY", Path("/nowhere"))
     said = backends.why_absent("native", torch.device("cpu"))
     assert said.startswith("_core.so was not built: install a C++ compiler")
     assert said.endswith(reinstall_command())
@@ -117,6 +119,7 @@ def test_a_core_that_was_not_built_comes_with_the_command_that_builds_it(
 )
 def test_a_compiler_is_installed_as_the_system_does_it(platform, manager, said, monkeypatch):
     monkeypatch.delenv("FASTLOAD_NATIVE", raising=False)
+    monkeypatch.setattr(native, "LIBRARY", Path("/nowhere"))
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(shutil, "which", lambda name: name if name == manager else None)
     assert native.how_to_mend().startswith(said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import shutil
 import subprocess
 import sys
 import zlib
@@ -470,6 +471,46 @@ def test_the_core_can_be_switched_off() -> None:
     assert done.stdout == "False FASTLOAD_NATIVE=0 is set\n"
     assert BackendUnavailableError.__name__ in done.stderr
     assert done.stderr.endswith("(FASTLOAD_NATIVE=0 is set); unset FASTLOAD_NATIVE\n")
+
+
+def said_of_library(path: Path) -> str:
+    """Whether the library is taken for the core, and why not, as a process of its own says it."""
+    code = (
+        "import sys; from pathlib import Path; from fastload.pixels import native\n"
+        "native.LIBRARY = Path(sys.argv[1])\n"
+        "print(native.is_available(), native.why_unavailable())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@needs_core
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a file themselves")
+@pytest.mark.parametrize("part", [0.1, 0.01, 0.001, 0])
+def test_a_core_that_is_cut_off_is_done_without(part: float, tmp_path: Path) -> None:
+    whole = native.LIBRARY.read_bytes()
+    kept = max(part * len(whole), 40) if part else 0
+    path = tmp_path / "_core.so"
+    path.write_bytes(whole[: int(kept)])
+    assert said_of_library(path).startswith(("False _core.so is cut off", "False _core.so does not"))
+    path.write_bytes(whole)
+    assert said_of_library(path) == "True"
+
+
+@needs_core
+@pytest.mark.parametrize(
+    "source", ["", f'extern "C" int fl_interface() {{ return {native.INTERFACE - 1}; }}']
+)
+def test_a_core_of_another_version_is_done_without(source: str, tmp_path: Path) -> None:
+    compiler = shutil.which("c++")
+    if compiler is None:
+        pytest.skip("needs a C++ compiler; run scripts/setup")
+    (tmp_path / "core.cpp").write_text(source)
+    path = tmp_path / "_core.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", path, tmp_path / "core.cpp"], check=True)
+    assert said_of_library(path) == "False _core.so was built from another version of fastload"
 
 
 @needs_core
