@@ -8,7 +8,7 @@ import os
 import stat
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from fastload.errors import FastloadError, LayoutError
+from fastload.pixels import native
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 from fastload.prepare.source import File
 from fastload.prepare.transcode import MAX_FILE_BYTES, Stored, store_image
@@ -151,7 +152,8 @@ def examine_files(
         FastloadError: If many files are dropped that other storage or memory would give; see
             `examine_file` for other errors.
     """
-    function = partial(examine_file, root=root, rules=rules, with_jpeg=with_jpeg)
+    how = partial(examine_file, root=root, rules=rules, with_jpeg=with_jpeg)
+    function = partial(_examine_with, how=how, core=native.is_available())
     watch = _Watch(root)
     results = run_chunks(
         function, chunks_of(files), workers=workers, name=lambda file: str(root / file.path)
@@ -161,6 +163,19 @@ def examine_files(
             verdict, jpeg = (_lost(result), b"") if isinstance(result, Lost) else result
             watch.see(file, verdict)
             yield file, verdict, jpeg
+
+
+def _examine_with(
+    file: File, *, how: Callable[[File], tuple[Verdict, bytes]], core: bool
+) -> tuple[Verdict, bytes]:
+    """Examine a file in a worker that has the native core if the run has: bytes depend on it."""
+    if native.is_available() != core:
+        why = native.why_unavailable() or "only in a worker"
+        raise FastloadError(
+            f"the native core does not load in every process ({why}); see `ulimit -a`, take fewer "
+            "--workers, and run the same command again"
+        )
+    return how(file)
 
 
 def _lost(lost: Lost) -> Dropped:

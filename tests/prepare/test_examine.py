@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fastload.errors import LayoutError
+from fastload.errors import FastloadError, LayoutError
+from fastload.pixels import native
 from fastload.prepare.examine import (
     CHUNK_BYTES,
     CHUNK_FILES,
     MOST_IN_A_ROW,
     chunks_of,
     examine_file,
+    examine_files,
 )
 from fastload.prepare.reasons import Reason, Rules
 from fastload.prepare.source import File
@@ -225,3 +227,15 @@ def test_chunks_are_bounded_in_files_and_bytes():
     assert [len(chunk) for chunk in chunks_of(files)] == [CHUNK_FILES, CHUNK_FILES, 8]
     large = [file(str(n), size=CHUNK_BYTES // 2 + 1) for n in range(3)]
     assert [len(chunk) for chunk in chunks_of(large)] == [1, 1, 1]
+
+
+def test_a_worker_without_the_core_does_not_store_other_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    if not native.is_available():
+        pytest.skip(f"needs the native core: {native.why_unavailable()}; run scripts/setup")
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    monkeypatch.setenv("FASTLOAD_NATIVE", "0")  # the workers alone see it, as too little memory
+    files = [file("a.jpg", len(jpeg(0)))]
+    with pytest.raises(FastloadError, match="does not load in every process .FASTLOAD_NATIVE=0"):
+        list(examine_files(files, root=tmp_path, rules=SMALL, workers=1, with_jpeg=True))
