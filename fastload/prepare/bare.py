@@ -1,4 +1,4 @@
-"""`bare_jpeg`: a JPEG without what says nothing about its pixels, for its decoders to judge.
+"""`bare_jpeg`, `bare_png`: a file without what says nothing about its pixels, to be judged.
 
 Pillow refuses sound pictures for odd metadata, and libjpeg-turbo tells only the first of its
 warnings, so that one about metadata would hide one about pixels. What remains is what the pixels
@@ -8,6 +8,7 @@ depend on: tables, frame, scans, and which colours the components are.
 from __future__ import annotations
 
 import re
+import zlib
 from typing import NamedTuple
 
 from fastload.errors import CorruptImageError
@@ -18,6 +19,32 @@ _LEFT_OUT = frozenset({*range(_APP0, 0xF0), _COM, _DNL, _SOS, _EOI})  # or writt
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1, 0xC9), (0xC2, 0xCA)  # of Huffman and arithmetic codes
 _HUFFMAN_DCT = (0xC0, 0xC1, 0xC2)
 _AFTER_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)  # no stuffed byte, no RSTn
+
+
+_PNG_SIGNATURE_BYTES, _PNG_CHUNK_BYTES = 8, 12  # of length, name and checksum beside the body
+_PNG_KEPT = frozenset((b"tRNS", b"acTL", b"fcTL", b"fdAT", b"eXIf"))  # beside the critical chunks
+_PNG_ORIENTATION = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")  # beginnings of texts
+
+
+def bare_png(png: bytes) -> bytes:
+    """The PNG with the chunks that its pixels, its frames and its orientation depend on.
+
+    All other chunks, and those of a wrong checksum that are not critical, are left out, as libpng
+    passes over them and Pillow does not. From a chunk that is cut off on, the bytes stay.
+    """
+    at, parts = _PNG_SIGNATURE_BYTES, [png[:_PNG_SIGNATURE_BYTES]]
+    while at < len(png):
+        end = at + _PNG_CHUNK_BYTES + int.from_bytes(png[at : at + 4], "big")
+        name = png[at + 4 : at + 8]
+        critical = not name[:1].islower()
+        if critical or end > len(png):
+            parts.append(png[at:end])
+        elif name in _PNG_KEPT or png.startswith(_PNG_ORIENTATION, at + 8):
+            body = memoryview(png)[at + 4 : end - 4]
+            if zlib.crc32(body) == int.from_bytes(png[end - 4 : end], "big"):
+                parts.append(png[at:end])
+        at = end
+    return b"".join(parts)
 
 
 def bare_jpeg(jpeg: bytes | memoryview) -> bytes:

@@ -7,6 +7,7 @@ import struct
 _MAGIC = (
     (b"\xff\xd8\xff\xf7", "JPEG-LS"),
     (b"\xff\xd8", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n\0\0\0\4CgBI", "Apple CgBI"),  # of its apps: no PNG for others
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +29,7 @@ from PIL import (
     ImageStat,
     JpegImagePlugin,
     PngImagePlugin,
+    TiffTags,
     features,
 )
 
@@ -36,14 +37,14 @@ from fastload.errors import CorruptImageError, ImageError, UnsupportedImageError
 from fastload.pixels import native
 from fastload.pixels.jpeg import MAX_PIXELS, JpegHeader, read_header, restart_interval_for
 from fastload.pixels.orientation import orientation_of_info, orientation_of_jpeg
-from fastload.prepare.bare import bare_jpeg
+from fastload.prepare.bare import bare_jpeg, bare_png
 from fastload.prepare.formats import TAKEN, format_named, is_cut_off, sniff_format
 from fastload.prepare.original import refuse_lack_of_memory, why_not_original
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 
 MAX_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 MAX_FILE_BYTES = 256 << 20  # a 178-megapixel photograph is 100 MB as JPEG
-MAX_TEXT_BYTES = 16 << 20  # of a text or profile in a PNG, unpacked; Pillow's own limit is 1 MiB
+MAX_TEXT_BYTES = 16 << 20  # of XMP or EXIF as text in a PNG, unpacked; Pillow's limit is 1 MiB
 MOST_LOSS = 2.0  # levels of 256, on average; photographs of any quality lose less than 1
 _BAND_ROWS = 1024
 HOW = ("lossless", "near-lossless", "re-encoded", "original")  # ways to store an image
@@ -267,6 +268,9 @@ def _store_with_pillow(data: bytes, kind: str, rules: Rules) -> Stored:
     except Exception as error:  # a decoder of hostile bytes may raise anything
         refuse_lack_of_memory(error)
         words = f"Pillow cannot decode it: {error or type(error).__name__}"
+        cause = error.__cause__
+        if kind == "TIFF" and isinstance(cause, KeyError) and cause.args[0] not in TiffTags.TAGS_V2:
+            words = f"has the compression {error}, which is not supported"
         reason = _damage_kind(words)
         if reason is Reason.CORRUPT and is_cut_off(data, kind):
             reason, words = Reason.TRUNCATED, "has fewer bytes than its header says"
@@ -274,7 +278,7 @@ def _store_with_pillow(data: bytes, kind: str, rules: Rules) -> Stored:
 
 
 def _store_pixels(data: bytes, kind: str, rules: Rules) -> Stored:
-    plain = bare_jpeg(data) if kind == "JPEG" else data
+    plain = _BARE[kind](data) if kind in _BARE else data
     image = _open(plain, kind)
     _check_size(image.height, image.width, rules)
     if kind != "JPEG" and getattr(image, "is_animated", False):
@@ -299,6 +303,9 @@ def _store_pixels(data: bytes, kind: str, rules: Rules) -> Stored:
     if how == "near-lossless" or options["subsampling"]:
         how, jpeg = _closer(upright, how, jpeg, rules)
     return Stored(jpeg, how, upright.height, upright.width, ", ".join(changes))
+
+
+_BARE: dict[str, Callable[[bytes], bytes]] = {"JPEG": bare_jpeg, "PNG": bare_png}
 
 
 def _open(data: bytes, kind: str) -> Image.Image:

@@ -87,6 +87,7 @@ def test_every_extension_that_pillow_gives_a_format_that_is_taken_stands_for_it(
         (b"BA\x0e\0\0\0", "OS/2 bitmap array"),
         (b"MM\0+\0\x08\0\0", "big-endian BigTIFF"),
         (b"\xff\x0a\0", "JPEG XL"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\4CgBIP\0 \2", "Apple CgBI"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
     ],
 )
@@ -141,6 +142,12 @@ def test_what_the_decoder_does_not_take_is_not_called_damaged():
     odd = bitmap(struct.pack("<IiiHH", 16, 64, 48, 1, 24), bytes(64 * 48 * 3))
     with pytest.raises(SetAsideError, match="Unsupported BMP header type") as caught:
         store_image(odd, extension=".bmp", rules=Rules())
+    assert caught.value.kind is Reason.UNSUPPORTED
+    tiff = encoded(picture(1), "TIFF")
+    before, after = struct.pack("<HHLL", 259, 3, 1, 1), struct.pack("<HHLL", 259, 3, 1, 34712)
+    assert tiff.count(before) == 1
+    with pytest.raises(SetAsideError, match="has the compression 34712, which is not") as caught:
+        store_image(tiff.replace(before, after), extension=".tif", rules=Rules())
     assert caught.value.kind is Reason.UNSUPPORTED
 
 

@@ -407,10 +407,10 @@ def test_bombs_are_refused_before_pixels_exist(core: str):
     assert reason_of(long, ".png") is Reason.LARGE
 
 
-def png_with_text(megabytes: int, *, chunks: int = 1) -> bytes:
+def png_with_text(megabytes: int, *, chunks: int = 1, name: str = "Raw profile type exif") -> bytes:
     text = PngImagePlugin.PngInfo()
-    for number in range(chunks):
-        text.add_text(f"Comment {number}", "x" * (megabytes << 20), zip=True)
+    for _ in range(chunks):
+        text.add_text(name, "x" * (megabytes << 20), zip=True)
     return encoded(picture(0), "PNG", pnginfo=text)
 
 
@@ -444,6 +444,7 @@ LARGE_METADATA = {
     "profile.png": lambda: encoded(picture(0), "PNG", icc_profile=NOISE),
     "packed-profile.png": lambda: encoded(picture(0), "PNG", icc_profile=bytes(15 << 20)),
     "text.png": lambda: png_with_text(15),
+    "comment.png": lambda: png_with_text(80, name="Comment"),
     "xmp.png": lambda: encoded(picture(0), "PNG", xmp=NOISE.hex().encode()),
     "exif.png": lambda: encoded(picture(0), "PNG", exif=LARGE_EXIF),
     "profile.webp": lambda: encoded(picture(0), "WEBP", icc_profile=NOISE),
@@ -458,6 +459,25 @@ LARGE_METADATA = {
     "exif.jpg": lambda: jpeg_with(segments_of(0xE1, LARGE_EXIF[:16], 60)),
     "unknown.jpg": lambda: jpeg_with(segments_of(0xEA, b"?", 200)),
 }
+
+
+ODD_PNG_CHUNKS = {
+    "checksum": chunk(b"tEXt", b"a\0b")[:-4] + b"oops",
+    "private-checksum": chunk(b"prVt", b"a")[:-4] + b"oops",
+    "orientation-checksum": chunk(b"eXIf", TIFF_BLOCK)[:-4] + b"oops",
+    "method": chunk(b"zTXt", b"a\0\5b"),
+    "empty-profile": chunk(b"iCCP", b""),
+    "short-resolution": chunk(b"pHYs", b"abc"),
+    "short-gamma": chunk(b"gAMA", b"ab"),
+    "short-intent": chunk(b"sRGB", b""),
+}
+
+
+@pytest.mark.parametrize("name", list(ODD_PNG_CHUNKS))
+def test_odd_metadata_of_a_png_say_nothing_about_its_pixels(name: str):
+    plain = store_image(png_with(b"", behind=False), extension=".png", rules=ANY_SIZE)
+    odd = png_with(ODD_PNG_CHUNKS[name], behind=False)
+    assert store_image(odd, extension=".png", rules=ANY_SIZE) == plain
 
 
 @pytest.mark.parametrize("name", list(LARGE_METADATA))
