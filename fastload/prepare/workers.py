@@ -295,7 +295,7 @@ class _Crew(Generic[Item, Result]):
                 continue
             try:
                 results, error = worker.pipe.recv()
-            except (EOFError, ConnectionResetError):
+            except (EOFError, OSError):  # OSError: it was killed in the middle of an answer
                 self._replace(worker)
                 continue
             worker.look()
@@ -421,7 +421,7 @@ def serve(descriptor: int, steps: int) -> None:
     pipe = connection.Connection(descriptor)
     for number in _TIMER_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    with suppress(EOFError, ConnectionResetError, BrokenPipeError):
+    with suppress(EOFError, OSError):  # the parent is gone
         function, limit_seconds, clock = pickle.loads(pipe.recv_bytes())  # noqa: S301  our parent's
         pipe.send((None, None))
         while True:
@@ -436,7 +436,10 @@ def serve(descriptor: int, steps: int) -> None:
                     break
                 finally:
                     signal.setitimer(clock, 0.0)
-            pipe.send((results, failure))
+            try:
+                pipe.send((results, failure))
+            except MemoryError as error:
+                pipe.send(([], error))
 
 
 def _portable(error: Exception) -> Exception:

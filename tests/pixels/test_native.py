@@ -494,7 +494,9 @@ def test_a_core_that_is_cut_off_is_done_without(part: float, tmp_path: Path) -> 
     kept = max(part * len(whole), 40) if part else 0
     path = tmp_path / "_core.so"
     path.write_bytes(whole[: int(kept)])
-    assert said_of_library(path).startswith(("False _core.so is cut off", "False _core.so does not"))
+    assert said_of_library(path).startswith(
+        ("False _core.so is cut off", "False _core.so does not")
+    )
     path.write_bytes(whole)
     assert said_of_library(path) == "True"
 

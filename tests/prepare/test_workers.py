@@ -6,10 +6,13 @@ import importlib
 import os
 import re
 import signal
+import stat
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,9 +29,11 @@ class OddError(Exception):
         super().__init__(f"{name} at {place}")
 
 
-def act(item: str) -> str:
+def act(item: str) -> object:
     """What a decoder might do with a file."""
     what = item.split()[0]
+    if what == "unwieldy":
+        return _Unwieldy()
     if what in ACTS:
         ACTS[what](item)
     return item.upper()
@@ -61,6 +66,21 @@ def _wait_until(item: str) -> None:
         time.sleep(0.05)
 
 
+def _end_in_the_middle_of_an_answer(_: str) -> None:
+    for descriptor in range(3, 256):
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                os.write(descriptor, struct.pack("!i", 1000) + b"less")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Unwieldy:
+    """A result that there is no memory to send."""
+
+    def __reduce__(self) -> str:
+        raise MemoryError
+
+
 def _once(item: str) -> None:
     """Do what the second word says, but only the first time: "once kill /tmp/marker"."""
     _, what, marker = item.split()
@@ -82,6 +102,7 @@ ACTS: dict[str, Callable[[str], object]] = {
     "stop": _stop_for_a_while,
     "memory": _lack_memory,
     "raise": _raise,
+    "break": _end_in_the_middle_of_an_answer,
     "once": _once,
 }
 
@@ -154,7 +175,7 @@ def test_what_is_waited_for_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("what", ["kill", "memory", "crash"])
+@pytest.mark.parametrize("what", ["kill", "memory", "crash", "break"])
 def test_an_item_whose_process_is_killed_once_is_not_lost(what: str, size: int, tmp_path: Path):
     items = ["a", f"once {what} {tmp_path}/marker", *"bcdefgh"]
     done = list(run_chunks(act, chunked(items, size), workers=2))
@@ -162,7 +183,7 @@ def test_an_item_whose_process_is_killed_once_is_not_lost(what: str, size: int, 
     assert no_process_is_left()
 
 
-@pytest.mark.parametrize("what", ["kill", "memory"])
+@pytest.mark.parametrize("what", ["kill", "memory", "unwieldy"])
 def test_an_item_that_fails_alone_too_needs_too_much_memory(what: str):
     done = dict(run_chunks(act, chunked(["a", what, "b", "slow c"], 2), workers=2))
     lost = done.pop(what)
