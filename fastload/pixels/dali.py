@@ -255,6 +255,9 @@ class Slices:
         )
 
 
+_EOI = b"\xff\xd9"
+
+
 def slice_batch(
     encoded: Encoded,
     boxes: NDArray[np.int32],
@@ -278,8 +281,8 @@ def slice_batch(
     decoded_bytes = np.empty(len(encoded), np.int64)
     for index, box in enumerate(boxes.tolist()):
         image = encoded[index]
-        if bytes(image[-2:]) != b"\xff\xd9":
-            return None
+        if bytes(image[-2:]) != _EOI:
+            image = image[: bytes(image).rfind(_EOI) + 2]  # a film or zeros behind the picture
         try:
             sliced, inside, header = _cut(image, tuple(box), whole_below)
         except (ImageError, ValueError):

@@ -331,6 +331,19 @@ def test_a_whole_file_is_sent_where_it_cannot_be_sliced_and_less_where_it_can():
     assert whole.decoded_bytes.tolist() == [3 * (160 * 320 + 50 * 70)]
 
 
+def test_what_follows_the_end_of_a_jpeg_is_left_out():
+    plain = encode(photograph(64, 96), "4:2:0", 0)
+    box, flips = np.array([(0, 0, 64, 96)], np.int32), np.zeros(1, np.bool_)
+    for behind in (b"\0ftypmp42 a film", bytes(4096)):
+        slices = slice_batch(Encoded.join([plain + behind]), box, flips)
+        assert slices is not None
+        assert slices.images[0].tobytes() == plain
+    thumbnail = b"\xff\xe1" + (len(plain) + 8).to_bytes(2, "big") + b"Exif\0\0" + plain
+    cut_off = plain[:2] + thumbnail + plain[2:-40]
+    for damaged in (cut_off, plain[:-2], b""):
+        assert slice_batch(Encoded.join([damaged]), box, flips) is None
+
+
 @needs_dali
 def test_for_a_jpeg_engine_small_files_stay_whole_and_large_ones_are_cut():
     files = [encode(photograph(*size), "4:2:0", 2) for size in ((160, 320), (320, 640))]
