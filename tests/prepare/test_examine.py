@@ -237,5 +237,5 @@ def test_a_worker_without_the_core_does_not_store_other_bytes(
     (tmp_path / "a.jpg").write_bytes(jpeg(0))
     monkeypatch.setenv("FASTLOAD_NATIVE", "0")  # the workers alone see it, as too little memory
     files = [file("a.jpg", len(jpeg(0)))]
-    with pytest.raises(FastloadError, match="does not load in every process .FASTLOAD_NATIVE=0"):
+    with pytest.raises(FastloadError, match=r"does not load in every process \(FASTLOAD_NATIVE=0"):
         list(examine_files(files, root=tmp_path, rules=SMALL, workers=1, with_jpeg=True))
