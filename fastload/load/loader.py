@@ -468,8 +468,9 @@ class Loader:
             self._counter.begin(most_ready=depth)
             self._bad.begin(iteration.plan.number)
             for step in range(iteration.plan.steps):
-                if step == 1 and self._may_repeat:
-                    repeats.warn_if_repeated(self._run, iteration.plan.number)
+                # The second batch, as a look at the first one is no epoch; or the only one.
+                if step == min(1, iteration.plan.steps - 1) and self._may_repeat:
+                    repeats.note(self._run, iteration.plan.number, self._finalizer)
                 # Without a name: while this line waits, the caller alone refers to the batch.
                 yield self._deliver(iteration, step)
         finally:
@@ -488,8 +489,6 @@ class Loader:
         self._last_rows = batch.rows
         last = step + 1 == plan.steps
         self._received = (plan.number + 1, 0) if last else (plan.number, batch.end)
-        if last and self._may_repeat:
-            repeats.note(self._run, plan.number, self._finalizer)
         self._counter.delivered(
             images=len(batch.rows), waited=waited, ready=ready, bad=len(batch.bad)
         )

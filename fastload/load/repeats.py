@@ -1,12 +1,12 @@
 """A new Loader for each epoch gives the same epoch again: this tells the caller so, once.
 
-    a Loader gives all of epoch 0, and no other epoch              note
-    another one, of the same data and options, made by the same
-    line, is asked for more than a first batch of it               warn_if_repeated
+    a Loader gives more than a first batch of epoch 0, and no other epoch
+    another one, of the same data and options, made by the same line, does so too
 
-It is no mistake if the caller said which epoch comes (`set_epoch`, `load_state_dict`), if the first
-Loader is still in use, as where two are compared, or if it gave further epochs, as where a second
-run follows the first.
+Epochs that the caller cuts short count as well: the same batches would come each time, and the rest
+of the data never. It is no mistake if the caller said which epoch comes (`set_epoch`,
+`load_state_dict`), if the first Loader is still in use, as where two are compared, or if it gave
+further epochs, as where a second run follows the first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 
 _HERE = str(Path(__file__).parents[1])
 
-# By all that decides the batches of a run: the finalizer of the Loader that gave epoch 0 alone.
+# By all that decides the batches of a run: the finalizer of the Loader that is within epoch 0, or
+# gave that epoch alone.
 _given: dict[Hashable, weakref.finalize] = {}  # type: ignore[type-arg]  # of any arguments
 _warned: set[Hashable] = set()
 
@@ -33,17 +34,14 @@ def line_of_caller() -> tuple[str, int]:
 
 
 def note(run: Hashable, epoch: int, loader: weakref.finalize) -> None:  # type: ignore[type-arg]
-    """A Loader that was told no epoch has given all of this one."""
-    if epoch == 0:
-        _given[run] = loader
-    elif _given.get(run) is loader:
-        del _given[run]
-
-
-def warn_if_repeated(run: Hashable, epoch: int) -> None:
-    """A Loader that was told no epoch is within this one, for the caller two frames up."""
+    """A Loader that was told no epoch is within this one; warns the caller two frames up."""
     earlier = _given.get(run)
-    if epoch != 0 or earlier is None or earlier.alive or run in _warned:
+    if epoch > 0:
+        if earlier is loader:
+            del _given[run]
+        return
+    _given[run] = loader
+    if earlier is None or earlier.alive or run in _warned:
         return
     _warned.add(run)
     warnings.warn(

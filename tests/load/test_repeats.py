@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def nothing_given_yet() -> Iterator[None]:
 
 
 def make(shards: Path, **options: Any) -> Loader:
-    return Loader(shards, batch_size=10, **{"augment": Augment.train(16), **options})
+    return Loader(shards, **{"batch_size": 10, "augment": Augment.train(16), **options})
 
 
 def rows_of_an_epoch(loader: Loader) -> list[int]:
@@ -53,12 +54,35 @@ def a_loader_for_each_epoch(shards: Path, *, closed: bool) -> list[list[int]]:
     return seen
 
 
+def two_loaders(shards: Path, *, batches: int, **options: Any) -> None:
+    for _ in range(2):
+        with make(shards, **options) as loader:
+            assert len(list(islice(loader, batches))) == batches
+
+
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_new_loader_for_each_epoch_is_told_once(shards, closed):
     with pytest.warns(UserWarning, match=AGAIN) as caught:
         seen = a_loader_for_each_epoch(shards, closed=closed)
     assert [warning.filename for warning in caught] == [__file__]
     assert seen[0] == seen[1]  # told, not changed
+
+
+def test_a_new_loader_for_each_shortened_epoch_is_told(shards):
+    with pytest.warns(UserWarning, match=AGAIN):
+        two_loaders(shards, batches=2)
+
+
+def test_a_new_loader_for_each_epoch_of_one_batch_is_told(shards):
+    with pytest.warns(UserWarning, match=AGAIN):
+        two_loaders(shards, batches=1, batch_size=30)
+
+
+def test_one_loader_may_give_each_epoch_in_part(shards):
+    for _ in range(2):
+        with make(shards) as loader:
+            for _ in range(3):
+                assert len(list(islice(loader, 2))) == 2
 
 
 def test_a_new_loader_that_is_told_its_epoch_gives_another(shards):
