@@ -392,7 +392,7 @@ class Loader:
                     " the state is damaged"
                 )
         epoch, position = state["epoch"], state["position"]
-        if epoch < 0 or not 0 <= position <= self._order.length:
+        if not (0 <= epoch < 2**63 and 0 <= position <= self._order.length):
             raise StateMismatchError(
                 f"the saved state is at position {position} of epoch {epoch}, an epoch has"
                 f" {self._order.length}; the state is damaged"

@@ -206,7 +206,14 @@ def test_a_state_that_does_not_fit_is_refused_and_says_why(shards, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [{"position": SAMPLES + 1}, {"position": -1}, {"epoch": -1}, {"version": 99}]
+    "damage",
+    [
+        {"position": SAMPLES + 1},
+        {"position": -1},
+        {"epoch": -1},
+        {"epoch": 2**63},
+        {"version": 99},
+    ],
 )
 def test_a_damaged_state_is_refused(shards, damage):
     with loader_of(shards) as loader:
