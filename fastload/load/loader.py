@@ -16,6 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NoReturn
@@ -29,7 +30,7 @@ from fastload import world as worlds
 from fastload.arguments import check_callable, check_integer, check_kind, shown
 from fastload.calls import explain_calls
 from fastload.cores import usable_cores
-from fastload.errors import StalledError, StateMismatchError
+from fastload.errors import ResourceError, StalledError, StateMismatchError, shortage_of
 from fastload.load import repeats
 from fastload.load.apply import augment_images
 from fastload.load.augment import Augment
@@ -499,7 +500,8 @@ class Loader:
         rendering, sent = iteration.rendering, iteration.sent
         while not sent or (len(sent) <= self._backend.device.ahead and rendering.ready()):
             asked = time.perf_counter()
-            batch = rendering.take()
+            with _shortages_explained():
+                batch = rendering.take()
             self._counter.stages.wait += time.perf_counter() - asked
             if batch is None:
                 break
@@ -508,14 +510,15 @@ class Loader:
     def _send(self, batch: Batch, plan: EpochPlan) -> Sent:
         with self._backend.device.sending(batch.pixels, batch.labels) as sent:
             began = time.perf_counter()
-            sent.images, sent.labels = augment_images(
-                plan.augment,
-                sent.images,
-                sent.labels,
-                batch.choices,
-                dtype=self.dtype,
-                num_classes=len(self.classes),
-            )
+            with _shortages_explained():
+                sent.images, sent.labels = augment_images(
+                    plan.augment,
+                    sent.images,
+                    sent.labels,
+                    batch.choices,
+                    dtype=self.dtype,
+                    num_classes=len(self.classes),
+                )
             if self._transform:
                 sent.images, sent.labels = _pair(self._transform(sent.images, sent.labels))
             self._counter.stages.finish += time.perf_counter() - began
@@ -546,6 +549,22 @@ class _Iteration:
     rendering: Rendering
     plan: EpochPlan
     sent: deque[tuple[Batch, Sent]] = field(default_factory=deque)  # not yet delivered
+
+
+@contextmanager
+def _shortages_explained() -> Iterator[None]:
+    """Memory of the system that does not suffice is a `ResourceError`.
+
+    That of a GPU stays torch's own error: a search for the largest batch size waits for it.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if words := shortage_of(error):
+            raise ResourceError(words) from error
+        raise
 
 
 def _check_transform(transform: Transform | None) -> None:

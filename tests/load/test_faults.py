@@ -24,7 +24,8 @@ import torch
 from PIL import Image
 
 import fastload
-from fastload.errors import ShardError, TooManyCorruptError
+from fastload.errors import ResourceError, ShardError, TooManyCorruptError
+from fastload.load import loader as loaders
 from fastload.load import threads
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
@@ -490,3 +491,25 @@ def test_a_fork_a_ctrl_c_and_an_exit_in_the_middle_of_an_epoch(sound):
     assert lines == ["the child went on\n", "the parent went on\n", "ready\n"]
     assert out == "['MainThread']\n"
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), ResourceError),
+        (MemoryError("Unable to allocate 9 TiB"), ResourceError),
+        (torch.OutOfMemoryError("CUDA out of memory."), torch.OutOfMemoryError),
+        (RuntimeError("expected a scalar"), RuntimeError),
+    ],
+)
+def test_memory_that_does_not_suffice_to_finish_a_batch_is_one_sentence(
+    sound, monkeypatch, error, raised
+):
+    def refused(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(loaders, "augment_images", refused)
+    with Loader(sound, batch_size=10, augment=Augment.train(32), dtype="float32") as loader:
+        with pytest.raises(raised) as caught:
+            next(iter(loader))
+        assert type(caught.value) is raised
