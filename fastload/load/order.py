@@ -7,6 +7,7 @@ positions, and a rank's part is a range within it. So the progress of a training
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Literal, get_args
@@ -25,6 +26,12 @@ ORDERS: tuple[OrderKind, ...] = get_args(OrderKind)
 
 # Samples that the buffer of the sequential order holds; about 400 MB of page cache at 100 kB each.
 SEQUENTIAL_WINDOW = 4096
+POSITION_BYTES = 88  # of memory while an order is made, at most: "What it costs" in docs/loader.md
+
+
+def most_positions() -> int:
+    """Positions of an epoch whose order this machine's memory can hold while it is made."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // POSITION_BYTES
 
 
 def permutation(seed: int, epoch: int, length: int) -> Rows:

@@ -91,7 +91,7 @@ def describe_weights(
     elif not (weights == weights[0]).all():
         parts.append(hashlib.sha256(_rounded(weights / weights.max()).tobytes()).hexdigest())
     if proportions is not None:
-        shares = np.asarray(proportions, np.float64)
+        shares = _near_one(np.asarray(proportions, np.float64))
         parts.append(f"proportions {_rounded(shares / shares.sum()).tolist()}")
     return " ".join(parts)
 
@@ -126,6 +126,7 @@ def expectations(
     """
     if not _are_shares(weights):
         raise ValueError("reweight: the weights must be finite, at least 0 and not all 0")
+    weights = _near_one(weights)
     if sources is None or proportions is None:
         scaled: NDArray[np.float64] = weights * (length / weights.sum())
         return scaled
@@ -140,9 +141,16 @@ def expectations(
             f"proportions must have one number for each shard directory, 0 for one without samples,"
             f" got {shown(proportions)}"
         )
+    shares = _near_one(shares)
     factors = shares / shares.sum() * length / np.where(totals > 0, totals, 1)
     expected: NDArray[np.float64] = weights * factors[sources]
     return expected
+
+
+def _near_one(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values times a power of two, which changes no digit: the sum of huge ones has no end."""
+    scaled: NDArray[np.float64] = np.ldexp(values, -np.frexp(values.max())[1])
+    return scaled
 
 
 def _are_shares(values: NDArray[np.float64]) -> bool:

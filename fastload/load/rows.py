@@ -62,7 +62,7 @@ def row_numbers(name: str, rows: object) -> NDArray[np.integer] | NDArray[np.boo
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
         raise TypeError(f"{expected}, got {shown(rows)}")
     try:
-        values = np.array(_without_torch(rows))
+        values = np.array(_items(without_torch(rows)))
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{expected}, got {shown(rows)}") from error
     if values.ndim == 0:
@@ -79,10 +79,14 @@ def row_numbers(name: str, rows: object) -> NDArray[np.integer] | NDArray[np.boo
     return values if len(values) else np.zeros(0, np.int64)
 
 
-def _without_torch(rows: Iterable[object]) -> object:
-    """What NumPy makes an array of: a tensor may be on any device, a generator has no length."""
-    if callable(detach := getattr(rows, "detach", None)):
-        return detach().cpu().numpy()
+def without_torch(values: object) -> object:
+    """A tensor, which may be on any device or need a gradient, as an array; else what it is."""
+    detach = getattr(values, "detach", None)
+    return detach().cpu().numpy() if callable(detach) else values
+
+
+def _items(rows: Any) -> object:  # noqa: ANN401  of any library
+    """What NumPy makes an array of: a generator has no length."""
     if hasattr(rows, "__array__"):
         return rows
     items = list(rows)

@@ -17,11 +17,9 @@ from fastload.arguments import (
     shown,
 )
 from fastload.calls import explain_calls
-from fastload.load.order import Order, OrderKind, Rows
+from fastload.load.order import Order, OrderKind, Rows, most_positions
 from fastload.load.reweighting import class_weights, describe_weights, expectations
-from fastload.load.rows import row_numbers, rows_of
-
-MOST_SAMPLES = 2**40  # of an epoch: more than memory has integers for
+from fastload.load.rows import row_numbers, rows_of, without_torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +128,11 @@ def order_of(
     if not (reweight is None and epoch_size is None and select.proportions is None):
         length = len(rows) if epoch_size is None else epoch_size
         check_integer("epoch_size", length, 1)
-        if length > MOST_SAMPLES:
-            raise ValueError(f"epoch_size must be at most {MOST_SAMPLES:,}, got {length:,}")
+        if length > (most := most_positions()):
+            raise ValueError(
+                f"epoch_size must be at most {most:,}, whose order fills the memory of this"
+                f" machine, got {length:,}"
+            )
         weights = _weights(reweight, labels, rows, len(table.labels))
         expected = expectations(weights, length, sources=sources, proportions=select.proportions)
         rule = reweight if isinstance(reweight, str) else None
@@ -156,7 +157,7 @@ def _weights(
         return class_weights(labels, reweight)
     expected = "reweight must be a rule or a row of numbers, one for each sample"
     try:
-        weights = np.asarray(reweight)
+        weights = np.asarray(without_torch(reweight))
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{expected}, got {shown(reweight)}") from error
     if weights.dtype.kind not in "iuf":

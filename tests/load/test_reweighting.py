@@ -52,6 +52,16 @@ def test_impossible_weights_are_refused(weights, message):
         expectations(np.array(weights, np.float64), 10)
 
 
+@pytest.mark.parametrize("scale", [1e308, 1.0, 1e-320])
+def test_weights_and_proportions_may_be_as_large_or_small_as_floats_are(scale):
+    weights, sources = np.full(4, scale), np.array([0, 0, 0, 1])
+    assert expectations(weights, 8) == pytest.approx([2, 2, 2, 2])
+    shares = [scale, scale]
+    expected = expectations(weights, 6, sources=sources, proportions=shares)
+    assert expected == pytest.approx([1, 1, 1, 3])
+    assert describe_weights(None, weights, shares) == "proportions [0.5, 0.5]"
+
+
 def test_a_proportion_for_a_directory_without_samples_is_refused():
     with pytest.raises(ValueError, match="one number for each shard directory"):
         expectations(np.ones(4), 4, sources=np.zeros(4, np.int64), proportions=[1, 1])

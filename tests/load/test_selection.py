@@ -61,6 +61,11 @@ def test_a_selection_that_does_not_fit_is_refused(options: dict[str, Any], messa
         ({"epoch_size": 0}, ValueError, "epoch_size must be at least 1, got 0"),
         ({"epoch_size": 2.5}, TypeError, "epoch_size must be an integer at least 1, got 2.5"),
         ({"epoch_size": "9"}, TypeError, "epoch_size must be an integer at least 1, got '9'"),
+        (
+            {"epoch_size": 2**38},
+            ValueError,
+            "whose order fills the memory of this machine, got 274",
+        ),
         ({"reweight": ["a", "b", "c"]}, TypeError, "reweight must be a rule or a row of numbers"),
         (
             {"reweight": True},
@@ -79,6 +84,14 @@ def test_an_order_that_is_wrong_is_refused(options: dict[str, Any], error, messa
     defaults = {"kind": "shuffled", "select": Select(), "reweight": None, "epoch_size": None}
     with pytest.raises(error, match=re.escape(message)):
         order_of(TABLE, **{**defaults, "seed": 0, **options})
+
+
+def test_weights_may_be_a_tensor_that_is_learned():
+    orders = [
+        order_of(TABLE, kind="shuffled", select=Select(), reweight=w, epoch_size=6, seed=0)
+        for w in ([1.0, 2.0, 3.0], torch.tensor([1.0, 2.0, 3.0], requires_grad=True))
+    ]
+    assert [np.array(order.expected).tolist() for order in orders] == [[1, 2, 3]] * 2
 
 
 def test_a_selection_keeps_what_fits():
