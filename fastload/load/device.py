@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -114,7 +114,7 @@ def _why_unusable(device: torch.device) -> str:
     except NotImplementedError:  # its text is about an operator, over many lines
         return f"not built for {device.type}"
     except (RuntimeError, AssertionError, ImportError) as error:
-        return first_line(error).rstrip(".")
+        return first_line(error).split(". ")[0].rstrip(".")  # the first sentence
     return ""
 
 
@@ -331,9 +331,12 @@ class GpuMemory:
 def moved(values: NDArray[np.generic], device: torch.device) -> Tensor:
     """A small array as a tensor on the device, of the same shape and type.
 
-    The copy to CUDA goes through pinned memory: a copy from pageable memory makes the CPU wait.
+    The copy to CUDA goes through pinned memory, where the system can pin more: a copy from pageable
+    memory makes the CPU wait.
     """
     tensor = torch.from_numpy(np.ascontiguousarray(values))
     if device.type != "cuda":
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    with suppress(RuntimeError):
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
