@@ -27,6 +27,7 @@ MANIFEST_NAME = "manifest.json"
 REBUILD = "rebuild it with `python -m fastload.shard`"
 
 MANIFEST_BYTES = 64 << 20  # 200 bytes for a shard: 300,000 shards, 80 TB of the default size
+MOST_BRACKETS = 1 << 20  # opening ones: one for a shard, some in names; each may be an object
 _NAME_BYTES = 255  # the longest file name on Linux and macOS
 _LEAST_BLOCKS = 3  # of a sample in a tar: two headers and a label, see docs/format.md
 _Kind = TypeVar("_Kind", dict[str, Any], list[Any], str, int)
@@ -175,6 +176,10 @@ def _read_limited(path: Path) -> bytes:
         data = file.read(MANIFEST_BYTES + 1)
     if len(data) > MANIFEST_BYTES:
         raise OSError(0, f"has more than {MANIFEST_BYTES:,} bytes, so it is no manifest", str(path))
+    # An empty list has two bytes, and takes 64 once it is parsed.
+    if data.count(b"[") + data.count(b"{") > MOST_BRACKETS:
+        words = f"has more than {MOST_BRACKETS:,} brackets, so it is no manifest"
+        raise OSError(0, words, str(path))
     return data
 
 

@@ -140,6 +140,12 @@ def test_a_manifest_that_is_too_large_is_not_read_whole(tmp_path: Path):
         read_manifest(tmp_path)
 
 
+def test_a_manifest_of_a_million_lists_is_not_parsed(tmp_path: Path):
+    (tmp_path / "manifest.json").write_text(f"[{'[],' * (1 << 20)}1]")
+    with pytest.raises(ShardError, match="has more than 1,048,576 brackets, so it is no manifest"):
+        read_manifest(tmp_path)
+
+
 def test_an_index_that_claims_25_terabytes_takes_no_memory(tmp_path: Path):
     make_directory(tmp_path)
     path = tmp_path / "train.index.npy"
