@@ -168,7 +168,7 @@ class ShardReader:
         ):
             try:
                 file = self._open_shards.get(shard) or self._open(shard)
-            except ShardError:
+            except (ShardError, OSError):
                 continue
             with suppress(OSError):  # it is advice: a file system may know nothing of it
                 for start in range(begin, end, _AHEAD_BYTES):
@@ -279,9 +279,14 @@ class ShardReader:
 
     def _check_unchanged(self, shard: int, offset: int, reason: str) -> None:
         """See that a sample whose bytes are others is in the shard that was there at the start."""
-        file = self._open_shards.get(shard) or self._open(shard)
-        self._check_size(file, shard)
-        if _stamp(os.fstat(file.descriptor)) != self._stamps[shard]:
+        try:
+            file = self._open_shards.get(shard) or self._open(shard)
+            self._check_size(file, shard)
+            stamp = _stamp(os.fstat(file.descriptor))
+        except OSError as error:  # such as ESTALE
+            words = f"{reason}, and the shard cannot be used: {explain_os_error(error)}"
+            raise ShardError(words, where=self._place(shard, offset)) from error
+        if stamp != self._stamps[shard]:
             raise ShardError(
                 f"{reason}, and the time of the file is another than at the start: the shard was"
                 " replaced or changed while it was in use; start again with the new data",

@@ -335,6 +335,26 @@ def test_a_read_that_fails_once_is_tried_again_with_a_file_opened_anew(shards, m
     assert read(reader, [5]) == ([flat_picture(5, 0).jpeg], {})
 
 
+def test_a_shard_that_is_lost_as_its_damage_is_looked_into_is_named(shards, monkeypatch):
+    """`fstat` is patched: no local file system loses the handle of a file as a server does."""
+    collection = open_collection([shards], "train")
+    collection.index["crc32"][5] ^= 1
+    reader = ShardReader(collection)
+    read(reader, [0])
+    stale, fstat = reader._open_shards[0].descriptor, os.fstat
+
+    def lost(descriptor: int) -> os.stat_result:
+        if descriptor == stale:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return fstat(descriptor)
+
+    monkeypatch.setattr(os, "fstat", lost)
+    with pytest.raises(
+        ShardError, match=r"sample 000005, .* its CRC-32 is .* cannot be used: the network"
+    ):
+        reader.read(np.array([5]), Scratch())
+
+
 def test_the_key_and_place_of_a_sample_are_told(shards):
     collection = open_collection([shards], "train")
     shard, key, offset = ShardReader(collection).locate(23)
