@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import unicodedata
@@ -19,7 +20,8 @@ _STAND_INS = {"█": "#", "…": "~", **dict.fromkeys(_EIGHTHS[1:4], ""), **dict
 def say(*lines: str, error: bool = False) -> None:
     """Print the lines of a command so that no terminal fails on them and no name steers it.
 
-    Where the reader has closed its pipe, as in `... | head`, the work goes on, unheard.
+    Where the reader has closed its pipe, as in `... | head`, or the terminal is gone, the work goes
+    on, unheard.
 
     Args:
         lines: Controls, and line breaks within a line, become escapes.
@@ -31,7 +33,9 @@ def say(*lines: str, error: bool = False) -> None:
     text = for_encoding("\n".join(map(printable, lines)), stream.encoding or "ascii")
     try:
         print(text, file=stream, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in {errno.EPIPE, errno.EIO}:
+            raise
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import pytest
@@ -124,3 +125,13 @@ def test_any_text_is_printed_in_any_encoding(monkeypatch):
     say("薔", error=True)
     assert out.buffer.getvalue() == b"Ros\\xe9\\x1b[31m\ntwo\\nlines\n\n"
     assert err.buffer.getvalue() == b"\\u8594\n"
+
+
+def test_work_goes_on_where_the_terminal_is_gone(monkeypatch):
+    holder, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        os.close(holder)  # writing raises EIO now, as after a lost connection
+
+        say("epoch 1", error=True)
+        say("epoch 2", error=True)
