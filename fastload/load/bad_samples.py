@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+from fastload.console.terminal import counted
 from fastload.errors import TooManyCorruptError
 from fastload.load.policy import Policy
 from fastload.load.replacement import BadSample
@@ -47,8 +48,9 @@ class BadSamples:
             self._count += 1
             if self._count > self._allowed:
                 raise TooManyCorruptError(
-                    f"{self._count} bad samples in epoch {self._epoch}, max_corrupt_fraction"
-                    f" {self._policy.max_corrupt_fraction:g} allows {int(self._allowed)};"
+                    f"{counted(self._count, 'bad sample')} in epoch {self._epoch},"
+                    f" max_corrupt_fraction {self._policy.max_corrupt_fraction:g} allows"
+                    f" {int(self._allowed)};"
                     f" the last is {place}: {sample.reason};"
                     " check with `python -m fastload.verify`"
                 )
