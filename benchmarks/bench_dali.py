@@ -24,6 +24,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.harness import ROWS, Row, append_rows, interleave, summarise
+from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
 from fastload.cores import usable_cores
 from fastload.load.augment import Augment
@@ -120,7 +121,7 @@ def report(results: dict[str, list[tuple[float, float]]]) -> None:
         print(f"{'':22s} native's CPU times {ratio}, native's time times {slower}")
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print and append to rows/dali.jsonl."""
     parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("shards", type=Path)
@@ -145,7 +146,8 @@ def main() -> None:
         for number, (wall, cpu) in enumerate(values)
     ]
     append_rows(ROWS / "dali.jsonl", rows)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command("benchmarks.bench_dali", main))

@@ -57,6 +57,7 @@ from torchvision.transforms.v2 import functional
 
 from benchmarks.environment import ROOT
 from benchmarks.harness import ROWS, Row, append_rows, interleave, rows_of, summarise
+from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
 from fastload.load.box import random_resized_boxes
 from fastload.pixels import native
@@ -253,4 +254,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command("benchmarks.bench_decode", main))

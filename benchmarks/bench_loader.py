@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 from benchmarks.bench_size import sized
 from benchmarks.conftest import Keep
 from benchmarks.harness import ROWS, Row, append_rows, interleave, summarise
+from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
 from fastload.cores import usable_cores
 from fastload.load.augment import Augment
@@ -422,4 +423,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command("benchmarks.bench_loader", main))

@@ -27,6 +27,7 @@ from benchmarks.contenders.contract import Work
 from benchmarks.harness import ROWS
 from benchmarks.images import Kind
 from benchmarks.peers import named
+from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, positive_number, whole_number
 
 KINDS = {
@@ -96,4 +97,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command("benchmarks.bench_photographs", main))

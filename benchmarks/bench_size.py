@@ -28,6 +28,7 @@ from benchmarks import peers
 from benchmarks.conftest import CLOCK, Keep, require_result
 from benchmarks.contenders.contract import Work
 from benchmarks.harness import ROWS, Row, append_rows
+from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
 from fastload.cores import usable_cores
 from fastload.store.index import read_index, write_index
@@ -111,4 +112,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command("benchmarks.bench_size", main))

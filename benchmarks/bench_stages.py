@@ -27,6 +27,7 @@ import pytest
 
 from benchmarks.conftest import CLOCK, Keep
 from benchmarks.harness import ROWS, Row, append_rows, interleave, summarise
+from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
 from fastload.load.loader import Loader
 
@@ -111,4 +112,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command("benchmarks.bench_stages", main))

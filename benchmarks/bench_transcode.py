@@ -47,6 +47,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.harness import ROWS, append_rows, interleave, rows_of, summarise
+from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
 from fastload.errors import ImageError
 from fastload.load.box import random_resized_boxes
@@ -192,4 +193,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command("benchmarks.bench_transcode", main))

@@ -21,16 +21,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks import images, peers
 from benchmarks.contenders.contract import Work, list_images
 from benchmarks.environment import ROOT
 from benchmarks.harness import ROWS, Row, append_rows, interleave
 from benchmarks.peers import CONTENDERS, Contender
+from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, positive_number, whole_number
 
 DATA = ROOT / "benchmarks" / ".data"
 EPOCH_IMAGES = 9000  # an epoch of the fastest loader then takes 2 s or more
+PARTS = ("prepare", "loaders", "cold", "consumer")
 CONSUMERS = (400.0, 1000.0, 2500.0)
 
 
@@ -153,6 +156,20 @@ def chosen(only: Sequence[str], without: Sequence[str]) -> tuple[Contender, ...]
     )
 
 
+Value = TypeVar("Value")
+
+
+def _each(kind: Callable[[str], Value]) -> Callable[[str], list[Value]]:
+    """The type of an option that takes values of a type, with commas between them."""
+    return lambda text: [kind(part) for part in text.split(",")]
+
+
+def _part(text: str) -> str:
+    if text not in PARTS:
+        raise argparse.ArgumentTypeError(f"must be of {', '.join(PARTS)}, got {text!r}")
+    return text
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = CommandParser(
@@ -161,25 +178,32 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=Path, default=images.SAMPLE_DATA, metavar="DIR")
     parser.add_argument("--data", type=Path, default=DATA, help="keeps what was prepared")
     parser.add_argument("--output", type=Path, default=ROWS / "latest.jsonl")
-    parser.add_argument("--parts", default="prepare,loaders,cold,consumer")
+    parser.add_argument("--parts", type=_each(_part), default=list(PARTS), metavar="PART,PART")
     parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="or a part of one")
     parser.add_argument("--without", nargs="+", default=(), metavar="NAME", help="nor these")
-    parser.add_argument("--cores", default="", help="such as 1,2 (default: 1 and 2)")
+    parser.add_argument(
+        "--cores", type=_each(whole_number(1)), metavar="N,N", help="such as 1,2 (default: 1 and 2)"
+    )
     parser.add_argument(
         "--rounds", type=whole_number(1), default=3, help="of each part (default 3)"
     )
     parser.add_argument("--seconds", type=positive_number, default=4.0)
     parser.add_argument("--warm-up-seconds", type=float, default=1.5)
     parser.add_argument("--batch-size", type=whole_number(1), default=128)
-    parser.add_argument("--consumers", default=",".join(f"{rate:.0f}" for rate in CONSUMERS))
+    parser.add_argument(
+        "--consumers", type=_each(positive_number), default=list(CONSUMERS), metavar="RATE,RATE"
+    )
     return parser.read(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the parts that were asked for."""
     arguments = parse(argv)
-    parts = arguments.parts.split(",")
+    parts = arguments.parts
     folder = arguments.images.resolve()
+    count = len(list_images(folder))
+    if not count:
+        raise SystemExit(f"{folder} holds no JPEG in class folders; name a folder of class folders")
     data = arguments.data / f"{folder.parent.name}-{folder.name}"
     data.mkdir(parents=True, exist_ok=True)
     base = Comparison(
@@ -189,14 +213,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         output=arguments.output,
         rounds=arguments.rounds,
         work=Work(
-            cores=max(map(int, (arguments.cores or "2").split(","))),
+            cores=max(arguments.cores or [2]),
             batch_size=arguments.batch_size,
             seconds=arguments.seconds,
             warm_up_seconds=arguments.warm_up_seconds,
         ),
     )
     began = time.monotonic()
-    count = len(list_images(folder))
     times = max(1, round(EPOCH_IMAGES / count))
     name = f"{folder.parent.name}/{folder.name}, {count:,} photographs"
     base = replace(base, source=name)
@@ -211,13 +234,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare(replace(long, output=None))
     if "loaders" in parts:
         for number in range(arguments.rounds):
-            for cores in map(int, (arguments.cores or "1,2").split(",")):
+            for cores in arguments.cores or [1, 2]:
                 work = replace(long.work, cores=cores)
                 measure(replace(long, rounds=1, work=work), first_round=number)
     if "cold" in parts:
         measure(long, part="cold")
     if "consumer" in parts:
-        for rate in map(float, arguments.consumers.split(",")):
+        for rate in arguments.consumers:
             work = replace(long.work, consumer=rate)
             measure(replace(long, work=work), part="consumer")
     print(f"{time.monotonic() - began:.0f} s in all; rows are in {arguments.output.name}")
@@ -225,4 +248,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command("benchmarks.compare", main))

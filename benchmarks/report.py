@@ -31,6 +31,7 @@ from benchmarks.standings import (
     stored_cells,
     table_of,
 )
+from fastload.console.command import run_command
 from fastload.console.parser import CommandParser
 
 COMPARISON = ROWS / "comparison.jsonl"
@@ -386,7 +387,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if not files:
         parser.error("there is no file of rows; run python -m benchmarks.compare first")
-    rows = [row for path in files for row in read_rows(path)]
+    try:
+        rows = [row for path in files for row in read_rows(path)]
+    except ValueError as error:
+        parser.error(f"a file holds no rows of JSON ({error}); name files of benchmarks/rows/")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(page(rows, [path.name for path in files]), encoding="utf-8")
     print(f"wrote {arguments.out}")
@@ -402,4 +406,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command("benchmarks.report", main))

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import runpy
 import statistics
 import subprocess
 import sys
@@ -555,6 +556,31 @@ def test_the_page_stands_alone_and_holds_every_part(tmp_path: Path):
     tree = ElementTree.fromstring(body)  # well-formed: every tag is closed
     names = [name for each in tree.iter() if (name := each.get("id"))]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("bench_size", ["nowhere"], "nowhere: there is no complete set of shards"),
+        ("bench_loader", ["nowhere"], "nowhere: there is no complete set of shards"),
+        ("bench_photographs", ["--images", "nowhere"], "nowhere: there is no such file"),
+        ("compare", ["--images", "nowhere"], "nowhere: there is no such file"),
+        ("compare", ["--cores", "1,a"], "--cores must be an integer at least 1, got 'a'"),
+        ("compare", ["--parts", "cold,warm"], "--parts must be of prepare, loaders, cold"),
+        ("report", ["nowhere"], "nowhere: there is no such file"),
+        ("report", [__file__], "a file holds no rows of JSON"),
+    ],
+)
+def test_a_wrong_argument_of_a_benchmark_is_one_sentence(
+    tmp_path: Path, monkeypatch, capsys, name, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"), run_name="__main__")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
 
 
 def test_a_report_without_rows_says_what_to_run(tmp_path: Path, monkeypatch, capsys):
