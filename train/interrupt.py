@@ -1,9 +1,10 @@
-"""SIGTERM and Ctrl-C become a request, which training grants between two steps."""
+"""SIGTERM, SIGHUP and Ctrl-C become a request, which training grants between two steps."""
 
 from __future__ import annotations
 
 import signal
 from types import FrameType
+from typing import Any
 
 
 class InterruptedRunError(Exception):
@@ -24,7 +25,11 @@ class InterruptedRunError(Exception):
 
 
 class Interrupt:
-    """While entered, notes the first SIGTERM or SIGINT; a second one ends the process at once.
+    """While entered, notes the first SIGTERM, SIGINT or SIGHUP.
+
+    A second SIGTERM or SIGINT ends the process at once. A second SIGHUP does not: when a terminal
+    is lost, shell and kernel send one each. What the process was started to ignore, by `nohup` or
+    in the background of a script, stays ignored.
 
     Attributes:
         number: The number of the signal that came, 0 until then.
@@ -44,8 +49,9 @@ class Interrupt:
         return InterruptedRunError(self.number or signal.SIGTERM)
 
     def __enter__(self) -> Interrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._former[number] = signal.signal(number, self._note)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._former[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,5 +60,9 @@ class Interrupt:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.number = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        ends: dict[int, Any] = {
+            signal.SIGINT: signal.default_int_handler,
+            signal.SIGHUP: signal.SIG_IGN,
+        }
+        for each in self._former:
+            signal.signal(each, ends.get(each, signal.SIG_DFL))
