@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from fastload.console.shell import shell_word
 from fastload.console.terminal import counted
 from fastload.errors import FastloadError
 from fastload.files import sync_file, write_atomically
@@ -51,18 +52,12 @@ class Log:
         keep: How many rows are known to belong to the run; later rows are dropped.
 
     Raises:
-        LogError: If the file has fewer rows than `keep`.
+        LogError: If the file has fewer rows than `keep`, or others than a run writes.
     """
 
     def __init__(self, path: Path, *, keep: int = 0) -> None:
         self.path = path
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if keep else []
-        if keep and len(lines) < keep + 1:
-            raise LogError(
-                f"{path}: has {counted(max(len(lines) - 1, 0), 'row')}, and the checkpoint was "
-                f"written after {keep:,}; start a new run"
-            )
-        text = "".join(lines[: keep + 1]) if keep else ",".join(COLUMNS) + "\n"
+        text = _kept(path, keep) if keep else ",".join(COLUMNS) + "\n"
         write_atomically(path, text.encode())
 
     def add(self, row: Row) -> None:
@@ -74,6 +69,37 @@ class Log:
             file.write(text.getvalue())
             file.flush()
             sync_file(file)
+
+
+def _kept(path: Path, keep: int) -> str:
+    """The header and the first `keep` rows of a log, which somebody may have edited."""
+    remedy = (
+        "put back a copy of it, or begin a new run from the latest weights: --init "
+        f"{shell_word(path.with_name('last.pt'))}"
+    )
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines(keepends=True)
+    if len(lines) < keep + 1:
+        raise LogError(
+            f"{path}: has {counted(max(len(lines) - 1, 0), 'row')}, and the checkpoint was "
+            f"written after {keep:,}; {remedy}"
+        )
+    for number, line in enumerate(lines[: keep + 1]):
+        cells = line.rstrip("\r\n").split(",")
+        if not (_is_row(cells) if number else tuple(cells) == COLUMNS):
+            raise LogError(f"{path}: line {number + 1} is not as a run writes it; {remedy}")
+    return "".join(lines[: keep + 1])
+
+
+def _is_row(cells: list[str]) -> bool:
+    """Whether these are the cells of a train or val row: numbers, or nothing for NaN."""
+    row = dict(zip(COLUMNS, cells, strict=False))
+    split = row.pop("split", "")
+    needed = {"train": ("images", "seconds", "compute_seconds"), "val": ("images", "seconds")}
+    try:
+        numbers = {column: float(text) for column, text in row.items() if text}
+    except ValueError:
+        return False
+    return len(cells) == len(COLUMNS) and split in needed and numbers.keys() >= {*needed[split]}
 
 
 def cell(value: float | str) -> str:
