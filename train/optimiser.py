@@ -228,7 +228,8 @@ class Stepper:
             for mine, theirs in zip(own, saved["param_groups"], strict=True)
         ]
         self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where it was saved without float16
+            self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and state["average"] is not None:
             self.average.model.load_state_dict(state["average"]["model"])
             self.average.updates = state["average"]["updates"]

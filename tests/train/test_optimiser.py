@@ -153,6 +153,16 @@ def test_a_gradient_that_overflows_is_skipped_and_lowers_the_scale():
     assert stepper.scaler.get_scale() < scale
 
 
+def test_a_state_that_was_saved_without_float16_goes_on_with_it():
+    plain = stepper_for(network(), OptimisationOptions())
+    half = stepper_for(network(), OptimisationOptions(), precision=torch.float16)
+    scale = half.scaler.get_scale()
+
+    half.load_state_dict(plain.state_dict())
+
+    assert half.scaler.get_scale() == scale
+
+
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_a_first_step_that_overflows_leaves_nothing_behind_with_a_gpu_s_optimizer(kind):
     # The fused kernels, where they are used, run on a CPU as well. torch's own for SGD fails here.
