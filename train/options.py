@@ -195,6 +195,10 @@ class ScheduleOptions:
         _require(
             self.warmup_epochs >= 0, f"warmup_epochs must be at least 0, got {self.warmup_epochs}"
         )
+        _require(
+            all(epoch >= 0 for epoch in self.step_epochs),
+            f"step_epochs must be at least 0, got {min(self.step_epochs, default=0)}",
+        )
         _require(0 < self.step_factor < 1, f"step_factor must be in (0, 1), got {self.step_factor}")
         _require(self.patience >= 1, f"patience must be at least 1, got {self.patience}")
         _require(self.early_stop >= 0, f"early_stop must be at least 0, got {self.early_stop}")
@@ -253,7 +257,7 @@ class RunOptions:
         _require(0 <= self.seed < 2**63, f"seed must be in [0, 2**63), got {self.seed}")
         _require(self.save_every >= 0, f"save_every must be at least 0, got {self.save_every}")
         _require(
-            self.name not in {".", ".."} and not set("/\\\0") & set(self.name),
+            self.name not in {".", ".."} and not set("/\\") & set(self.name),
             f'name must be a plain folder name, got "{self.name}"',
         )
 

@@ -39,7 +39,7 @@ def read_recipe(path: Path) -> Tables:
         OptionsError: If it cannot be read, is not TOML, or holds an unknown table, key or type.
     """
     try:
-        found: Tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        found: Tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise OptionsError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -101,7 +101,7 @@ def _unknown(key: str, table: str, known: list[str], origin: str) -> str:
 
 def _checked(key: str, value: Any, item: Field, kind: Any) -> Any:  # noqa: ANN401  a value from outside
     if kind is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) <= sys.float_info.max else math.inf
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple) or any(type(entry) is not int for entry in value):
             raise ValueError(f"{key} must be a list of whole numbers, got {value!r}")
@@ -110,6 +110,8 @@ def _checked(key: str, value: Any, item: Field, kind: Any) -> Any:  # noqa: ANN4
         raise ValueError(f"{key} must be of type {kind.__name__}, got {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{key} must be a finite number, got {value}")
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError(f"{key} must be without a NUL character, got {value!r}")
     choices = item.metadata["choices"]
     if choices and value not in choices:
         raise ValueError(f'{key} must be one of {", ".join(choices)}, got "{value}"')

@@ -67,6 +67,9 @@ def test_there_are_recipes_for_the_uses_we_name():
         ("[dta]\n", r"\[dta\] in r.toml is no table of options; known: data, "),
         ("epochs = 3", r"\[epochs\] in r.toml is no table"),
         ("[data]\nbatch_size = '3'", "batch_size must be of type int, got '3'"),
+        ('[model]\ninit = "a\\u0000"', "init must be without a NUL character"),
+        (f"[optimisation]\nlr = {'9' * 400}", "lr must be a finite number, got inf"),
+        ("[schedule]\nstep_epochs = [-3]", "step_epochs must be at least 0, got -3"),
         ("[data]\nbatch_size = true", "batch_size must be of type int, got True"),
         ("[schedule]\nstep_epochs = 3", "step_epochs must be a list of whole numbers, got 3"),
         ("[run]\namp = 'fp8'", 'amp must be one of auto, bf16, fp16, off, got "fp8"'),
@@ -86,6 +89,13 @@ def test_a_whole_number_will_do_for_a_fraction(tmp_path):
     recipe.write_text("[optimisation]\nlr = 1\n")
 
     assert parse(["--recipe", str(recipe)]).options.optimisation.lr == 1.0
+
+
+def test_a_recipe_may_begin_with_the_mark_of_windows(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(b"\xef\xbb\xbf[data]\r\nbatch_size = 3\r\n")
+
+    assert read_recipe(path) == {"data": {"batch_size": 3}}
 
 
 def test_a_recipe_that_is_not_there_names_those_that_are():
