@@ -30,6 +30,10 @@ class DeviceError(FastloadError):
     """The device asked for is not there."""
 
 
+class LostRankError(FastloadError):
+    """Another process of the run has ended; it says why, this one can only end too."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
     """This process among all.
@@ -139,6 +143,7 @@ def joined(device: str) -> Iterator[Ranks]:
 
     Raises:
         DeviceError: If there is no such device.
+        LostRankError: If another process ended while this one waited for it.
     """
     world = detect()
     chosen = _device(
@@ -158,6 +163,13 @@ def joined(device: str) -> Iterator[Ranks]:
     distributed.init_process_group(backend, timeout=_TIMEOUT)
     try:
         yield Ranks(world=world, device=chosen)
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):
+            raise LostRankError(
+                "another process of the run has ended, so this one ends too; its own message says "
+                "why"
+            ) from error
+        raise
     finally:
         distributed.destroy_process_group()
 
