@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastload.console.shell import shell_word
 from fastload.errors import first_line
 from train.assembly import Run
 from train.meter import Meter, resumed_meter
 from train.metrics import Evaluation
+from train.options import AugmentOptions, Options, fields
 from train.position import Position
 from train.readings import DivergedError
 from train.recipe import to_toml
@@ -85,7 +88,7 @@ def restore(run: Run, path: Path) -> None:
             f"{path}: is of another model or optimizer than the options say ({reason})"
         ) from error
     if position.history:
-        _check_best(path.with_name("best.pt"), path)
+        _check_best(run, path.with_name("best.pt"), path)
     run.position.move_to(position)
     if len(random) == run.ranks.world.size:
         _set_random_state(random[run.ranks.world.rank], run.ranks.device)
@@ -160,30 +163,56 @@ def _check(run: Run, path: Path, content: dict[str, Any]) -> None:
     _check_options(run, path, content)
 
 
+def _kept_options(options: Options) -> dict[str, Sequence[str]]:
+    """Options by table that a resume cannot change: bits, or the best epoch, would be others."""
+    corrected = options.run.best_by.startswith("corrected_")  # by what the loss makes of the prior
+    return {
+        "run": ("seed",),
+        "data": ("reweight",),
+        "augment": tuple(fields(AugmentOptions)),
+        "model": ("model", "init", "tune"),
+        "optimisation": ("optimizer",),
+        "loss": ("loss", "class_weights", "tau") if corrected else (),
+    }
+
+
 def _check_options(run: Run, path: Path, content: dict[str, Any]) -> None:
     """Refuse what a resume cannot change, and what would be ignored."""
     saved, options = tomllib.loads(content["options"]), run.options
-    for flag, before, now in (
-        ("--model", saved["model"]["model"], options.model.model),
-        ("--init", saved["model"]["init"], options.model.init),
-        ("--tune", saved["model"]["tune"], options.model.tune),
-        ("--optimizer", saved["optimisation"]["optimizer"], options.optimisation.optimizer),
-    ):
-        if before != now:
-            raise CheckpointError(f"{path}: was trained with {flag} {before}; give the same")
+    here = tomllib.loads(to_toml(options))
+    for table, keys in _kept_options(options).items():
+        for key in keys:
+            before, now = saved[table].get(key), here[table][key]
+            if key in saved[table] and before != now:
+                flag = f"--{key.replace('_', '-')}"
+                raise CheckpointError(f"{path}: was trained with {flag} {before}; give the same")
+    before, now = (
+        tables["resolution"]["eval_size"] or tables["resolution"]["size"]
+        for tables in (saved, here)
+    )
+    if before != now:
+        raise CheckpointError(
+            f"{path}: its epochs were judged at {before} pixels, now they would be at {now}; give "
+            f"--eval-size {before}"
+        )
     if (content["average"] is None) != (run.stepper.average is None):
         has = "no moving average" if content["average"] is None else "a moving average"
         raise CheckpointError(f"{path}: has {has}; give --ema as it was")
 
 
-def _check_best(best: Path, last: Path) -> None:
+def _check_best(run: Run, best: Path, last: Path) -> None:
     """Find out now, and not after the last epoch, that the best epoch so far is lost."""
+    remedy = (
+        "put back a copy of the best epoch so far, or begin a new run from the latest weights: "
+        f"--init {shell_word(last)}"
+    )
     if not best.exists():
-        raise CheckpointError(
-            f"{best}: is missing, and held the best epoch so far; put back a copy of it, or begin "
-            f"a new run from the latest weights: --init {last}"
-        )
-    read_tensors(best)
+        raise CheckpointError(f"{best}: is missing; {remedy}")
+    content, own = read_tensors(best), run.stepper.evaluated().state_dict()
+    tensors = content.get("model", {})
+    fits = own.keys() == tensors.keys() and all(own[key].shape == tensors[key].shape for key in own)
+    if not fits or content.get("classes") != list(run.loaders.classes) or "epoch" not in content:
+        raise CheckpointError(f"{best}: is no best.pt of this run; {remedy}")
 
 
 def _random_state(device: torch.device) -> dict[str, torch.Tensor]:

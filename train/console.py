@@ -112,7 +112,7 @@ class Console:
         """Where the time of the epoch went, stage by stage."""
         self._say(f"\n{stats}\n")
 
-    def result(self, folder: Path, result: Mapping[str, Any]) -> None:
+    def result(self, run: Run, folder: Path, result: Mapping[str, Any]) -> None:
         """The figures of the best epoch, and where everything is."""
         self._say(
             f"\nbest epoch {result['best_epoch']} of {result['epochs']}, by {result['best_by']}"
@@ -127,7 +127,8 @@ class Console:
             f"{result['images_per_second']:,.0f} img/s in training, "
             f"{result['waiting_share']:.1%} of it waiting for data"
         )
-        self._say(f"in {folder}: best.pt, log.csv, classes.csv, result.json, report.html")
+        report = ", report.html" if run.options.record.report else ""
+        self._say(f"in {folder}: best.pt, log.csv, classes.csv, result.json{report}")
 
     def overfit(self, found: Overfit) -> None:
         """The verdict of --check."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fastload.console.parser import in_options
 from fastload.console.progress import Progress
 from fastload.console.shell import module_command
 from fastload.cores import usable_cores
-from fastload.errors import FastloadError
+from fastload.errors import FastloadError, TooManyCorruptError
 from fastload.load.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -181,6 +182,16 @@ def _open(options: Options, path: str, split: str, ranks: Ranks, **arguments: An
         reason = in_options(str(error), {**flags, "num_threads": "--threads"})
         reason = reason.removesuffix(", or set drop_last=False")
         raise DataError(f"{path}, {split}: {reason}") from error
+
+
+@contextmanager
+def corrupt_share(option: str) -> Iterator[None]:
+    """Within: too many bad samples are told in the words of the option that allows them."""
+    try:
+        yield
+    except TooManyCorruptError as error:
+        words = in_options(str(error), {"max_corrupt_fraction": option})
+        raise TooManyCorruptError(words) from error
 
 
 def check_held_out(options: Options, ranks: Ranks) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastload import Loader
 from fastload.errors import TooManyCorruptError
 from train.assembly import Run
+from train.data import corrupt_share
 from train.interrupt import Interrupt
 from train.metrics import Evaluation, correct_prior, evaluate_logits
 from train.optimiser import autocast
@@ -106,7 +107,7 @@ def score(run: Run, loader: Loader, interrupt: Interrupt) -> Scores:
     ranks.synchronise_buffers(model)
     rows, logits, labels = [], [], []
     try:
-        with run.progress(loader, "evaluation") as progress:
+        with corrupt_share("--max-corrupt-val"), run.progress(loader, "evaluation") as progress:
             for images, truth in loader:
                 with autocast(ranks.device, run.precision):
                     logits.append(model(images).float())

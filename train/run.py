@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,6 +21,9 @@ if not __package__:  # run as a script: Python put train/ on the path, and the c
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == "__main__":
+    # Ctrl-C in the seconds in which torch is imported ends the process without a traceback.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Between two operations torch's threads wait for each other by spinning, for up to 20 ms: on
     # two cores, one of them taken by another process, that made 9 images/s of 67. Threads that
     # sleep lose some 10 % where all cores are theirs (docs/training.md has the figures). OpenMP
@@ -29,12 +33,13 @@ if __name__ == "__main__":
 from torch import Tensor
 
 from fastload.console.command import run_command
+from fastload.console.terminal import say
 from train import checkpoint
 from train.assembly import Run, assemble
 from train.clock import clock_for
 from train.command import Command, parse
 from train.console import Console
-from train.data import check_held_out
+from train.data import check_held_out, corrupt_share
 from train.diagnosis import check_first_batch, overfit_one_batch
 from train.evaluation import evaluate
 from train.interrupt import Interrupt, InterruptedRunError
@@ -50,7 +55,7 @@ from train.trace import traced
 def train(command: Command) -> int:
     """Do what the command line asks for; returns the exit status."""
     with ExitStack() as stack:
-        run = assemble(command.options, stack, resumed=command.resume)
+        run = assemble(command.options, stack, resumed=command.resume and not command.check)
         console = Console(writes=run.ranks.writes)
         if command.check:
             console.setup(run)
@@ -77,7 +82,7 @@ def train(command: Command) -> int:
         best = evaluate_best(run, folder, interrupt)
         console.left_out(run, best.verdicts)
         if run.ranks.writes:
-            console.result(folder, write_outcome(run, folder, best))
+            console.result(run, folder, write_outcome(run, folder, best))
     return 0
 
 
@@ -115,7 +120,8 @@ def train_epoch(run: Run, folder: Path, console: Console, interrupt: Interrupt) 
     run.begin_epoch()
     profiled = run.options.record.profile if position.epoch == 0 and run.ranks.writes else 0
     progress = run.progress(loader, f"epoch {position.epoch + 1}", done=position.batch)
-    with progress, traced(folder / "trace.json", profiled, device) as trace_step:
+    trace = traced(folder / "trace.json", profiled, device)
+    with corrupt_share("--max-corrupt-fraction"), progress, trace as trace_step:
         readings = Readings(position, loader, run.ranks, every=run.read_every)
         clock = clock_for(device, position.meter)
         # A state saved after the last batch leaves none; the loader then stands at the next epoch.
@@ -176,9 +182,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run_command("train/run.py", lambda: train(parse(argv)))
     except InterruptedRunError as stopped:
-        print(f"train/run.py: {stopped}; continue with --resume", file=sys.stderr)
+        say(f"train/run.py: {stopped}; continue with --resume", error=True)
         return stopped.status
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     raise SystemExit(main())

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -80,6 +81,7 @@ def test_a_run_leaves_everything_it_promises(shards, tmp_path, capsys):
     assert result["test"].keys() == result["val"].keys()
     assert result["train_images"] == 48
     assert [row["split"] for row in rows(folder)] == ["train", "val"] * 2
+    assert "classes.csv, result.json, report.html" in said.out
     assert "中文 植物" in (folder / "report.html").read_text(encoding="utf-8")
     assert "epoch 2/2: loss" in said.out
     assert "waiting for data" in said.out
@@ -221,14 +223,18 @@ def test_a_signal_saves_and_ends_the_run_and_it_goes_on_bit_for_bit(
     assert_same_run(folder, uninterrupted)
 
 
-def test_a_finished_run_that_is_resumed_changes_nothing_but_may_be_prolonged(shards, tmp_path):
+def test_a_finished_run_that_is_resumed_changes_nothing_but_may_be_prolonged(
+    shards, tmp_path, capsys
+):
     main(arguments(shards, tmp_path, "a", "--epochs", "1"))
     before = rows(tmp_path / "a")
 
     assert main(["--resume", "--runs", str(tmp_path)]) == 0
     assert rows(tmp_path / "a") == before
 
+    capsys.readouterr()
     assert main(["--resume", "--runs", str(tmp_path), "--epochs", "2"]) == 0
+    assert "classes.csv, result.json\n" in capsys.readouterr().out
     assert rows(tmp_path / "a")[:2] == before
     assert len(rows(tmp_path / "a")) == 4
 
@@ -334,6 +340,27 @@ def test_torchs_threads_wait_asleep_unless_the_user_says_otherwise(given, taken)
     assert said == f"{taken}\n"
 
 
+INTERRUPTED = """
+import os, runpy, signal, sys
+
+class Watcher:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Watcher())
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+def test_ctrl_c_while_torch_is_imported_ends_the_command_without_a_traceback():
+    command = [sys.executable, "-c", INTERRUPTED, str(ROOT / "train" / "run.py"), "--help"]
+
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
 def test_accumulated_batches_make_the_run_of_the_large_batch(shards, tmp_path):
     main(arguments(shards, tmp_path, "large", *EXACT))
     main(arguments(shards, tmp_path, "small", *EXACT, "--batch-size", "4", "--accumulate", "2"))
@@ -381,6 +408,23 @@ def test_two_processes_of_which_one_gets_a_signal_go_on_bit_for_bit(shards, tmp_
     one, two = (read_tensors(tmp_path / name / "last.pt") for name in ("whole", "stopped"))
     for name, value in one["model"].items():
         assert torch.equal(value, two["model"][name]), name
+
+
+@pytest.mark.slow
+def test_a_process_whose_companion_fails_ends_in_one_sentence(shards, tmp_path):
+    bad = tmp_path / "bad"
+    shutil.copytree(shards, bad)
+    flip_bit(bad / "train-000000.tar", 700)
+    more = ("--batch-size", "4", "--max-corrupt-fraction", "0")
+    processes = start_two_ranks(arguments(bad, tmp_path, "a", *more))
+    said = sorted(process.communicate(timeout=600)[1] for process in processes)
+
+    assert [process.returncode for process in processes] == [1, 1], said
+    assert "1 bad sample in epoch 0, --max-corrupt-fraction 0 allows 0" in said[0]
+    assert said[1] == (
+        "train/run.py: another process of the run has ended, so this one ends too; its own "
+        "message says why\n"
+    )
 
 
 @pytest.mark.slow
@@ -569,6 +613,25 @@ def test_a_second_signal_ends_at_once():
     assert InterruptedRunError(signal.SIGTERM).status == 143
 
 
+def test_a_lost_terminal_sends_two_signals_and_is_one_request():
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert interrupt.error().status == 129
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+def test_what_nohup_ignores_stays_ignored():
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupt.came
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
 @pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed: uninstall it")
 def test_wandb_is_asked_for_in_one_sentence_where_it_is_missing(shards, tmp_path, capsys):
     said = sentence(capsys, 1, arguments(shards, tmp_path, "a", "--wandb", "flowers"))
@@ -635,6 +698,9 @@ def test_resuming_another_model_or_other_data_is_one_sentence(shards, tmp_path, 
         ("--optimizer", "adamw", "sgd"),
         ("--tune", "all", "head"),
         ("--init", "imagenet", "scratch"),
+        ("--seed", "1", "0"),
+        ("--flip", "0.1", "0.5"),
+        ("--reweight", "sqrt", "none"),
     ):
         said = sentence(capsys, 1, [*resume, flag, value])
         assert f"was trained with {flag} {before}; give the same" in said
@@ -650,7 +716,8 @@ def test_resuming_another_model_or_other_data_is_one_sentence(shards, tmp_path, 
     assert "now they would be of 4 x 1; give the same" in said
     said = sentence(capsys, 1, [*resume, "--best-by", "loss"])
     assert "has its best epoch by macro_top1, now it would be by loss" in said
-    assert "the saved state has seed 0" in sentence(capsys, 1, [*resume, "--seed", "1"])
+    said = sentence(capsys, 1, [*resume, "--eval-size", "48"])
+    assert "its epochs were judged at 32 pixels, now they would be at 48" in said
 
 
 def test_a_resume_takes_weight_decay_and_momentum_from_the_command_line(shards, tmp_path):
@@ -696,8 +763,16 @@ def test_what_a_resume_needs_is_missed_before_it_trains(shards, tmp_path, capsys
     def flip(path: Path) -> None:
         flip_bit(path, path.stat().st_size // 2)
 
-    assert "best.pt: is missing, and held the best epoch" in said_without("best.pt", Path.unlink)
+    assert "best.pt: is missing; put back a copy of the best epoch" in said_without(
+        "best.pt", Path.unlink
+    )
     assert "best.pt: is damaged: the CRC-32 of its bytes" in said_without("best.pt", flip)
+    other = striped_shards(tmp_path / "other", (9, 9), (2, 2))
+    main(arguments(other, tmp_path, "b", "--epochs", "1", "--tune", "head"))
+    capsys.readouterr()
+    for foreign in (tmp_path / "b" / "best.pt", folder / "last.pt"):
+        copied = said_without("best.pt", lambda path, foreign=foreign: shutil.copy(foreign, path))
+        assert "best.pt: is no best.pt of this run; put back a copy" in copied
     assert "last.pt: is damaged: the CRC-32 of its bytes" in said_without("last.pt", flip)
     assert "has no last.pt, so there is nothing to resume" in said_without("last.pt", Path.unlink)
     assert "options.toml: cannot be read" in said_without("options.toml", Path.unlink)
@@ -749,6 +824,7 @@ def test_an_image_that_is_damaged_later_costs_no_epoch(tmp_path, capsys, monkeyp
     assert main(arguments(shards, tmp_path, "a", *once)) == 1
 
     said = capsys.readouterr().err
+    assert "--max-corrupt-val 0 allows 0" in said
     assert "the training so far is saved: write the shards again" in said
     assert "and continue with --resume" in said
     flip_bit(val, 700)
