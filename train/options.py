@@ -66,7 +66,8 @@ class DataOptions:
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
         _require_rule("reweight", self.reweight)
-        _require(self.threads >= 0, f"threads must be at least 0, got {self.threads}")
+        # More than any processor has; 100,000 would stop the whole machine.
+        _require(0 <= self.threads <= 1024, f"threads must be in [0, 1024], got {self.threads}")
         for name in ("max_corrupt_fraction", "max_corrupt_val"):
             share = getattr(self, name)
             _require(0 <= share <= 1, f"{name} must be in [0, 1], got {share}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -45,7 +46,8 @@ class Loaded:
 
     Attributes:
         kept: Names of the model's tensors that were filled.
-        reshaped: Names that both have, in another shape: the head, for another number of classes.
+        reshaped: Names that both have, in another shape or type: the head, for another number of
+            classes.
         missing: Names of the model that the weights lack.
         unused: Names of the weights that the model lacks.
     """
@@ -58,7 +60,7 @@ class Loaded:
     def __str__(self) -> str:
         parts = [f"kept {counted(len(self.kept), 'tensor')}"]
         for word, names in (
-            ("other shape, started anew:", self.reshaped),
+            ("other shape or type, started anew:", self.reshaped),
             ("not in the weights, started anew:", self.missing),
             ("not in the model, dropped:", self.unused),
         ):
@@ -152,12 +154,24 @@ def read_weights(path: Path) -> Weights:
     if not tensors:
         raise WeightsError(f"--init {path}: holds no tensors; a state dict was expected")
     facts = content if isinstance(content, dict) else {}
-    classes, normalise = facts.get("classes"), facts.get("normalise")
+    classes = facts.get("classes")
     return Weights(
         tensors,
         tuple(map(str, classes)) if isinstance(classes, list) else None,
-        _normalisation(*normalise) if isinstance(normalise, list) else None,
+        _stated_normalisation(facts.get("normalise")),
     )
+
+
+def _stated_normalisation(found: object) -> Normalisation | None:
+    """Mean and deviation as best.pt has them; None for what another trainer calls so."""
+    if not isinstance(found, list) or len(found) != 2:
+        return None
+    for values in found:
+        if not isinstance(values, list) or len(values) != 3:
+            return None
+        if not all(isinstance(value, int | float) for value in values):
+            return None
+    return _normalisation(*found)
 
 
 def _unwrapped(content: object) -> dict[str, Tensor]:
@@ -180,6 +194,20 @@ def _all_start_with(prefix: str, names: Collection[str]) -> bool:
     return len(names) > 0 and all(name.startswith(prefix) for name in names)
 
 
+def _fits(value: Tensor, own: Tensor) -> bool:
+    """Whether a tensor can be copied into one of the model: its shape, and dense numbers of a kind.
+
+    Quantised weights are whole numbers in the shape of the model's: copied, they would be garbage.
+    """
+    return (
+        value.shape == own.shape
+        and value.is_floating_point() == own.is_floating_point()
+        and value.is_complex() == own.is_complex()
+        and value.layout == torch.strided
+        and not value.is_meta
+    )
+
+
 def load_weights(
     model: nn.Module, weights: Mapping[str, Tensor], *, head: AbstractSet[str]
 ) -> Loaded:
@@ -195,10 +223,11 @@ def load_weights(
 
     Raises:
         WeightsError: If the weights would fill less than half of the model without its head. They
-            are of another model then, and this model is left as it was.
+            are of another model then, and this model is left as it was. Or if one is NaN or
+            infinite.
     """
     own = model.state_dict()
-    fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
+    fitting = {k: v for k, v in weights.items() if k in own and _fits(v, own[k])}
     loaded = Loaded(
         kept=tuple(fitting),
         reshaped=tuple(k for k in weights if k in own and k not in fitting),
@@ -211,6 +240,11 @@ def load_weights(
         raise WeightsError(
             f"the weights fill {len(fitting)} of {len(own)} tensors, so they are of another model; "
             f"{loaded}"
+        )
+    if spoiled := [key for key, value in fitting.items() if not bool(value.isfinite().all())]:
+        raise WeightsError(
+            f"the weights have NaN or infinity in {len(spoiled)} of {len(fitting)} tensors, such as "
+            f"{spoiled[0]}; give the file of an earlier epoch"
         )
     model.load_state_dict(fitting, strict=False)
     return loaded

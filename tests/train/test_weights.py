@@ -60,10 +60,38 @@ def test_another_number_of_classes_starts_the_head_anew_and_says_so(tmp_path):
     loaded = load_weights(model, weights, head=head_names(SMALL, 5))
 
     assert set(loaded.reshaped) == {"fc.weight", "fc.bias"}
-    assert "other shape, started anew: fc.weight, fc.bias" in str(loaded)
+    assert "other shape or type, started anew: fc.weight, fc.bias" in str(loaded)
     assert torch.equal(model.get_parameter("fc.weight"), before)
     stem = "conv1.0.weight"
     assert torch.equal(model.get_parameter(stem), source.get_parameter(stem))
+
+
+@pytest.mark.parametrize(
+    "spoil", [torch.Tensor.char, torch.Tensor.to_sparse, lambda value: value.to("meta")]
+)
+def test_what_only_has_the_shape_of_a_weight_is_not_taken(spoil):
+    model = build_model("resnet18", 5)
+    weights = dict(build_model("resnet18", 5).state_dict())
+    weights["fc.weight"] = spoil(weights["fc.weight"])
+
+    loaded = load_weights(model, weights, head={"fc.weight", "fc.bias"})
+
+    assert loaded.reshaped == ("fc.weight",)
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    weights = dict(build_model("resnet18", 5).state_dict())
+    weights["fc.bias"] = torch.full((5,), torch.nan)
+
+    with pytest.raises(WeightsError, match=r"infinity in 1 of 122 tensors, such as fc\.bias"):
+        load_weights(build_model("resnet18", 5), weights, head={"fc.weight", "fc.bias"})
+
+
+@pytest.mark.parametrize("normalise", [[1, 2], [[0.5], [0.5]], ["abc", "abc"], [[0.5] * 3], True])
+def test_what_another_trainer_calls_normalise_is_left_alone(tmp_path, normalise):
+    content = {"model": {"a": torch.zeros(2)}, "normalise": normalise}
+
+    assert read_weights(save(tmp_path / "w.pt", content)).normalise is None
 
 
 def test_what_is_missing_and_unused_is_said():
