@@ -243,8 +243,8 @@ def load_weights(
         )
     if spoiled := [key for key, value in fitting.items() if not bool(value.isfinite().all())]:
         raise WeightsError(
-            f"the weights have NaN or infinity in {len(spoiled)} of {len(fitting)} tensors, such as "
-            f"{spoiled[0]}; give the file of an earlier epoch"
+            f"the weights have NaN or infinity in {len(spoiled)} of {len(fitting)} tensors, such "
+            f"as {spoiled[0]}; give the file of an earlier epoch"
         )
     model.load_state_dict(fitting, strict=False)
     return loaded

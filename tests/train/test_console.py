@@ -52,7 +52,7 @@ def everything(console: Console, run: Run) -> None:
     console.epoch(run, meter, verdict_on(run))
     console.profile(run.loaders.train.stats())
     result = {"best_epoch": 3, "epochs": 5, "best_by": "top1", "images_per_second": 20.0}
-    console.result(Path("runs/a"), {**result, "waiting_share": 0.25, "val": {"top1": 0.5}})
+    console.result(run, Path("runs/a"), {**result, "waiting_share": 0.25, "val": {"top1": 0.5}})
     console.overfit(Overfit(first_loss=2.0, last_loss=0.1, accuracy=1.0, steps=9))
 
 

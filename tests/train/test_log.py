@@ -8,7 +8,13 @@ import pytest
 
 from train.log import COLUMNS, Log, LogError, read_log
 
-ROW = {"epoch": 1, "split": "train", "images": 4, "seconds": 2.0, "compute_seconds": 1.0}
+ROW: dict[str, float | int | str] = {
+    "epoch": 1,
+    "split": "train",
+    "images": 4,
+    "seconds": 2.0,
+    "compute_seconds": 1.0,
+}
 
 
 def test_rows_of_the_log_are_read_again_and_cut_back_on_resume(tmp_path):

@@ -16,6 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -771,7 +772,7 @@ def test_what_a_resume_needs_is_missed_before_it_trains(shards, tmp_path, capsys
     main(arguments(other, tmp_path, "b", "--epochs", "1", "--tune", "head"))
     capsys.readouterr()
     for foreign in (tmp_path / "b" / "best.pt", folder / "last.pt"):
-        copied = said_without("best.pt", lambda path, foreign=foreign: shutil.copy(foreign, path))
+        copied = said_without("best.pt", partial(shutil.copy, foreign))
         assert "best.pt: is no best.pt of this run; put back a copy" in copied
     assert "last.pt: is damaged: the CRC-32 of its bytes" in said_without("last.pt", flip)
     assert "has no last.pt, so there is nothing to resume" in said_without("last.pt", Path.unlink)
