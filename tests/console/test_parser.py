@@ -69,7 +69,7 @@ def refusal(capsys: pytest.CaptureFixture[str], name: str, arguments: Sequence[s
         ("fastload.doctor", "--device cpu", "--device must be a GPU such as cuda:0, got 'cpu'"),
         ("train/run.py", "--batch-size 0", "--batch-size must be at least 1, got 0"),
         ("train/run.py", "--batch-size many", "--batch-size must be a whole number, got 'many'"),
-        ("train/run.py", "--threads -1", "--threads must be at least 0, got -1"),
+        ("train/run.py", "--threads -1", "--threads must be in [0, 1024], got -1"),
         ("train/run.py", "--lr inf", "--lr must be a finite number, got inf"),
         ("train/run.py", "--lr fast", "--lr must be a number, got 'fast'"),
         (

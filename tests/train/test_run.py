@@ -418,14 +418,12 @@ def test_a_process_whose_companion_fails_ends_in_one_sentence(shards, tmp_path):
     flip_bit(bad / "train-000000.tar", 700)
     more = ("--batch-size", "4", "--max-corrupt-fraction", "0")
     processes = start_two_ranks(arguments(bad, tmp_path, "a", *more))
-    said = sorted(process.communicate(timeout=600)[1] for process in processes)
+    said = "".join(process.communicate(timeout=600)[1] for process in processes)
 
     assert [process.returncode for process in processes] == [1, 1], said
-    assert "1 bad sample in epoch 0, --max-corrupt-fraction 0 allows 0" in said[0]
-    assert said[1] == (
-        "train/run.py: another process of the run has ended, so this one ends too; its own "
-        "message says why\n"
-    )
+    assert "1 bad sample in epoch 0, --max-corrupt-fraction 0 allows 0" in said
+    assert "train/run.py: another process of the run has ended, so this one ends too" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow
