@@ -38,9 +38,7 @@ fl::Status without_memory(fl::Facts& facts) {
 }  // namespace
 
 // `INTERFACE` of native.py. Raise both whenever a function, a struct or a meaning changes.
-FL_EXPORT int fl_interface() {
-    return 2;
-}
+FL_EXPORT int fl_interface() { return 2; }
 
 // Sentence for a status; never null.
 FL_EXPORT const char* fl_reason(int status) { return fl::reason(status); }
@@ -104,7 +102,8 @@ FL_EXPORT int fl_check(const uint8_t* data, size_t size, fl::Facts* facts) {
     return work ? fl::check_file(data, size, *work, *facts) : without_memory(*facts);
 }
 
-// `orientation` is in [1, 8]. On success facts->bytes holds facts->size bytes, which the caller gives to fl_free.
+// `orientation` is in [1, 8]. On success facts->bytes holds facts->size bytes, which the caller
+// gives to fl_free.
 FL_EXPORT int fl_transcode(const uint8_t* data, size_t size, int interval_pixels, int smallest,
                            int orientation, fl::Facts* facts) {
     fl::TranscodeWorkspace* const work = workspace<fl::TranscodeWorkspace>();
