@@ -132,7 +132,7 @@ def test_the_layout_is_said_and_its_options_are_in_the_next_command(
     assert "old beside them holds images too" in capsys.readouterr().err
     assert clean.main([*arguments, "--exclude", "old"]) == 0
     output = capsys.readouterr().out
-    assert output.splitlines()[1] == "  train train: 3 classes, 17 files"
+    assert output.splitlines()[1] == "  train from train: 3 classes, 17 files"
     again = module_command("fastload.shard", root, "--min-side", "16", "--exclude", "old")
     assert f"next: {again}\n" in output
 

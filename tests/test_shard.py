@@ -611,8 +611,8 @@ def test_what_is_taken_for_what_is_printed_before_anything_is_decoded(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].endswith("2 classes, {training_set, test_set}/CLASS")
     assert [" ".join(line.split()) for line in lines[1:6]] == [
-        "train training_set: 2 classes, 2 files",
-        "test test_set: 2 classes, 2 files",
+        "train from training_set: 2 classes, 2 files",
+        "test from test_set: 2 classes, 2 files",
         "classes: a, b",
         "passed over, no images in them: meta",
         "no val: training needs it; --val-fraction 0.1 takes it from train",

@@ -103,7 +103,7 @@ class Source:
             files = [file.label for file in self.files if file.split == split]
             classes = len(set(files))
             found = f"{counted(classes, 'class')}, {counted(len(files), 'file')}"
-            lines.append(f"  {split:<6}{folder}: {found}")
+            lines.append(f"  {split:<6}from {folder}: {found}")
         lines.append(f"  classes: {named(self.classes)}")
         return lines + [f"  {note}" for note in self.notes]
 
