@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -166,7 +167,7 @@ def test_the_help_is_printed_in_any_encoding_and_names_every_option(capsys, monk
 
 
 def test_help_into_a_closed_pipe_is_quiet():
-    command = f"{sys.executable} -m train.run --help | head -n 1"
+    command = f"{shlex.quote(sys.executable)} -m train.run --help | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stdout.startswith("usage: ")
     assert done.stderr == ""

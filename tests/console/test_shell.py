@@ -115,7 +115,7 @@ def test_what_is_printed_to_do_next_leads_from_a_folder_to_a_trained_model(tmp_p
         assert done.returncode == 0, (command, done.stderr)
         return done.stdout
 
-    cleaned = type_in(module_command("fastload.clean", Path(name)))
+    cleaned = type_in(f"{shlex.quote(sys.executable)} -m fastload.clean {shlex.quote(name)}")
     out = "--min-side 1 --out " + shlex.quote(f"shards of {name}")
     sharded = type_in(f"{next_command(cleaned)} {out}")
     train = next_command(sharded)

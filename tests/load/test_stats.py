@@ -91,7 +91,8 @@ def test_the_bottleneck_is_the_part_that_takes_the_time(waiting, stages, named):
     ("available", "advice"),
     [(False, "install a C++ compiler"), (True, 'take it with backend="native"')],
 )
-def test_without_the_core_the_core_is_what_helps(available, advice, monkeypatch):
+def test_without_the_core_the_core_is_what_helps(available, advice, monkeypatch, tmp_path):
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "not built")
     monkeypatch.setattr(native, "is_available", lambda: available)
     monkeypatch.delenv("FASTLOAD_NATIVE", raising=False)
     stats = Stats(
