@@ -10,7 +10,6 @@ import pytest
 import simplejpeg
 
 from fastload.errors import CorruptImageError
-from fastload.pixels import native
 from fastload.pixels.jpeg import read_header
 from fastload.prepare.bare import bare_jpeg
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
@@ -102,16 +101,6 @@ WARNINGS: list[tuple[str, bytes, str, str]] = [
     ),
     ("bad code behind Adobe's", with_adobe(FLIPPED), "Unknown Adobe color", "corrupt"),
 ]
-
-
-@pytest.fixture(params=["native", "pillow"])
-def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every verdict is the same on both paths."""
-    if request.param == "pillow":
-        monkeypatch.setattr(native, "is_available", lambda: False)
-    elif not native.is_available():
-        pytest.skip(f"needs the native core: {native.why_unavailable()}; run scripts/setup")
-    return str(request.param)
 
 
 def outcome_of(data: bytes) -> str:

@@ -30,16 +30,6 @@ ANY_SIZE = Rules(min_side=1)
 CONVERT = Rules(min_side=1, convert=True)
 
 
-@pytest.fixture(params=["native", "pillow"])
-def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every rule holds on both paths."""
-    if request.param == "pillow":
-        monkeypatch.setattr(native, "is_available", lambda: False)
-    elif not native.is_available():
-        pytest.skip(f"needs the native core: {native.why_unavailable()}; run scripts/setup")
-    return str(request.param)
-
-
 def reason_of(data: bytes, extension: str = ".jpg", rules: Rules = ANY_SIZE) -> Reason:
     with pytest.raises(SetAsideError) as caught:
         store_image(data, extension=extension, rules=rules)
