@@ -61,7 +61,7 @@ def bare_jpeg(jpeg: bytes | memoryview) -> bytes:
     frame = next((one for one in tables if one.marker in FRAMES), None)
     if frame is None or tables[-1].marker != _SOS:
         raise CorruptImageError("the JPEG ends before its first scan")
-    coverage = _Coverage(frame.marker, frame.body)
+    coverage = Coverage(frame.marker, frame.body)
     parts = [b"\xff\xd8", _colours(tables, components=(len(frame.body) - 6) // 3)]
     while tables[-1].marker == _SOS:
         scan = tables[-1]
@@ -108,7 +108,7 @@ def _colours(header: list[_Segment], *, components: int) -> bytes:
     return jfif + adobe
 
 
-class _Coverage:
+class Coverage:
     """Which bits of which coefficients the scans have sent."""
 
     def __init__(self, frame: int, body: bytes) -> None:

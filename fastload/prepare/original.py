@@ -18,14 +18,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 
-from fastload.errors import ImageError
+from fastload.errors import CorruptImageError, ImageError
 from fastload.pixels import native
 from fastload.pixels.jpeg import read_header
+from fastload.prepare.bare import Coverage
 
-_PROGRESSIVE = 0xC2
-_HUFFMAN = frozenset({0xC0, 0xC1, _PROGRESSIVE})  # baseline and extended sequential before it
+_HUFFMAN = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended sequential and progressive
 _WITHOUT_LENGTH = frozenset({0x01, 0xD8})  # TEM and SOI: nothing that a picture needs
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither stuffed data, RSTn nor a fill byte
 # What libjpeg-turbo ("Insufficient memory", "Memory allocation failure"), Pillow ("out of memory
@@ -34,8 +33,6 @@ _LACK = re.compile(
     r"(insufficient|out of|not enough|allocat\w+) memory|memory alloc", re.IGNORECASE
 )
 _SOS, _EOI = 0xDA, 0xD9
-_NUM_COEFFICIENTS = 64
-_SHORTEST_SCAN_HEADER = 6  # bytes: of one component (B.2.3)
 
 
 def why_not_original(jpeg: bytes) -> str:
@@ -76,23 +73,20 @@ def refuse_lack_of_memory(error: Exception) -> None:
 
 def _is_whole(jpeg: bytes) -> bool:
     """Whether the header is made of segments, all bits of all coefficients come, and then EOI."""
-    missing: dict[int, NDArray[np.int8]] = {}  # bits of each coefficient, by component
-    frame, scans = 0, 0
+    coverage, in_header = None, True
     for marker, body, adjacent in _segments(jpeg):
         if marker == _EOI:
-            return scans > 0 and not any(bits.any() for bits in missing.values())
-        if marker in _WITHOUT_LENGTH or not (scans or adjacent):
+            return coverage is not None and coverage.complete
+        if marker in _WITHOUT_LENGTH or (in_header and not adjacent):
             return False
         if marker in _HUFFMAN:
-            frame = marker
-            missing = {number: np.full(_NUM_COEFFICIENTS, -1, np.int8) for number in body[6::3]}
-        elif marker == _SOS and len(body) >= _SHORTEST_SCAN_HEADER:
-            scans += 1
-            first, last, bits = body[-3], body[-2], body[-1] & 15
-            if frame != _PROGRESSIVE:  # a sequential scan holds all, whatever these bytes say
-                first, last, bits = 0, _NUM_COEFFICIENTS - 1, 0
-            for number in missing.keys() & set(body[1:-3:2]):
-                missing[number][first : last + 1] = bits
+            coverage = Coverage(marker, body)
+        elif marker == _SOS and coverage is not None:
+            in_header = False
+            try:
+                coverage.enter(body)
+            except CorruptImageError:
+                return False
     return False
 
 
