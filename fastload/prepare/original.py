@@ -8,8 +8,8 @@ off. So a file must be beyond doubt, by rules that need neither the core nor DAL
     every scan is there, and EOI
     libjpeg-turbo decodes it without a warning
 
-Where the core is there, its pixels are compared as well: means far beyond black and white, which only
-a damaged file has, are rendered otherwise.
+Where the core is there, its pixels are compared as well: means far beyond black and white, which
+only a damaged file has, are rendered otherwise.
 """
 
 from __future__ import annotations
