@@ -11,6 +11,7 @@ import torch
 
 from fastload import Loader, randomness
 from fastload.console.progress import Progress
+from train.compiled import Forward
 from train.data import Loaders, open_loaders
 from train.diagnosis import check_setup
 from train.losses import Balance, balance
@@ -37,6 +38,7 @@ class Run:
         network: What learns.
         balance: The loss, and how the long tail is treated.
         stepper: Turns losses into steps.
+        answers: How evaluation calls the model, or its moving average.
         warnings: What is likely to be wrong, one sentence each.
         read_every: Batches whose losses are read from the device at a time.
         position: Where the run stands; the one part that changes, with the weights.
@@ -49,6 +51,7 @@ class Run:
     network: Network
     balance: Balance
     stepper: Stepper
+    answers: Forward
     warnings: tuple[str, ...]
     read_every: int
     position: Position = field(default_factory=Position)
@@ -148,7 +151,7 @@ def assemble(options: Options, stack: ExitStack, *, resumed: bool = False) -> Ru
     )
     stepper = Stepper(
         network.model,
-        network.forward,
+        network.wrapped,
         optimizer,
         options.optimisation,
         device=ranks.device,
@@ -164,6 +167,7 @@ def assemble(options: Options, stack: ExitStack, *, resumed: bool = False) -> Ru
         network=network,
         balance=balance(options.data.reweight, options.loss, loaders.train_counts, ranks.device),
         stepper=stepper,
+        answers=network.forward_of(stepper.evaluated()),
         warnings=tuple(warnings),
         read_every=read_every(ranks.device),
     )

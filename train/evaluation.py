@@ -110,7 +110,7 @@ def score(run: Run, loader: Loader, interrupt: Interrupt) -> Scores:
         with corrupt_share("--max-corrupt-val"), run.progress(loader, "evaluation") as progress:
             for images, truth in loader:
                 with autocast(ranks.device, run.precision):
-                    logits.append(model(images).float())
+                    logits.append(run.answers(images).float())
                 labels.append(truth)
                 rows.append(torch.from_numpy(loader.last_indices()))
                 progress.add()

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastload.advise.models import build_model
+from train.compiled import Compiler, Forward, compiler_for
 from train.model import freeze_all_but, head_names, parameter_groups
 from train.options import Options
 from train.ranks import Ranks
@@ -23,7 +24,9 @@ class Network:
 
     Attributes:
         model: The bare module: saved, evaluated, averaged.
-        forward: The module as training calls it: compiled, and wrapped for several processes.
+        wrapped: The module that training calls: wrapped for several processes.
+        compiler: Compiles what is called; None without --compile.
+        forward: How training calls the wrapped module.
         groups: The trainable parameters, grouped for an optimizer.
         normalise: (mean, std) of the images that the weights were trained on, where known.
         fresh_head: True unless the last layer came with the weights.
@@ -31,11 +34,17 @@ class Network:
     """
 
     model: nn.Module
-    forward: nn.Module
+    wrapped: nn.Module
+    compiler: Compiler | None
+    forward: Forward
     groups: list[dict[str, Any]]
     normalise: Normalisation | None
     fresh_head: bool
     origin: str
+
+    def forward_of(self, module: nn.Module) -> Forward:
+        """How another module of the run is called: compiled with --compile."""
+        return self.compiler.forward_of(module) if self.compiler else module
 
     @property
     def num_trained(self) -> int:
@@ -58,6 +67,7 @@ def build_network(
         FastloadError: If there is no such model, or its weights cannot be had or do not fit.
     """
     chosen = options.model
+    compiler = compiler_for(options, ranks)
     model = build_model(chosen.model, len(classes))
     head = head_names(chosen.model, len(classes))
     origin, fresh_head = "random weights", True
@@ -73,9 +83,12 @@ def build_network(
     if chosen.tune == "head":
         freeze_all_but(model, head)
     model = model.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+    wrapped = _wrapped(model, ranks)
     return Network(
         model=model,
-        forward=_wrapped(model, options, ranks),
+        wrapped=wrapped,
+        compiler=compiler,
+        forward=compiler.forward_of(wrapped) if compiler else wrapped,
         groups=parameter_groups(
             model,
             weight_decay=options.optimisation.weight_decay,
@@ -87,12 +100,9 @@ def build_network(
     )
 
 
-def _wrapped(model: nn.Module, options: Options, ranks: Ranks) -> nn.Module:
-    forward = model
+def _wrapped(model: nn.Module, ranks: Ranks) -> nn.Module:
     trainable = any(parameter.requires_grad for parameter in model.parameters())
-    if ranks.world.size > 1 and trainable:
-        places = [ranks.device.index] if ranks.device.type == "cuda" else None
-        forward = DistributedDataParallel(model, device_ids=places)
-    if options.model.compile:
-        forward.compile()
-    return forward
+    if ranks.world.size == 1 or not trainable:
+        return model
+    places = [ranks.device.index] if ranks.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=places)

@@ -139,10 +139,17 @@ class ModelOptions:
         0.1, "with --tune layerwise: the stem's learning rate over the head's"
     )
     compile: bool = _option(False, "compile the model with torch.compile")
+    cuda_graphs: bool = _option(
+        False, "with --compile: record the model's steps as CUDA graphs, for steps of a few ms"
+    )
     sync_batchnorm: bool = _option(False, "BatchNorm statistics over all GPUs")
 
     def __post_init__(self) -> None:
         _require(0 < self.stem_rate <= 1, f"stem_rate must be in (0, 1], got {self.stem_rate}")
+        _require(
+            self.compile or not self.cuda_graphs,
+            "--cuda-graphs needs --compile",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
