@@ -22,10 +22,14 @@ from train.options import LossOptions
 
 
 class Total(NamedTuple):
-    """The weighted sum of a batch's losses, and the sum of the weights: float32 scalars."""
+    """The weighted sum of a batch's losses, and the sum of the weights: float32 scalars.
+
+    Where each image weighs 1, the host knows the sum of the weights without reading `weight`.
+    """
 
     loss: Tensor
     weight: Tensor
+    known_weight: float | None = None
 
 
 # (logits float [N, C], labels int64 [N] or, mixed, float [N, C]) -> Total
@@ -128,7 +132,7 @@ def _cross_entropy(options: LossOptions, weights: Tensor | None, shift: Tensor |
             reduction="sum",
             label_smoothing=options.label_smoothing,
         )
-        return Total(total, _weight(labels, weights, total))
+        return _total(total, labels, weights)
 
     return cross_entropy
 
@@ -145,15 +149,15 @@ def _focal(gamma: float, weights: Tensor | None) -> Loss:
             total = terms.gather(1, labels[:, None]).sum()
         else:
             total = (terms * labels).sum()
-        return Total(total, _weight(labels, weights, total))
+        return _total(total, labels, weights)
 
     return focal
 
 
-def _weight(labels: Tensor, weights: Tensor | None, like: Tensor) -> Tensor:
+def _total(loss: Tensor, labels: Tensor, weights: Tensor | None) -> Total:
     if weights is None:
-        return like.new_full((), len(labels))
-    return weights[labels].sum() if labels.ndim == 1 else (labels @ weights).sum()
+        return Total(loss, loss.new_full((), len(labels)), float(len(labels)))
+    return Total(loss, weights[labels].sum() if labels.ndim == 1 else (labels @ weights).sum())
 
 
 def compounding(reweight: str, options: LossOptions) -> str | None:

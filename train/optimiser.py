@@ -125,11 +125,14 @@ class Stepper:
 
     The gradient of a step is that of (sum of losses) / (sum of weights) over all batches of the
     step and all ranks. So it is the gradient of one large batch; only BatchNorm sees the small
-    batches.
+    batches. A step of one full batch whose images weigh 1 each has this gradient as it is; other
+    gradients are multiplied by a factor, which is one more pass over them.
+
+    Every rank must have as many images in a step as the others, as a training loader gives them.
 
     Args:
         model: The bare module: its parameters are stepped and clipped.
-        forward: The module as it is called: compiled, or wrapped in DistributedDataParallel.
+        wrapped: The module that is called: the same, or DistributedDataParallel around it.
         optimizer: Over groups from `parameter_groups`.
         options: Clipping and moving average.
         device: Where the model is.
@@ -141,7 +144,7 @@ class Stepper:
     def __init__(
         self,
         model: nn.Module,
-        forward: nn.Module,
+        wrapped: nn.Module,
         optimizer: torch.optim.Optimizer,
         options: OptimisationOptions,
         *,
@@ -154,16 +157,16 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         self.average = MovingAverage(model, options.ema) if options.ema else None
         self._model = model
-        self._forward = forward
+        self._wrapped = wrapped
         self._clip = options.clip
         self._ranks = ranks
         self._batch_size = float(batch_size)
-        self._weight = torch.zeros((), device=device)
+        self._weight: Tensor | float = 0.0  # a number as long as the host knows it
 
     @contextmanager
     def accumulating(self, *, last: bool) -> Iterator[None]:
         """Around forward and backward of a batch; ranks exchange gradients in the `last` batch."""
-        no_sync = getattr(self._forward, "no_sync", None)
+        no_sync = getattr(self._wrapped, "no_sync", None)
         with nullcontext() if last or no_sync is None else no_sync():
             yield
 
@@ -171,22 +174,21 @@ class Stepper:
         """Add the gradients of one batch's loss."""
         # The division keeps numbers near 1, which float16 needs; `step` reverts it.
         self.scaler.scale(total.loss / self._batch_size).backward()  # type: ignore[no-untyped-call]  # untyped in torch
-        self._weight += total.weight.detach()
+        known = total.known_weight
+        self._weight = self._weight + (total.weight.detach() if known is None else known)
 
     def step(self, learning_rate: float) -> None:
         """Make the step, and begin the next one."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["rate_scale"]
         self.scaler.unscale_(self.optimizer)
-        # DistributedDataParallel gives the mean over ranks; the step needs the sum.
-        total = self._ranks.summed(self._weight)
-        self._rescale(self._batch_size * self._ranks.world.size / total)
+        self._rescale()
         if self._clip:
             nn.utils.clip_grad_norm_(self._parameters(), self._clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self._weight.zero_()
+        self._weight = 0.0
         if self.average is not None:
             self.average.update()
 
@@ -197,9 +199,18 @@ class Stepper:
         return float(group["lr"] / group["rate_scale"])
 
     @torch.no_grad()
-    def _rescale(self, factor: Tensor) -> None:
-        gradients = [parameter.grad for parameter in self._parameters()]
-        torch._foreach_mul_([gradient for gradient in gradients if gradient is not None], factor)
+    def _rescale(self) -> None:
+        """Make the gradients those of the mean loss; `backward` divided by a full batch instead."""
+        factor: Tensor | float
+        if isinstance(self._weight, Tensor):
+            # DistributedDataParallel gives the mean over ranks; the step needs the sum.
+            factor = self._batch_size * self._ranks.world.size / self._ranks.summed(self._weight)
+        elif self._weight == self._batch_size:
+            return
+        else:
+            factor = self._batch_size / self._weight
+        gradients = [item.grad for item in self._parameters() if item.grad is not None]
+        torch._foreach_mul_(gradients, factor)
 
     def _parameters(self) -> list[nn.Parameter]:
         return [item for group in self.optimizer.param_groups for item in group["params"]]

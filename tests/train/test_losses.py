@@ -44,9 +44,12 @@ def test_sums_over_parts_give_the_loss_of_the_whole_batch(loss, weights):
 
     parts = [chosen(logits[i : i + 5], labels[i : i + 5]) for i in range(0, 16, 5)]
 
-    losses, totals = zip(*parts, strict=True)
-    assert torch.allclose(torch.stack(losses).sum(), whole.loss)
-    assert torch.allclose(torch.stack(totals).sum(), whole.weight)
+    assert torch.allclose(torch.stack([part.loss for part in parts]).sum(), whole.loss)
+    assert torch.allclose(torch.stack([part.weight for part in parts]).sum(), whole.weight)
+    for total in (whole, *parts):  # what the host knows is what the device has
+        known = total.known_weight
+        assert (known is None) == (weights != "none")
+        assert known is None or known == float(total.weight)
 
 
 def test_focal_loss_follows_its_formula():

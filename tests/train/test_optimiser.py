@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastload.advise.models import build_model
 from fastload.world import World
@@ -86,6 +87,55 @@ def test_a_short_last_batch_weighs_as_many_images_as_it_has():
 
     for one, other in zip(small.parameters(), large.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+class Passes(TorchDispatchMode):
+    """Counts the multiplications of all gradients by one factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.count += "_foreach_mul_" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("loss", "sizes", "passes"),
+    [
+        (LossOptions(), [8], 0),
+        (LossOptions(loss="focal"), [8], 0),
+        (LossOptions(loss="balanced", label_smoothing=0.1), [8], 0),
+        (LossOptions(), [7], 1),
+        (LossOptions(), [8, 8], 1),
+        (LossOptions(), [8, 8, 8], 1),
+        (LossOptions(), [8, 3], 1),
+        (LossOptions(class_weights="sqrt"), [8], 1),
+    ],
+)
+def test_gradients_are_passed_over_where_it_changes_them_and_have_the_same_bits(
+    loss, sizes, passes
+):
+    minimised = balance("none", loss, COUNTS, CPU).loss
+    models = network(), network()
+    drawn = batches(len(sizes), 8)
+    parts = [(drawn[i][0][:size], drawn[i][1][:size]) for i, size in enumerate(sizes)]
+
+    with Passes() as passed:
+        train(models[0], stepper_for(models[0], OptimisationOptions()), [parts], minimised)
+    train(
+        models[1],
+        stepper_for(models[1], OptimisationOptions()),
+        [parts],
+        lambda logits, labels: minimised(logits, labels)._replace(known_weight=None),
+    )
+
+    assert passed.count == passes
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_sgd_is_that_of_torch_on_the_mean_loss():
