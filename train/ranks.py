@@ -190,6 +190,7 @@ def _device(name: str, *, local_rank: int, alone: bool) -> torch.device:
     if index >= count:
         raise DeviceError(
             f"--device {name}: GPU {index} was asked for and {count} can be used; "
-            "give --device cpu, or check the driver with nvidia-smi"
+            "give --device cpu, or check the driver with "
+            f"{'rocm-smi' if torch.version.hip else 'nvidia-smi'}"
         )
     return torch.device("cuda", index)

@@ -27,7 +27,7 @@ def installed_versions() -> list[tuple[str, str]]:
         ("fastload", f"{_version(installation.DISTRIBUTION)}, native core: {simd}"),
         ("Python", f"{platform.python_version()} on {platform.platform(terse=True)}"),
         ("processor", f"{_processor()}, {counted(usable_cores(), 'core')} usable"),
-        ("PyTorch", f"{torch.__version__}, built for CUDA {torch.version.cuda or 'none'}"),
+        ("PyTorch", f"{torch.__version__}, built for {_built_for()}"),
         ("DALI", _dali_versions()),
         ("driver", _driver()),
         ("GPU", _gpu()),
@@ -56,7 +56,15 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def _built_for() -> str:
+    if torch.version.hip:
+        return f"ROCm {torch.version.hip}"
+    return f"CUDA {torch.version.cuda or 'none'}"
+
+
 def _driver() -> str:
+    if torch.version.hip:
+        return "of AMD, which ROCm needs"
     command = shutil.which("nvidia-smi")
     if command is None:
         return "nvidia-smi is not there"

@@ -105,6 +105,8 @@ def why_unavailable(*, device: int | None = None) -> str:
     Args:
         device: Index of the GPU for the graph; None asks about the CPU graph.
     """
+    if device is not None and torch.version.hip:
+        return "DALI needs an NVIDIA GPU, and this PyTorch is built for GPUs of AMD (ROCm)"
     try:
         dali = importlib.import_module("nvidia.dali")
     except (ImportError, OSError) as error:
