@@ -1,4 +1,4 @@
-"""Real processes under torchrun, with gloo: even to the batch, each sample exactly once."""
+"""Real processes under torchrun: even to the batch, each sample exactly once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
@@ -22,16 +23,20 @@ GLOBAL_BATCH = 8
 
 # Each rank trains some steps from the state it is given, evaluates, and rank 0 writes what all saw.
 PROGRAM = """
-import json, sys, warnings
+import json, os, sys, warnings
 warnings.simplefilter("ignore")
 import torch
 from torch import distributed
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
 
-directory, state, steps, result = sys.argv[1:]
+directory, state, steps, result, backend = sys.argv[1:]
 torch.set_num_threads(1)
-distributed.init_process_group("gloo")
+device = "cpu"
+if backend == "nccl":  # a GPU for each rank
+    device = f"cuda:{os.environ['RANK']}"
+    torch.cuda.set_device(device)
+distributed.init_process_group(backend)
 size = distributed.get_world_size()
 
 def gathered(value):
@@ -39,7 +44,8 @@ def gathered(value):
     distributed.all_gather_object(values, value)
     return values
 
-train = Loader(directory, batch_size=8 // size, augment=Augment.train(16), drop_last=False)
+options = {"augment": Augment.train(16), "drop_last": False, "device": device}
+train = Loader(directory, batch_size=8 // size, **options)
 if state != "-":
     train.load_state_dict(json.loads(state))
 batches = []
@@ -50,7 +56,7 @@ for step, (images, labels) in enumerate(train):
     if step + 1 == int(steps):
         break
 states = gathered(train.state_dict())
-evaluation = Loader(directory, split="val", batch_size=5, augment=Augment.eval(16))
+evaluation = Loader(directory, split="val", batch_size=5, augment=Augment.eval(16), device=device)
 seen = []
 for images, labels in evaluation:
     seen += gathered(evaluation.last_indices().tolist())
@@ -64,11 +70,13 @@ distributed.destroy_process_group()
 """
 
 
-def run(size: int, directory: Path, state: str, steps: int, folder: Path) -> dict[str, Any]:
+def run(
+    size: int, directory: Path, state: str, steps: int, folder: Path, backend: str
+) -> dict[str, Any]:
     """Run the program on `size` ranks; torchrun starts two, four get what torchrun would set."""
     program, result = folder / "program.py", folder / f"{size}.json"
     program.write_text(PROGRAM)
-    arguments = [str(program), str(directory), state, str(steps), str(result)]
+    arguments = [str(program), str(directory), state, str(steps), str(result), backend]
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     if size == 2:
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
@@ -104,7 +112,24 @@ def free_port() -> int:
         return port
 
 
-def test_a_run_moves_from_one_rank_to_two_to_four_and_evaluation_is_exact(tmp_path):
+@pytest.mark.parametrize(
+    ("backend", "sizes"),
+    [
+        ("gloo", (2, 4)),
+        pytest.param(
+            *("nccl", (2, 2)),
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(
+                    torch.cuda.device_count() < 2,
+                    reason="needs two GPUs: run `pytest -m gpu` where there are two",
+                ),
+            ],
+        ),
+    ],
+    ids=["gloo", "nccl"],
+)
+def test_a_run_moves_from_one_rank_to_several_and_evaluation_is_exact(tmp_path, backend, sizes):
     directory = numbered(tmp_path / "shards", {"train": 61, "val": 43})
     options: dict[str, Any] = {"augment": Augment.train(16), "drop_last": False}
     with Loader(directory, batch_size=GLOBAL_BATCH, **options) as loader:
@@ -116,8 +141,8 @@ def test_a_run_moves_from_one_rank_to_two_to_four_and_evaluation_is_exact(tmp_pa
             if len(batches) == 2:
                 break
         state = json.dumps(loader.state_dict())
-    for size, steps in ((2, 3), (4, 100)):
-        facts = run(size, directory, state, steps, tmp_path)
+    for size, steps in zip(sizes, (3, 100), strict=True):
+        facts = run(size, directory, state, steps, tmp_path, backend)
         assert facts["world"] == size
         assert all(other == facts["states"][0] for other in facts["states"])
         state = json.dumps(facts["states"][0])

@@ -369,12 +369,35 @@ def test_accumulated_batches_make_the_run_of_the_large_batch(shards, tmp_path):
     assert_nearly_the_same_run(tmp_path / "small", tmp_path / "large")
 
 
-def start_two_ranks(command: list[str]) -> list[subprocess.Popen[str]]:
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(
+                    torch.cuda.device_count() < 2,
+                    reason="needs two GPUs: run `pytest -m gpu` where there are two",
+                ),
+            ],
+        ),
+    ],
+    ids=["gloo", "nccl"],
+)
+def where(request) -> tuple[str, ...]:
+    """Options of a run that several processes share: on the CPU, and on a GPU each."""
+    return ("--device", request.param, "--amp", "off")
+
+
+def start_ranks(command: list[str], count: int = 2) -> list[subprocess.Popen[str]]:
     """The processes that torchrun would start."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {**environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    # Runs are compared: a GPU shall not round products to TF32.
+    shared = {**environment(), "NVIDIA_TF32_OVERRIDE": "0", "WORLD_SIZE": str(count)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return [
         subprocess.Popen(
             [sys.executable, str(ROOT / "train" / "run.py"), *command],
@@ -383,21 +406,21 @@ def start_two_ranks(command: list[str]) -> list[subprocess.Popen[str]]:
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(2)
+        for rank in range(count)
     ]
 
 
 @pytest.mark.slow
-def test_two_processes_of_which_one_gets_a_signal_go_on_bit_for_bit(shards, tmp_path):
+def test_two_processes_of_which_one_gets_a_signal_go_on_bit_for_bit(shards, tmp_path, where):
     def run(*command: str) -> list[int]:
-        processes = start_two_ranks([*command])
+        processes = start_ranks([*command])
         for process in processes:
             process.communicate(timeout=600)
         return [process.returncode for process in processes]
 
-    more = ("--epochs", "2", "--batch-size", "4", "--save-every", "1")
+    more = ("--epochs", "2", "--batch-size", "4", "--save-every", "1", *where)
     assert run(*arguments(shards, tmp_path, "whole", *more)) == [0, 0]
-    processes = start_two_ranks(arguments(shards, tmp_path, "stopped", *more))
+    processes = start_ranks(arguments(shards, tmp_path, "stopped", *more))
     wait_for(tmp_path / "stopped" / "last.pt", processes[1])
     processes[1].send_signal(signal.SIGTERM)
     said = [process.communicate(timeout=600) for process in processes]
@@ -405,6 +428,9 @@ def test_two_processes_of_which_one_gets_a_signal_go_on_bit_for_bit(shards, tmp_
     assert [process.returncode for process in processes] == [143, 143], said
     assert read_tensors(tmp_path / "stopped" / "last.pt")["progress"]["step"] < 12
     assert run("--resume", "--runs", str(tmp_path), "--name", "stopped") == [0, 0]
+    if "cuda" in where:  # whose kernels are chosen by the clock
+        assert_nearly_the_same_run(tmp_path / "stopped", tmp_path / "whole")
+        return
     assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
     one, two = (read_tensors(tmp_path / name / "last.pt") for name in ("whole", "stopped"))
     for name, value in one["model"].items():
@@ -417,7 +443,7 @@ def test_a_process_whose_companion_fails_ends_in_one_sentence(shards, tmp_path):
     shutil.copytree(shards, bad)
     flip_bit(bad / "train-000000.tar", 700)
     more = ("--batch-size", "4", "--max-corrupt-fraction", "0")
-    processes = start_two_ranks(arguments(bad, tmp_path, "a", *more))
+    processes = start_ranks(arguments(bad, tmp_path, "a", *more))
     said = "".join(process.communicate(timeout=600)[1] for process in processes)
 
     assert [process.returncode for process in processes] == [1, 1], said
@@ -427,10 +453,13 @@ def test_a_process_whose_companion_fails_ends_in_one_sentence(shards, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_run_of_one_and_count_each_sample_once(shards, tmp_path):
-    main(arguments(shards, tmp_path, "one", *EXACT))
+def test_two_processes_make_the_run_of_one_and_count_each_sample_once(shards, tmp_path, where):
+    (alone,) = start_ranks(arguments(shards, tmp_path, "one", *EXACT, *where), 1)
+    _, error = alone.communicate(timeout=600)
+    assert alone.returncode == 0, error
 
-    processes = start_two_ranks(arguments(shards, tmp_path, "two", *EXACT, "--batch-size", "4"))
+    two = arguments(shards, tmp_path, "two", *EXACT, "--batch-size", "4", *where)
+    processes = start_ranks(two)
     said = [process.communicate(timeout=600) for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0], said
@@ -876,11 +905,12 @@ def test_a_run_on_a_gpu(shards, tmp_path, amp):
 
 
 @pytest.mark.gpu
-def test_a_compiled_run_on_a_gpu(shards, tmp_path):
+@pytest.mark.parametrize("more", [(), ("--cuda-graphs",)], ids=["compiled", "cuda graphs"])
+def test_a_compiled_run_on_a_gpu(shards, tmp_path, capsys, more):
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU: run `pytest -m gpu` where there is one")
+    sizes = ("--start-size", "32", "--size", "64", "--ramp-from", "0", "--ramp-to", "0.9")
+    more = ("--epochs", "2", "--compile", "--ema", "0.9", *sizes, *more)
 
-    assert (
-        main(arguments(shards, tmp_path, "a", "--device", "cuda", "--epochs", "1", "--compile"))
-        == 0
-    )
+    assert main(arguments(shards, tmp_path, "a", "--device", "cuda", *more)) == 0
+    assert "--compile cannot be done here" not in capsys.readouterr().err
