@@ -37,6 +37,9 @@ class Compiler:
             call writes over the memory of the graph.
         backend: The compiler: a name or a function for `torch.compile`.
         silent: Say nothing if compiling fails: another process does.
+
+    Attributes:
+        works: False once something could not be compiled.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class Compiler:
     ) -> None:
         self._batch_size, self._graphs = batch_size, graphs
         self._cuda_graphs, self._backend, self._silent = cuda_graphs, backend, silent
-        self._works = True
+        self.works = True
 
     def forward_of(self, module: nn.Module) -> Forward:
         """How the module is called from now on; it is compiled when it is called."""
@@ -58,7 +61,7 @@ class Compiler:
 
         def forward(images: Tensor) -> Tensor:
             nonlocal compiled
-            if self._works and len(images) == self._batch_size:
+            if self.works and len(images) == self._batch_size:
                 try:
                     if compiled is None:
                         compiled = self._compiled(module)
@@ -88,7 +91,7 @@ class Compiler:
         return compiled(images).clone()
 
     def _give_up(self, error: Exception) -> None:
-        self._works = False
+        self.works = False
         if not self._silent:
             reason = first_line(getattr(error, "inner_exception", error))
             say(f"warning: --compile cannot be done here and is left out: {reason}", error=True)

@@ -54,6 +54,7 @@ PARTS = (
     Part("training", _module("training"), 120.0),
     Part("memory", _module("memory"), 60.0, needs_gpu=True, alone=True),
     Part("tests", _tests, 240.0, needs_gpu=True, alone=True),
+    Part("compile", _module("compiling"), 90.0, alone=True),
     Part("overlap", _module("overlap"), 60.0, needs_gpu=True, alone=True),
     Part("decoders", _module("decoders"), 60.0, needs_gpu=True, alone=True),
     Part("benchmarks", _benchmarks, 200.0, needs_gpu=True, alone=True),

@@ -35,7 +35,17 @@ class Training:
 
 GPU_RUNS = (
     Training("native-bf16-ema", ("--loader", "native", "--amp", "bf16", "--ema", "0.9")),
-    Training("native-compiled", ("--loader", "native", "--amp", "bf16", "--compile")),
+    Training(
+        "native-compiled",
+        (
+            *("--loader", "native", "--amp", "bf16", "--compile", "--ema", "0.9"),
+            *("--start-size", "32", "--ramp-from", "0", "--ramp-to", "0.5"),
+        ),
+    ),
+    Training(
+        "native-cuda-graphs",
+        ("--loader", "native", "--amp", "bf16", "--compile", "--cuda-graphs"),
+    ),
     Training(
         "dali-bf16-killed", ("--loader", "dali", "--amp", "bf16", "--ema", "0.9"), killed=True
     ),

@@ -175,8 +175,8 @@ def test_on_a_gpu_steps_and_kept_answers_are_those_of_the_plain_model(cuda_graph
     losses: list[list[Tensor]] = [[], []]
     for _ in range(6):  # CUDA graphs are recorded at the second call
         for size in (16, 24):
-            called: Forward
-            for place, called in enumerate((forward, plain)):
+            for place in range(2):
+                called: Forward = plain if place else forward
                 loss = called(images(BATCH, size, "cuda")).square().sum()
                 loss.backward()
                 optimizers[place].step()
