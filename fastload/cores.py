@@ -6,6 +6,7 @@ its own. More threads than that share only wait for each other.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -26,14 +27,41 @@ def usable_cores() -> int:
     Raises:
         ValueError: If LOCAL_WORLD_SIZE is set, but not to an integer of at least 1.
     """
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
+    return _limits()[-1][0]
+
+
+def explain_cores() -> str:
+    """What keeps this process from the machine's cores, in one line; "" where nothing does.
+
+    "2 of 64 cores: the container's quota"
+
+    Raises:
+        ValueError: As `usable_cores`.
+    """
+    limits = _limits()
+    found = [
+        (cores, what) for (before, _), (cores, what) in itertools.pairwise(limits) if cores < before
+    ]
+    said = [what if len(found) == 1 else f"{what} ({cores})" for cores, what in found]
+    return f"{limits[-1][0]} of {limits[0][0]} cores: {', '.join(said)}" if said else ""
+
+
+def _limits() -> list[tuple[int, str]]:
+    """Cores that are left after each limit, and its words; the first are the machine's."""
+    total = os.cpu_count() or 1
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else total
+    cores = affinity
     with suppress(OSError, ValueError):
         cgroups, mounts = (_PROC / "cgroup").read_text(), (_PROC / "mountinfo").read_text()
         quotas = map(quota_of, cgroup_folders(cgroups, mounts))
         cores = min([cores, *(math.ceil(quota) for quota in quotas if quota is not None)])
-    return max(1, cores // _local_ranks())
+    ranks = _local_ranks()
+    return [
+        (total, ""),
+        (affinity, "the process's affinity"),
+        (max(1, cores), "the container's quota"),
+        (max(1, cores // ranks), f"shared by {ranks} ranks"),
+    ]
 
 
 def _local_ranks() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastload import cores
-from fastload.cores import cgroup_folders, quota_of, usable_cores
+from fastload.cores import cgroup_folders, explain_cores, quota_of, usable_cores
 
 AFFINITY = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -22,6 +22,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "proc").mkdir()
     (tmp_path / "cg").mkdir()
     monkeypatch.setattr(cores, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     return tmp_path
@@ -128,6 +129,21 @@ def test_a_wrong_number_of_ranks_is_named(monkeypatch, ranks):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
     with pytest.raises(ValueError, match=f"LOCAL_WORLD_SIZE .* at least 1, got '{ranks}'"):
         usable_cores()
+
+
+def test_what_limits_the_cores_is_said_in_one_line(machine: Path, monkeypatch):
+    assert explain_cores() == ""
+    describe(machine, "0::/jobs/mine\n", V2)
+    write_cgroup(machine, "jobs/mine", cpu_max="200000 100000")
+    assert explain_cores() == "2 of 64 cores: the container's quota"
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert explain_cores() == "2 of 64 cores: the process's affinity (8), the container's quota (2)"
+    write_cgroup(machine, "jobs/mine", cpu_max="max 100000")
+    assert explain_cores() == "8 of 64 cores: the process's affinity"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert explain_cores() == "2 of 64 cores: the process's affinity (8), shared by 4 ranks (2)"
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert explain_cores() == "16 of 64 cores: shared by 4 ranks"
 
 
 @pytest.fixture

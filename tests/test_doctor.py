@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastload import doctor
+from fastload.advise import versions
 from fastload.advise.backends import Finding, examine
 from tests.shards import flip_bit, noisy_picture, write_shards
 
@@ -35,6 +36,13 @@ def test_the_command_prints_versions_and_a_table(
         assert f"\n{name} " in f"\n{out}"
     assert ("split val" in out) == stored
     assert 'fastest here: Loader(..., backend="libjpeg")' in out
+
+
+def test_what_limits_the_cores_is_a_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(versions, "explain_cores", lambda: "2 of 64 cores: the container's quota")
+    assert ("cores", "2 of 64 cores: the container's quota") in versions.installed_versions()
+    monkeypatch.setattr(versions, "explain_cores", lambda: "")
+    assert "cores" not in dict(versions.installed_versions())
 
 
 def test_a_fault_makes_the_exit_status_1(

@@ -13,7 +13,7 @@ import torch
 
 from fastload import installation
 from fastload.console.terminal import counted
-from fastload.cores import usable_cores
+from fastload.cores import explain_cores, usable_cores
 from fastload.pixels import native
 
 
@@ -27,6 +27,7 @@ def installed_versions() -> list[tuple[str, str]]:
         ("fastload", f"{_version(installation.DISTRIBUTION)}, native core: {simd}"),
         ("Python", f"{platform.python_version()} on {platform.platform(terse=True)}"),
         ("processor", f"{_processor()}, {counted(usable_cores(), 'core')} usable"),
+        *([("cores", limit)] if (limit := explain_cores()) else []),
         ("PyTorch", f"{torch.__version__}, built for {_built_for()}"),
         ("DALI", _dali_versions()),
         ("driver", _driver()),
