@@ -6,6 +6,9 @@
     advise          both -> back-end, threads, batch size, accumulation, AMP; what is the bottleneck
     recipe          a TOML file for `train/run.py --recipe`
 
+With `--gpu "RTX 3060"` no GPU is needed: the loader is measured here, what the card would do is
+taken from published rates, and each line says which.
+
 Trials are short, and their time is limited. A trial that fails or runs out of memory is a line of
 the report. What does not fit the time is left out, and the report names it. Without a GPU the
 loader is tuned, and the report says what is left open.
@@ -20,7 +23,10 @@ from pathlib import Path
 
 import torch
 
-from fastload.advise.advice import advise, report
+from fastload.advise.advice import advise, gpu_room, report
+from fastload.advise.cards import Card, card_table, find_card
+from fastload.advise.expectation import expect
+from fastload.advise.forecast import EPOCHS, card_report
 from fastload.advise.models import require_model
 from fastload.advise.recipe import recipe_text, write_recipe
 from fastload.advise.trials import TIME_SECONDS, Question, run_trials
@@ -28,41 +34,66 @@ from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, positive_number, whole_number
 from fastload.console.shell import trainer_command
 from fastload.console.terminal import say
+from fastload.cores import explain_cores
 from fastload.errors import FastloadError
+from fastload.load.backend import BackendName
 from fastload.store.manifest import read_manifest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    options = _parser().read(argv)
+    parser = _parser()
+    options = parser.read(argv)
+    card = None
+    if options.gpu is not None:
+        try:
+            card = find_card(options.gpu)
+        except ValueError as error:
+            parser.refuse(error)
     question = Question(
         shards=options.shards,
         model=options.model,
         size=options.size,
-        device=options.device,
+        device=torch.device("cpu") if card else options.device,
         effective_batch=options.effective_batch,
+        epochs=options.epochs,
         seconds=options.seconds,
     )
-    return run_command("fastload.tune", lambda: _tune(question, options.out))
+    return run_command(
+        "fastload.tune", lambda: _tune(question, options.out, card=card, images=options.images)
+    )
 
 
-def _tune(question: Question, out: Path) -> int:
+def _tune(question: Question, out: Path, *, card: Card | None, images: int | None) -> int:
     on_gpu = question.device.type == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise FastloadError(f"{question.device}: PyTorch finds no GPU; leave out --device")
     manifest = read_manifest(question.shards)
     if "train" not in manifest.splits:
         raise FastloadError(f"{question.shards}: there is no split train to tune with")
-    samples = manifest.splits["train"].samples
-    if not samples:
+    if not manifest.splits["train"].samples:
         raise FastloadError(f"{question.shards}: split train has no images to tune with")
+    samples = images or manifest.splits["train"].samples
     require_model(question.model)  # a wrong name ends the command here
+    expectation = None
+    if card:
+        room = gpu_room(card.memory_gib * 2**30, BackendName.NATIVE)
+        expectation = expect(card, question, classes=len(manifest.classes), room=room)
     trials = run_trials(question)
     memory = torch.cuda.get_device_properties(question.device).total_memory if on_gpu else 0
-    advice = advise(question, trials.loaders, trials.steps, gpu_bytes=memory)
+    advice = advise(
+        question, trials.loaders, trials.steps, gpu_bytes=memory, expectation=expectation
+    )
     write_recipe(out, recipe_text(question, advice, samples))
+    lines = (
+        card_report(question, trials, advice, expectation, samples)
+        if expectation
+        else report(question, trials, advice, samples)
+    )
+    limit = explain_cores()
     say(
-        *report(question, trials, advice, samples),
+        *lines,
+        *([f"machine     {limit}"] if limit else []),
         f"written to  {out}",
         f"next        {trainer_command('--recipe', out)}",
     )
@@ -73,6 +104,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m fastload.tune",
         description="Find the parameters for this machine; takes less than 3 minutes.",
+        epilog=f"Cards that --gpu knows: {', '.join(card_table().cards)}.",
     )
     parser.add_argument("shards", help="a shard directory, from python -m fastload.shard")
     parser.add_argument(
@@ -95,11 +127,29 @@ def _parser() -> CommandParser:
         metavar="N",
         help="side of the training images in pixels (default 224)",
     )
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--gpu",
+        metavar="CARD",
+        help='a card that is not here, such as "RTX 3060": what to expect, by published rates',
+    )
+    where.add_argument(
         "--device",
         type=_device,
         default="auto",
         help="auto, cpu, cuda or cuda:1 (default auto: the GPU where there is one)",
+    )
+    parser.add_argument(
+        "--images",
+        type=whole_number(1),
+        metavar="N",
+        help="training images of an epoch (default: those of the shards)",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=whole_number(1),
+        metavar="N",
+        help=f"of the run, for the recipe and its expected time (default {EPOCHS})",
     )
     parser.add_argument(
         "--effective-batch",

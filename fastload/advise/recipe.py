@@ -29,7 +29,7 @@ size = {size}
 [model]
 model = {model}
 """
-_BATCH_SIZE = "batch_size = {batch_size}  # {step_rate:,.0f} images/s\n"
+_BATCH_SIZE = "batch_size = {batch_size}  # {what}\n"
 _STEP = """
 [optimisation]
 accumulate = {accumulate}
@@ -39,6 +39,10 @@ lr_rule = "linear"  # the peak is {peak:.4g}
 [run]
 amp = {amp}
 device = {device}
+"""
+_EPOCHS = """
+[schedule]
+epochs = {epochs}
 """
 
 
@@ -53,16 +57,17 @@ def recipe_text(question: Question, advice: Advice, samples: int) -> str:
     loader, step = advice.loader, advice.step
     batch_size = step_text = ""
     if step:
-        batch_size = _BATCH_SIZE.format(
-            batch_size=step.batch_size, step_rate=step.images_per_second
-        )
+        what = f"{step.images_per_second:,.0f} images/s"
+        if advice.expectation:
+            what = f"an estimated {step.gpu_bytes / 2**30:.1f} GiB"
+        batch_size = _BATCH_SIZE.format(batch_size=step.batch_size, what=what)
         step_text = _STEP.format(
             accumulate=advice.accumulate,
             rate=REFERENCE_RATE,
             batch=REFERENCE_BATCH,
             peak=advice.learning_rate,
             amp=_string(step.amp),
-            device=_string(str(question.device)),
+            device=_string("cuda" if advice.expectation else str(question.device)),
         )
     loader_text = _LOADER.format(
         data=_string(question.shards),
@@ -73,7 +78,8 @@ def recipe_text(question: Question, advice: Advice, samples: int) -> str:
         size=question.size,
         model=_string(question.model),
     )
-    return f"{_comments(question, advice, samples)}\n{loader_text}{step_text}"
+    epochs_text = _EPOCHS.format(epochs=question.epochs) if question.epochs else ""
+    return f"{_comments(question, advice, samples)}\n{loader_text}{step_text}{epochs_text}"
 
 
 def _comments(question: Question, advice: Advice, samples: int) -> str:
@@ -83,9 +89,20 @@ def _comments(question: Question, advice: Advice, samples: int) -> str:
         FIRST_LINE,
         f"# {counted(samples, 'training image')}; expected: {expected}.",
         f"# Bottleneck: {advice.bottleneck}.",
+        *_origin(advice),
         *(f"# Left open: {what}." for what in left_open(question, advice)),
     ]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _origin(advice: Advice) -> list[str]:
+    if advice.expectation is None:
+        return []
+    card = advice.expectation.card.name
+    return [
+        f"# For {card}, which was not there: only the loader is measured.",
+        *(f"# From: {sentence}" for sentence in advice.expectation.basis),
+    ]
 
 
 def _string(text: str) -> str:

@@ -38,6 +38,7 @@ class Question:
         size: Side of the training images, in pixels.
         device: Where the model trains.
         effective_batch: Least number of images per optimizer step that the recipe reaches.
+        epochs: Epochs of the run; None for the trainer's default.
         seconds: Limit of time for all trials.
     """
 
@@ -46,11 +47,12 @@ class Question:
     size: int = 224
     device: torch.device = torch.device("cpu")  # noqa: RUF009  a constant
     effective_batch: int = 256
+    epochs: int | None = None
     seconds: float = TIME_SECONDS
 
     def __post_init__(self) -> None:
-        for name in ("size", "effective_batch"):
-            if getattr(self, name) < 1:
+        for name in ("size", "effective_batch", "epochs"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.seconds > 0:
             raise ValueError(f"seconds must be above 0, got {self.seconds}")
