@@ -155,15 +155,12 @@ def bottleneck(
     """Which part limits training, and what would change that."""
     rate = f"{loader.images_per_second:,.0f} images/s"
     on_threads = f"{rate} on {counted(loader.num_threads, 'thread')}"
-    if expectation and expectation.fastest:
+    if expectation:
         return _expected_bottleneck(loader, on_threads, expectation)
-    if expectation or step is None:
+    if step is None:
         return (
             f"the loader gives {on_threads}, and a GPU that trains faster waits for it; `--gpu` and"
             " the name of a card compares them"
-            if expectation is None
-            else f"unknown: the loader gives {on_threads}, the rate of {expectation.card.name} is"
-            " not known"
         )
     trained = f"{step.images_per_second:,.0f} images/s"
     if loader.images_per_second < step.images_per_second:
@@ -182,6 +179,8 @@ _FASTER_LOADER = (
 
 def _expected_bottleneck(loader: LoaderTrial, on_threads: str, expectation: Expectation) -> str:
     card, trained = expectation.card.name, f"{rates(expectation)} ({expectation.kind})"
+    if not expectation.fastest:
+        return f"unknown: the loader gives {on_threads}, the rate of {card} is not known"
     if loader.images_per_second < expectation.slowest:
         return f"the loader: it gives {on_threads}, {card} trains {trained}; {_FASTER_LOADER}"
     if loader.images_per_second < expectation.fastest:
