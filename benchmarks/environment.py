@@ -84,7 +84,22 @@ def cpu() -> str:
 
 
 def gpus() -> list[str]:
-    """Name and memory of each NVIDIA GPU; empty where there is none."""
+    """Name, memory and driver of each GPU of NVIDIA or AMD; empty where there is none."""
+    return _gpus_of_nvidia() or _gpus_of_amd()
+
+
+def _gpus_of_amd() -> list[str]:
+    import torch  # takes seconds: only where there is no GPU of NVIDIA
+
+    if not torch.version.hip or not torch.cuda.is_available():
+        return []
+    cards = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [
+        f"{card.name}, {card.total_memory >> 20} MiB, ROCm {torch.version.hip}" for card in cards
+    ]
+
+
+def _gpus_of_nvidia() -> list[str]:
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, check=True, capture_output=True, text=True, timeout=20)

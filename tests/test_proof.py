@@ -59,7 +59,9 @@ def test_one_failing_part_does_not_end_the_rest(tmp_path: Path):
 def test_without_a_gpu_it_says_what_can_be_done(tmp_path: Path):
     run = proof(tmp_path)
     assert run.returncode == 2
-    assert run.stderr == ("scripts/gpu: nvidia-smi finds no GPU; --dry-run does what a CPU can\n")
+    assert run.stderr == (
+        "scripts/gpu: no GPU of NVIDIA or AMD was found; --dry-run does what a CPU can\n"
+    )
 
 
 def proof(out: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -137,7 +137,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cards = gpus()
     if not cards and not options.dry_run:
         print(
-            "scripts/gpu: nvidia-smi finds no GPU; --dry-run does what a CPU can", file=sys.stderr
+            "scripts/gpu: no GPU of NVIDIA or AMD was found; --dry-run does what a CPU can",
+            file=sys.stderr,
         )
         return 2
     images = options.images.resolve() if options.images else None

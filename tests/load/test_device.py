@@ -207,3 +207,25 @@ def test_batches_kept_on_the_gpu_are_not_overwritten(tmp_path):
         for _ in loader:
             pass
     assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_the_copy_of_the_next_batch_overlaps_the_step_on_this_one():
+    cuda = torch.device("cuda")
+    device = CudaDevice(SideStream(cuda))
+    pixels = pinned_memory((256, 224, 224, 3))  # 39 MB: some ms
+    step = torch.ones(4096, 4096, device=cuda)
+    product = step @ step  # the first call loads the kernel
+    torch.cuda.synchronize()
+    begun, over = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begun.record()
+    for _ in range(100):  # 0.2 s or more, on any card
+        torch.mm(step, step, out=product)
+    over.record()
+    with device.sending(pixels, np.zeros(256, np.int64)) as sent:
+        pass
+    assert not over.query(), "to send a batch, the CPU waited for the step"
+    torch.cuda.synchronize()
+    assert sent.event is not None
+    assert begun.elapsed_time(sent.event) < begun.elapsed_time(over), "the copy waited for the step"
