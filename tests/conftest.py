@@ -15,6 +15,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # is loaded after this.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked `gpu` where there is none, and `gpu(2)` where there are not two."""
+    mark = item.get_closest_marker("gpu")
+    if mark is None:
+        return
+    import torch  # after the settings above
+
+    needed: int = mark.args[0] if mark.args else 1
+    if torch.cuda.device_count() < needed:
+        what = "a GPU" if needed == 1 else f"{needed} GPUs"
+        pytest.skip(f"needs {what}: run `pytest -m gpu` on a machine with {what}")
+
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -107,7 +107,7 @@ def test_a_timm_loader_keeps_soft_targets_when_mixup_goes_off(shards):
 
 
 # What a batch was made of is recorded where the example's model gets it.
-LIGHTNING = """
+RECORDED = """
 import json, sys
 import lightning_datamodule as example
 
@@ -116,7 +116,9 @@ def recording(self, batch, number):
     seen.append(self.trainer.train_dataloader.last_indices().tolist())
     return step(self, batch, number)
 example.Classifier.training_step = recording
+"""
 
+LIGHTNING = """
 shards, out, *small = sys.argv[1:]
 example.main([shards, "--out", out, *small, "--max-steps", "2", "--save-every", "2"])
 trainer = example.main([shards, "--out", out, *small, "--resume", out + "/last.ckpt"])
@@ -129,7 +131,7 @@ print(json.dumps({
 
 @pytest.mark.slow
 def test_lightning_resumes_in_the_middle_of_an_epoch(shards, tmp_path):
-    out = run("-c", LIGHTNING, str(shards), str(tmp_path / "run"), *SMALL, cwd=tmp_path)
+    out = run("-c", RECORDED + LIGHTNING, str(shards), str(tmp_path / "run"), *SMALL, cwd=tmp_path)
     facts = json.loads(out.splitlines()[-1])
     assert facts["seen"] == epochs_of(shards, 2)
     assert facts["steps"] == 2 * TRAIN // BATCH
@@ -137,15 +139,7 @@ def test_lightning_resumes_in_the_middle_of_an_epoch(shards, tmp_path):
 
 
 RELOADED = """
-import json, sys
-import lightning_datamodule as example
 from lightning.pytorch import Trainer
-
-seen, step = [], example.Classifier.training_step
-def recording(self, batch, number):
-    seen.append(self.trainer.train_dataloader.last_indices().tolist())
-    return step(self, batch, number)
-example.Classifier.training_step = recording
 
 data = example.ShardData(sys.argv[1], batch_size=8, size=32)
 options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
@@ -157,7 +151,7 @@ print(json.dumps(seen))
 
 @pytest.mark.slow
 def test_lightning_may_reload_the_loader_each_epoch(shards, tmp_path):
-    out = run("-W", "error:this Loader gives", "-c", RELOADED, str(shards), cwd=tmp_path)
+    out = run("-W", "error:this Loader gives", "-c", RECORDED + RELOADED, str(shards), cwd=tmp_path)
     assert json.loads(out.splitlines()[-1]) == epochs_of(shards, 3)
 
 

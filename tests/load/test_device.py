@@ -24,8 +24,6 @@ from fastload.load.device import (
 from fastload.load.loader import Loader
 from tests.shards import numbered
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
 
 def test_on_the_cpu_the_tensor_is_the_rendered_memory():
     pixels = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
@@ -155,7 +153,6 @@ def test_cuda_without_a_cuda_device_is_refused_in_the_words_of_torch(device: Any
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_a_cuda_device_of_a_number_too_high_is_refused():
     with pytest.raises(
         ValueError, match=r"device 'cuda:77' cannot be used, .*here are cpu, cuda:0"
@@ -165,7 +162,6 @@ def test_a_cuda_device_of_a_number_too_high_is_refused():
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_batches_on_the_gpu_equal_those_on_the_cpu(tmp_path):
     shards = numbered(tmp_path / "s", {"train": 200})
     options: dict[str, Any] = {"batch_size": 8, "augment": Augment.train(64)}
@@ -182,7 +178,6 @@ def test_batches_on_the_gpu_equal_those_on_the_cpu(tmp_path):
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_pinned_memory_is_not_rendered_into_before_it_was_copied():
     device = CudaDevice(SideStream(torch.device("cuda")))
     pixels = pinned_memory((64, 224, 224, 3))
@@ -198,7 +193,6 @@ def test_pinned_memory_is_not_rendered_into_before_it_was_copied():
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_batches_kept_on_the_gpu_are_not_overwritten(tmp_path):
     shards = numbered(tmp_path / "s", {"train": 200})
     with Loader(shards, batch_size=8, augment=Augment.train(64), device="cuda") as loader:
@@ -210,7 +204,6 @@ def test_batches_kept_on_the_gpu_are_not_overwritten(tmp_path):
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_the_copy_of_the_next_batch_overlaps_the_step_on_this_one():
     cuda = torch.device("cuda")
     device = CudaDevice(SideStream(cuda))

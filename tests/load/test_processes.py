@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
@@ -118,13 +117,7 @@ def free_port() -> int:
         ("gloo", (2, 4)),
         pytest.param(
             *("nccl", (2, 2)),
-            marks=[
-                pytest.mark.gpu,
-                pytest.mark.skipif(
-                    torch.cuda.device_count() < 2,
-                    reason="needs two GPUs: run `pytest -m gpu` where there are two",
-                ),
-            ],
+            marks=pytest.mark.gpu(2),
         ),
     ],
     ids=["gloo", "nccl"],

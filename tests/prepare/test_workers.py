@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -253,12 +254,17 @@ def test_an_exception_that_cannot_travel_is_named():
     assert no_process_is_left()
 
 
+def imported_from(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module as this process has it; workers see what is written into its file afterwards."""
+    (folder / f"{name}.py").write_text("def act(item):\n    return item\n")
+    monkeypatch.syspath_prepend(folder)
+    return importlib.import_module(name)
+
+
 def test_the_limit_does_not_count_the_start_of_a_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (tmp_path / "tardy.py").write_text("def act(item):\n    return item\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    tardy = importlib.import_module("tardy")
+    tardy = imported_from(tmp_path, "tardy", monkeypatch)
     with (tmp_path / "tardy.py").open("a") as file:
         file.write("import time\nend = time.process_time() + 2\n")
         file.write("while time.process_time() < end:\n    pass\n")
@@ -327,9 +333,7 @@ def test_a_worker_that_cannot_start_is_an_error_not_a_bad_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     """Else every file of a data set would be set aside."""
-    (tmp_path / "fleeting.py").write_text("def act(item):\n    return item\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    fleeting = importlib.import_module("fleeting")
+    fleeting = imported_from(tmp_path, "fleeting", monkeypatch)
     (tmp_path / "fleeting.py").write_text("raise ImportError('no such library')\n")
     with pytest.raises(FastloadError, match="a worker process cannot start: it ended its process"):
         list(run_chunks(fleeting.act, iter([["a"]]), workers=2))
@@ -340,9 +344,7 @@ def test_a_worker_that_cannot_start_is_an_error_not_a_bad_file(
 def test_a_worker_that_is_killed_as_it_starts_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (tmp_path / "killed.py").write_text("def act(item):\n    return item\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    killed = importlib.import_module("killed")
+    killed = imported_from(tmp_path, "killed", monkeypatch)
     with (tmp_path / "killed.py").open("a") as file:
         file.write(
             "import os, pathlib, signal\n"

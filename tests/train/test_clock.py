@@ -23,9 +23,6 @@ def test_the_host_s_clock_tells_waiting_from_computing(monkeypatch: pytest.Monke
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs a GPU: run `pytest -m gpu` where there is one"
-)
 def test_the_host_stays_near_the_gpu_and_idle_time_is_waiting():
     meter = Meter()
     clock = CudaClock(meter)

@@ -164,9 +164,6 @@ def test_cuda_graphs_where_there_can_be_none_are_refused(tmp_path, capsys, more,
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs a GPU: run `pytest -m gpu` where there is one"
-)
 @pytest.mark.parametrize("cuda_graphs", [False, True], ids=["compiled", "cuda graphs"])
 def test_on_a_gpu_steps_and_kept_answers_are_those_of_the_plain_model(cuda_graphs):
     model, plain = network().cuda(), network().cuda()

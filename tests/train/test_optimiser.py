@@ -252,8 +252,6 @@ def test_precision_is_float32_on_a_cpu_unless_asked_for():
 
 @pytest.mark.gpu
 def test_precision_on_a_gpu_is_one_that_its_hardware_computes_with():
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU: run `pytest -m gpu` where there is one")
     native = torch.cuda.is_bf16_supported(including_emulation=False)
 
     found = precision_for("auto", torch.device("cuda"))

@@ -123,11 +123,6 @@ def test_a_loss_that_is_no_number_names_its_batch_though_it_is_read_later(
     assert str(raised.value).endswith(": " + ", ".join(keys[2]))
 
 
-needs_gpu = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs a GPU: run `pytest -m gpu` where there is one"
-)
-
-
 @contextmanager
 def mode(name: str) -> Iterator[None]:
     before = torch.cuda.get_sync_debug_mode()
@@ -149,7 +144,6 @@ def allowed_to_wait() -> AbstractContextManager[None]:
 
 
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize(
     ("optimizer", "amp"),  # SGD with float16 asks once a step whether its gradients overflowed
     [("sgd", "bf16"), ("sgd", "off"), ("adamw", "bf16"), ("adamw", "fp16"), ("adamw", "off")],

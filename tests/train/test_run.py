@@ -374,13 +374,7 @@ def test_accumulated_batches_make_the_run_of_the_large_batch(shards, tmp_path):
         "cpu",
         pytest.param(
             "cuda",
-            marks=[
-                pytest.mark.gpu,
-                pytest.mark.skipif(
-                    torch.cuda.device_count() < 2,
-                    reason="needs two GPUs: run `pytest -m gpu` where there are two",
-                ),
-            ],
+            marks=pytest.mark.gpu(2),
         ),
     ],
     ids=["gloo", "nccl"],
@@ -894,8 +888,6 @@ def test_classes_csv_agrees_with_the_macro_average(shards, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.parametrize("amp", ["bf16", "fp16", "off"])
 def test_a_run_on_a_gpu(shards, tmp_path, amp):
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU: run `pytest -m gpu` where there is one")
     more = ("--device", "cuda", "--epochs", "2", "--amp", amp, "--ema", "0.9", "--loader", "auto")
 
     assert main(arguments(shards, tmp_path, "a", *more)) == 0
@@ -907,8 +899,6 @@ def test_a_run_on_a_gpu(shards, tmp_path, amp):
 @pytest.mark.gpu
 @pytest.mark.parametrize("more", [(), ("--cuda-graphs",)], ids=["compiled", "cuda graphs"])
 def test_a_compiled_run_on_a_gpu(shards, tmp_path, capsys, more):
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU: run `pytest -m gpu` where there is one")
     sizes = ("--start-size", "32", "--size", "64", "--ramp-from", "0", "--ramp-to", "0.9")
     more = ("--epochs", "2", "--compile", "--ema", "0.9", *sizes, *more)
 
