@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastload.console.command import run_command
-from fastload.console.parser import CommandParser, whole_number
+from fastload.console.parser import CommandParser, add_workers_option, whole_number
 from fastload.console.shell import module_command, with_options
 from fastload.console.terminal import say
-from fastload.cores import usable_cores
 from fastload.prepare.folder import clean_folder
 from fastload.prepare.layout import LAYOUTS, LayoutOptions
 from fastload.prepare.reasons import Rules
@@ -49,13 +48,7 @@ def add_cleaning_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quarantine", type=Path, metavar="DIR", help="move what is set aside there, at the end"
     )
-    parser.add_argument(
-        "--workers",
-        type=whole_number(1),
-        default=usable_cores(),
-        metavar="N",
-        help="processes (default: one for each core)",
-    )
+    add_workers_option(parser)
 
 
 def add_layout_options(parser: argparse.ArgumentParser) -> None:

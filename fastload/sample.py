@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastload.console.command import run_command
-from fastload.console.parser import CommandParser, whole_number
+from fastload.console.parser import CommandParser, add_workers_option, whole_number
 from fastload.console.shell import module_command
 from fastload.console.terminal import counted, say
-from fastload.cores import usable_cores
 from fastload.prepare.flowers import SPECIES
 from fastload.prepare.sample_folder import SMALLEST, class_counts, write_sample
 
@@ -59,13 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="another seed, other flowers (default 0)",
     )
-    parser.add_argument(
-        "--workers",
-        type=whole_number(1),
-        default=usable_cores(),
-        metavar="N",
-        help="processes (default: one for each core)",
-    )
+    add_workers_option(parser)
     options = parser.read(argv)
     return run_command("fastload.sample", lambda: _run(options))
 

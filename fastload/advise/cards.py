@@ -135,15 +135,6 @@ def find_card(text: str) -> Card:
     raise ValueError(f"gpu must be a card that the table has, got {text!r}; {hint}")
 
 
-def siblings(card: Card) -> list[str]:
-    """Names of the other cards that a shorter name of this one would fit as well."""
-    needed = _needed(_words(card.name))
-    others = card_table().cards.values()
-    return [
-        other.name for other in others if other != card and _needed(_words(other.name)) == needed
-    ]
-
-
 def _words(text: str) -> frozenset[str]:
     plain = re.sub(r"[^a-z0-9]+", " ", text.lower())
     plain = re.sub(r"max q\b", "maxq", plain)

@@ -239,8 +239,7 @@ def run_trials(question: Question) -> Trials:
     cores = usable_cores()
     fewer = thread_counts(cores)[-2::-1]
     on_gpu = question.device.type == "cuda"
-    on_nvidia = on_gpu and not torch.version.hip
-    backends = [name.value for name in BackendName if name.on_cpu or on_nvidia]
+    backends = [name.value for name in BackendName if name.on_cpu or on_gpu]
     planned = len(backends) + len(fewer) + (len(BATCH_SIZES) + 1 if on_gpu else 0)
     each = min(MOST_SECONDS, max(LEAST_SECONDS, question.seconds / planned / 2))
     ends = time.monotonic() + question.seconds

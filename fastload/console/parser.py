@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from fastload.arguments import check_integer, shown
 from fastload.console.terminal import say
+from fastload.cores import usable_cores
 
 _KINDS = {"int": "a whole number", "float": "a number"}
 _NEGATIVE = re.compile(r"-\d+$|-\d*\.\d+$")  # as argparse has it: a value, no option
@@ -141,6 +142,17 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return read
+
+
+def add_workers_option(parser: argparse.ArgumentParser) -> None:
+    """The option that says how many processes work."""
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1),
+        default=usable_cores(),
+        metavar="N",
+        help="processes (default: one for each core)",
+    )
 
 
 def positive_number(text: str) -> float:
