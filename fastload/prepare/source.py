@@ -42,8 +42,11 @@ class File:
             surrogates (`os.fsdecode`).
         split: "train", "val" or "test".
         label: Position of the file's class in `Source.classes`.
-        bytes: Size of the file.
-        modified_ns: Time of the last change, nanoseconds.
+        bytes: Size of the image.
+        modified_ns: Time of the last change of the file that holds it, nanoseconds.
+        container: Path of the file that holds the image, relative to the source; "" where that is
+            `path` itself.
+        offset: Of the image's first byte in that file.
     """
 
     path: str
@@ -51,6 +54,8 @@ class File:
     label: int
     bytes: int
     modified_ns: int
+    container: str = ""
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +342,10 @@ def split_files(files: Sequence[File], *, seed: int, val: float, test: float) ->
         for rank, index in enumerate(shuffled):
             split = "val" if rank < in_val else "test" if rank < in_val + in_test else "train"
             file = files[index]  # `replace` takes three times as long
-            result[index] = File(file.path, split, file.label, file.bytes, file.modified_ns)
+            result[index] = File(
+                *(file.path, split, file.label, file.bytes, file.modified_ns),
+                *(file.container, file.offset),
+            )
     return result
 
 
