@@ -9,6 +9,7 @@
 #include "core/simd.hpp"
 #include "core/status.hpp"
 #include "decode/decode.hpp"
+#include "seek/collect.hpp"
 #include "transcode/facts.hpp"
 
 #define FL_EXPORT extern "C" __attribute__((visibility("default")))
@@ -38,7 +39,7 @@ fl::Status without_memory(fl::Facts& facts) {
 }  // namespace
 
 // `INTERFACE` of native.py. Raise both whenever a function, a struct or a meaning changes.
-FL_EXPORT int fl_interface() { return 2; }
+FL_EXPORT int fl_interface() { return 3; }
 
 // Sentence for a status; never null.
 FL_EXPORT const char* fl_reason(int status) { return fl::reason(status); }
@@ -55,17 +56,21 @@ FL_EXPORT int fl_set_simd(int level) {
 
 FL_EXPORT int fl_simd(void) { return fl::simd_level().load(); }
 
-// `boxes` is [count][4]: top, left, height, width; `out` is [count][size][size][3]. What the
-// decoding and the resizing took is added to `nanoseconds` [2].
+// `tables` holds a seek table for each image (0 bytes: none), or is null. `boxes` is [count][4]:
+// top, left, height, width; `out` is [count][size][size][3]. What the decoding and the resizing
+// took is added to `nanoseconds` [2].
 FL_EXPORT void fl_decode_boxes(const uint8_t* buffer, const int64_t* starts, const int64_t* sizes,
-                               int64_t count, const int32_t* boxes, const uint8_t* flips,
-                               int32_t size, uint8_t* out, int32_t* statuses,
+                               int64_t count, const uint8_t* tables, const int64_t* table_starts,
+                               const int64_t* table_sizes, const int32_t* boxes,
+                               const uint8_t* flips, int32_t size, uint8_t* out, int32_t* statuses,
                                int64_t* nanoseconds) {
     fl::DecodeWorkspace* const work = workspace<fl::DecodeWorkspace>();
     fl::Spent spent;
     for (int64_t i = 0; i < count; ++i) {
         const int32_t* const box = boxes + 4 * i;
-        statuses[i] = work ? fl::decode_box(*work, buffer + starts[i], size_t(sizes[i]),
+        const uint8_t* const table = tables ? tables + table_starts[i] : nullptr;
+        statuses[i] = work ? fl::decode_box(*work, buffer + starts[i], size_t(sizes[i]), table,
+                                            tables ? size_t(table_sizes[i]) : 0,
                                             {box[0], box[1], box[2], box[3]}, size, flips[i] != 0,
                                             out + i * size * size * 3, spent)
                            : fl::kOutOfMemory;
@@ -110,6 +115,15 @@ FL_EXPORT int fl_transcode(const uint8_t* data, size_t size, int interval_pixels
     if (!work) return without_memory(*facts);
     const fl::TranscodeOptions options = {interval_pixels, smallest != 0, orientation};
     return fl::transcode_file(data, size, options, *work, *facts);
+}
+
+// As fl_check; on success facts->bytes holds the file's seek table of facts->size bytes, which the
+// caller gives to fl_free, or 0 bytes where there is none. `interval_pixels` is at least 1.
+FL_EXPORT int fl_seek_points(const uint8_t* data, size_t size, int interval_pixels,
+                             uint32_t* file_crc, fl::Facts* facts) {
+    fl::SeekWorkspace* const work = workspace<fl::SeekWorkspace>();
+    return work ? fl::index_file(data, size, interval_pixels, *file_crc, *work, *facts)
+                : without_memory(*facts);
 }
 
 FL_EXPORT void fl_free(void* memory) { std::free(memory); }

@@ -32,7 +32,7 @@ LIBRARY = Path(__file__).with_name("_core.so")
 MAX_SIZE = 8192
 """Side of the largest output, in pixels; keeps every product of sizes within its integer."""
 
-INTERFACE = 2
+INTERFACE = 3
 """Of the functions below; native/abi.cpp holds the same number."""
 
 _PORTABLE = 0
@@ -45,7 +45,7 @@ _SIGNATURES = {
     "fl_set_simd": ([ctypes.c_int], ctypes.c_int),
     "fl_simd": ([], ctypes.c_int),
     "fl_decode_boxes": (
-        [*[_Pointer] * 3, ctypes.c_int64, *[_Pointer] * 2, ctypes.c_int32, *[_Pointer] * 3],
+        [*[_Pointer] * 3, ctypes.c_int64, *[_Pointer] * 5, ctypes.c_int32, *[_Pointer] * 3],
         None,
     ),
     "fl_picture_size": ([_Pointer, _Size, _Pointer, _Pointer], ctypes.c_int),
@@ -56,6 +56,7 @@ _SIGNATURES = {
     "fl_crc32_many": ([*[_Pointer] * 3, ctypes.c_int64, _Pointer], None),
     "fl_check": ([_Pointer, _Size, _Pointer], ctypes.c_int),
     "fl_transcode": ([_Pointer, _Size, *[ctypes.c_int] * 3, _Pointer], ctypes.c_int),
+    "fl_seek_points": ([_Pointer, _Size, ctypes.c_int, *[_Pointer] * 2], ctypes.c_int),
     "fl_free": ([_Pointer], None),
 }
 
@@ -117,6 +118,22 @@ class Transcoded:
     restart_interval: int
     orientation: int
     turned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SeekPoints:
+    """What one pass over a sound JPEG finds.
+
+    Attributes:
+        table: The seek table for `decode_boxes` (docs/format.md); empty where the file cannot be
+            entered by one (it is not baseline), or needs none (its restart markers are as close).
+        crc32: CRC-32 of the file, as `zlib.crc32`; the table holds it too.
+        facts: What `check_jpeg` gives.
+    """
+
+    table: bytes
+    crc32: int
+    facts: JpegFacts
 
 
 _COMPILERS = {  # package manager -> how it installs a C++ compiler
@@ -228,6 +245,7 @@ def decode_boxes(
     flips: NDArray[np.bool_],
     out: NDArray[np.uint8],
     spent: Stages | None = None,
+    tables: Encoded | None = None,
 ) -> NDArray[np.int32]:
     """Decode a box of each JPEG and resize it, antialiased, to a square; see `decode.Renderer`.
 
@@ -237,11 +255,16 @@ def decode_boxes(
         flips: bool [N]: mirror left and right.
         out: uint8 [N, S, S, 3], C-contiguous, written in place; RGB.
         spent: The seconds of decoding and resizing are added to its `decode` and `resize`.
+        tables: The seek table of each image, from `seek_points`; of size 0 where it has none. The
+            pixels are the same with a table and without, it takes less time with one. The table
+            must be of these very bytes: their CRC-32 is for the caller to compare (`table_crc32`),
+            their size and where the points lead is compared here.
 
     Returns:
         int32 [N]: 0 where the image was decoded, else a status for `reason`: the image is
-        damaged or of a kind that the core does not take, or the box reaches beyond the image. The
-        part of `out` for such an image is unspecified.
+        damaged or of a kind that the core does not take, the box reaches beyond the image, or the
+        seek table is damaged or not of this image. The part of `out` for such an image is
+        unspecified.
 
     Raises:
         ValueError: If shapes or types do not fit, or a box is empty or begins before the image.
@@ -261,11 +284,15 @@ def decode_boxes(
     if count and (boxes[:, :2].min() < 0 or boxes[:, 2:].min() < 1):
         raise ValueError("boxes must begin at 0 or later and hold at least one pixel")
     buffer, starts, sizes = _checked(encoded)
+    if tables is not None and len(tables) != count:
+        raise ValueError(f"tables must be {count}, one for each image, got {len(tables)}")
+    seek = _checked(tables) if tables is not None else ()
     boxes = np.ascontiguousarray(boxes, np.int32)
     mirrored = np.ascontiguousarray(flips, np.uint8)
     statuses, nanoseconds = np.empty(count, np.int32), np.zeros(2, np.int64)
     _core().fl_decode_boxes(
         *(buffer.ctypes.data, starts.ctypes.data, sizes.ctypes.data, count),
+        *([array.ctypes.data for array in seek] or (None, None, None)),
         *(boxes.ctypes.data, mirrored.ctypes.data, out.shape[1]),
         *(out.ctypes.data, statuses.ctypes.data, nanoseconds.ctypes.data),
     )
@@ -349,6 +376,10 @@ def check_jpeg(jpeg: bytes | memoryview) -> JpegFacts:
     facts = _Facts()
     status = _core().fl_check(data.ctypes.data, len(data), ctypes.byref(facts))
     _raise_for(status, facts.reason.decode())
+    return _facts_of(facts, jpeg)
+
+
+def _facts_of(facts: _Facts, jpeg: bytes | memoryview) -> JpegFacts:
     factors = facts.sampling[: 2 * facts.num_components]
     return JpegFacts(
         height=facts.height,
@@ -358,6 +389,41 @@ def check_jpeg(jpeg: bytes | memoryview) -> JpegFacts:
         orientation=orientation_of_jpeg(jpeg),
         restart_interval=facts.restart_interval,
     )
+
+
+def seek_points(jpeg: bytes | memoryview, interval_pixels: int) -> SeekPoints:
+    """Read a JPEG to its last coefficient, and note where it can be entered.
+
+    Takes a third of `check_jpeg`'s time for a baseline file, and comes to the same verdict.
+
+    Args:
+        jpeg: A JPEG of any kind.
+        interval_pixels: How far apart the points are in each row of MCUs, in pixels, about.
+
+    Raises:
+        CorruptImageError: If the bytes are damaged or incomplete.
+        UnsupportedImageError: If the file is of a kind that the core does not read.
+    """
+    if not 1 <= interval_pixels <= 65535:
+        raise ValueError(f"interval_pixels must be in [1, 65535], got {interval_pixels}")
+    core = _core()
+    data = _bytes_of(jpeg)
+    facts, crc32 = _Facts(), ctypes.c_uint32()
+    status = core.fl_seek_points(
+        data.ctypes.data, len(data), interval_pixels, ctypes.byref(crc32), ctypes.byref(facts)
+    )
+    try:
+        _raise_for(status, facts.reason.decode())
+        table = ctypes.string_at(facts.bytes, facts.size) if facts.size else b""
+    finally:
+        core.fl_free(facts.bytes)
+    return SeekPoints(table, crc32.value, _facts_of(facts, jpeg))
+
+
+def table_crc32(table: bytes | memoryview) -> int:
+    """CRC-32 of the file that a seek table belongs to."""
+    (crc32,) = struct.unpack_from("<I", table, 6)
+    return int(crc32)
 
 
 def transcode_jpeg(

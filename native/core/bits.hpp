@@ -96,6 +96,35 @@ inline size_t copy_interval(const uint8_t*& at, const uint8_t* end, uint8_t* out
     return out - start;
 }
 
+// Where `count` bytes of data behind `at` end: at the next byte of data, past the stuffed zeros and
+// fill bytes before it, or at a marker or `end`.
+inline const uint8_t* pass_data(const uint8_t* at, const uint8_t* end, size_t count) {
+    while (at < end) {
+        if (end - at >= 8 && count >= 8) {
+            const uint64_t found = find_ff(load_little64(at));
+            const int sound = found == 0 ? 8 : __builtin_ctzll(found) / 8;
+            at += sound;
+            count -= size_t(sound);
+            if (sound == 8) continue;
+        } else if (*at != 0xFF) {
+            if (count == 0) return at;
+            ++at;
+            --count;
+            continue;
+        }
+        if (end - at < 2) return end;
+        if (at[1] == 0xFF) {
+            ++at;
+        } else if (at[1] != 0 || count == 0) {
+            return at;
+        } else {
+            at += 2;
+            --count;
+        }
+    }
+    return end;
+}
+
 // Reads bits, most significant first, from unstuffed bytes with kBitPadding behind them. Reading
 // past the end is safe and yields zeros; `bits_left` then is negative and stays so.
 struct BitReader {

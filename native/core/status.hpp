@@ -25,6 +25,8 @@ enum [[nodiscard]] Status : int {
     kTooFewBytes,
     kBadProgression,
     kTooMuchWork,
+    kBadSeekTable,
+    kMissedSeekPoint,
     kLastCorrupt,  // those above are damage, those below a kind of file
     kProgressive,
     kOtherProcess,
@@ -87,6 +89,10 @@ inline const char* reason(int status) {
             return "progressive JPEG sends a coefficient's bits out of order";
         case kTooMuchWork:
             return "progressive JPEG has more scans over its pixels than it has data for";
+        case kBadSeekTable:
+            return "seek table is damaged or belongs to another JPEG";
+        case kMissedSeekPoint:
+            return "JPEG scan data do not reach the next point of their seek table";
         case kProgressive:
             return "progressive JPEG";
         case kOtherProcess:

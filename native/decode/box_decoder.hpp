@@ -1,6 +1,6 @@
 // A JPEG and a box -> pixels.
 //
-//     header -> covering restart intervals --Huffman--> coefficients --IDCT--> planes
+//     header -> covering intervals --Huffman--> coefficients --IDCT--> planes
 //     planes --upsampling, colour--> column pairs --resize--> [size][size][3]
 //
 // The decoder decodes the MCUs that the box touches, and those that chroma interpolation at its
@@ -34,6 +34,7 @@ struct DecodeWorkspace {
     PairTable ac[4];
     alignas(32) int16_t quant[3][64];
     CoveringIntervals intervals;
+    SeekTableReader points;
     Array<int16_t> blocks;
     Array<uint8_t> planes;
     ColumnPairs columns;
@@ -68,6 +69,7 @@ class BoxDecoder {
             frame.components[0].h = frame.components[0].v = frame.max_h = frame.max_v = 1;
         scan_ = data + header.scan.data_offset;
         end_ = data + size;
+        size_ = size;
         const int64_t mcus = int64_t{divide_up(frame.width, 8 * frame.max_h)} *
                              divide_up(frame.height, 8 * frame.max_v);
         int blocks_per_mcu = 0;
@@ -80,14 +82,25 @@ class BoxDecoder {
 
     const Frame& frame() const { return work_.header.frame; }
 
-    // Decodes the samples that `box` needs, each block reduced to `block_size` samples a side.
+    // After open(): enters the scan by the seek points of `table` (seek/table.hpp).
+    Status enter_by(const uint8_t* table, size_t size) {
+        const SeekTarget target = {McuGrid::of(frame()), work_.header.restart_interval,
+                                   frame().num_components, size_, size_t(end_ - scan_)};
+        by_table_ = true;
+        return work_.points.open(table, size, target);
+    }
+
+    // Decodes the samples that `box` needs, each block reduced to `block_size` samples a side. Once
+    // only after `enter_by`.
     Status decode(const Box& box, int block_size) {
         if (int64_t{box.height} * box.width * block_size * block_size / 64 > kMaxPixels)
             return kTooLarge;
         geometry_ = geometry_of(frame(), box, block_size);
         if (!allocate()) return kOutOfMemory;
+        const int restart = work_.header.restart_interval;
         const Status found =
-            work_.intervals.find(scan_, end_, work_.header.restart_interval, geometry_.mcus);
+            by_table_ ? work_.intervals.find(scan_, end_, restart, geometry_.mcus, work_.points)
+                      : work_.intervals.find(scan_, end_, restart, geometry_.mcus);
         mark(kHeaderStage);
         if (found) return found;
         if (const Status status = decode_intervals()) return status;
@@ -190,7 +203,7 @@ class BoxDecoder {
         int chunk;  // MCUs that fit before the lane hands over
         int left;   // MCUs of the interval from `mcu` on
         int16_t prediction[3];
-        bool checked;
+        const Interval* interval;
     };
 
     Status decode_intervals() {
@@ -228,8 +241,8 @@ class BoxDecoder {
         begin_block(job.lane, first_dc_);
         job.mcu = interval.first_mcu;
         job.left = interval.num_mcus;
-        job.checked = interval.checked;
-        std::memset(job.prediction, 0, sizeof job.prediction);
+        job.interval = &interval;
+        std::memcpy(job.prediction, interval.dc, sizeof job.prediction);
         aim(job);
     }
 
@@ -248,6 +261,7 @@ class BoxDecoder {
     }
 
     Status ran_out(const Job& job) const {
+        if (job.interval->end == Interval::kSeekPoint) return kMissedSeekPoint;
         const bool last =
             work_.header.restart_interval == 0 || job.mcu + job.left == geometry_.mcus.total;
         return last ? kTruncatedScan : kBadInterval;
@@ -261,8 +275,24 @@ class BoxDecoder {
         mark(kIdctStage);
         job.mcu += job.chunk;
         job.left -= job.chunk;
-        if (job.left == 0 && job.checked && !job.lane.bits.complete()) return kBadInterval;
-        return kOk;
+        return job.left == 0 ? arrive(job) : kOk;
+    }
+
+    // An interval was decoded: whether it ended where it must.
+    static Status arrive(const Job& job) {
+        const Interval& interval = *job.interval;
+        switch (interval.end) {
+            case Interval::kComplete:
+                return job.lane.bits.complete() ? kOk : kBadInterval;
+            case Interval::kSeekPoint:
+                return job.lane.bits.bits_left() == interval.bits_left &&
+                               std::memcmp(job.prediction, interval.end_dc,
+                                           sizeof job.prediction) == 0
+                           ? kOk
+                           : kMissedSeekPoint;
+            default:
+                return kOk;
+        }
     }
 
     void transform(Job& job, int index) {
@@ -359,6 +389,8 @@ class BoxDecoder {
     DecodeWorkspace& work_;
     const bool avx2_;
     const uint8_t *scan_ = nullptr, *end_ = nullptr;
+    size_t size_ = 0;  // of the file
+    bool by_table_ = false;
     Geometry geometry_ = {};
     Step steps_[kMaxBlocksPerMcu];
     const PairTable* first_dc_ = nullptr;

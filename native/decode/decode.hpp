@@ -26,9 +26,10 @@ inline bool lies_inside(const Box& box, const Frame& frame) {
            box.height <= frame.height - box.top && box.width <= frame.width - box.left;
 }
 
-// `out` is [size][size][3].
-inline Status decode_box(DecodeWorkspace& work, const uint8_t* data, size_t bytes, const Box& box,
-                         int size, bool flip, uint8_t* out, Spent& spent) {
+// `out` is [size][size][3]. `table` of `table_size` bytes holds seek points; 0 bytes: none.
+inline Status decode_box(DecodeWorkspace& work, const uint8_t* data, size_t bytes,
+                         const uint8_t* table, size_t table_size, const Box& box, int size,
+                         bool flip, uint8_t* out, Spent& spent) {
     begin_marks();
     BoxDecoder decoder(work);
     Status status;
@@ -37,6 +38,8 @@ inline Status decode_box(DecodeWorkspace& work, const uint8_t* data, size_t byte
         status = decoder.open(data, bytes);
         if (status) return status;
         if (!lies_inside(box, decoder.frame())) return kBadBox;
+        if (table_size)
+            if (const Status refused = decoder.enter_by(table, table_size)) return refused;
         status = decoder.decode(box, block_size_for(box, size));
     }
     if (status == kOk) {

@@ -1,4 +1,5 @@
-// The restart intervals of a scan that cover a box, unstuffed; all others are stepped over.
+// The intervals of a scan that cover a box, unstuffed; all others are stepped over. An interval
+// begins and ends at restart markers, or at the seek points of a table.
 #pragma once
 
 #include <cstddef>
@@ -7,6 +8,7 @@
 #include "core/array.hpp"
 #include "core/bits.hpp"
 #include "core/header.hpp"
+#include "seek/table.hpp"
 
 namespace fl {
 
@@ -34,13 +36,18 @@ inline int next_in_box(const McuBox& box, int mcu) {
 struct Interval {
     size_t offset, size;  // in the unstuffed bytes
     int first_mcu, num_mcus;
-    bool checked;  // decoded to its end, where it must be complete
+    // What must hold when its last MCU was decoded: nothing, as the scan goes on; its bits are used
+    // up but for padding; or it has come to a seek point, and to the predictors there.
+    enum End : uint8_t { kGoesOn, kComplete, kSeekPoint } end;
+    uint8_t first_bit;  // in the first byte
+    uint8_t bits_left;  // behind a seek point
+    int16_t dc[3], end_dc[3];
 };
 
 // The unstuffed intervals that the box needs, in order.
 class CoveringIntervals {
   public:
-    // `data` is the scan's entropy-coded data and whatever follows them.
+    // By restart markers. `data` is the scan's entropy-coded data and whatever follows them.
     Status find(const uint8_t* data, const uint8_t* end, int restart_interval, const McuBox& box) {
         const size_t bytes = end - data;
         // Each interval but one has a marker of two bytes in the file, whatever the header says.
@@ -56,11 +63,49 @@ class CoveringIntervals {
         return kOk;
     }
 
+    // By a table, which `points` was opened with. In each row of the box one interval, from the
+    // last point before the box to the first one behind it, but none across a restart marker.
+    Status find(const uint8_t* data, const uint8_t* end, int restart_interval, const McuBox& box,
+                SeekTableReader& points) {
+        const size_t bytes = end - data, rows = size_t(box.row_end - box.row_begin);
+        // Each marker takes two bytes of the file, whatever the header says.
+        size_t markers = restart_interval ? size_t(box.total) / restart_interval : 0;
+        if (markers > bytes / 2) markers = bytes / 2;
+        const size_t most = rows + markers;
+        count_ = 0;
+        used_ = 0;
+        if (!bytes_.reserve(bytes + most * (kBitPadding + 1)) || !intervals_.reserve(most))
+            return kOutOfMemory;
+        const int last_needed = (box.row_end - 1) * box.per_row + box.column_end - 1;
+        SeekPoint first = points.point(), from = first;
+        for (bool open = false; from.mcu <= last_needed;) {
+            if (const Status status = points.advance()) return status;
+            const SeekPoint& to = points.point();
+            if (!open) first = from;
+            open = next_in_box(box, from.mcu) < to.mcu;
+            const bool goes_on = !to.restart && to.mcu % box.per_row != 0 &&
+                                 next_in_box(box, to.mcu) == to.mcu;
+            if (open && !goes_on) {
+                if (size_t(count_) == most) return kBadSeekTable;
+                if (const Status status = append(data, end, restart_interval, first, to, box.total))
+                    return status;
+                open = false;
+            }
+            from = to;
+        }
+        return kOk;
+    }
+
     int count() const { return count_; }
     const Interval& operator[](int i) const { return intervals_[i]; }
     BitReader reader(int i) {
         const Interval& interval = intervals_[i];
-        return BitReader(bytes_.data() + interval.offset, interval.size);
+        BitReader reader(bytes_.data() + interval.offset, interval.size);
+        if (interval.first_bit) {
+            reader.refill();
+            reader.skip(interval.first_bit);
+        }
+        return reader;
     }
     size_t bytes() const { return bytes_.bytes() + intervals_.bytes(); }
     void release() {
@@ -90,9 +135,43 @@ class CoveringIntervals {
     const uint8_t* append(const uint8_t* data, const uint8_t* end, int first, int length,
                           bool checked) {
         const size_t size = copy_interval(data, end, bytes_.data() + used_);
-        intervals_[count_++] = {used_, size, first, length, checked};
+        intervals_[count_++] = {used_, size, first, length,
+                                checked ? Interval::kComplete : Interval::kGoesOn, 0, 0, {}, {}};
         used_ += size + kBitPadding;
         return data;
+    }
+
+    // What lies between two seek points, of which the second may be the end of the scan.
+    Status append(const uint8_t* data, const uint8_t* end, int restart_interval,
+                  const SeekPoint& from, const SeekPoint& to, int total) {
+        const uint8_t* at = data + from.position / 8;
+        Interval interval = {used_, 0, from.mcu, to.mcu - from.mcu, Interval::kComplete,
+                             static_cast<uint8_t>(from.position % 8), 0, {}, {}};
+        std::memcpy(interval.dc, from.dc, sizeof interval.dc);
+        uint8_t* const out = bytes_.data() + used_;
+        if (to.mcu == total) {
+            interval.size = copy_interval(at, end, out);
+        } else if (to.restart) {
+            const uint8_t* const next = data + to.position / 8;
+            interval.size = copy_interval(at, next, out);
+            const int marker = kRST0 + (to.mcu / restart_interval - 1) % 8;
+            if (next - at != 2 || at[1] != marker) return kBadRestart;
+        } else {
+            const uint8_t* const next = data + to.position / 8;
+            const unsigned bit = to.position % 8;
+            interval.size = copy_interval(at, next, out);
+            if (at != next) return kMissedSeekPoint;
+            if (bit) {
+                out[interval.size++] = *next;
+                std::memset(out + interval.size, 0, kBitPadding);
+            }
+            interval.end = Interval::kSeekPoint;
+            interval.bits_left = static_cast<uint8_t>(bit ? 8 - bit : 0);
+            std::memcpy(interval.end_dc, to.dc, sizeof interval.end_dc);
+        }
+        used_ += interval.size + kBitPadding;
+        intervals_[count_++] = interval;
+        return kOk;
     }
 
     Array<uint8_t> bytes_;

@@ -25,7 +25,7 @@ int decode(fl::DecodeWorkspace& work, const uint8_t* data, size_t size, const fl
     pixels->assign(bytes + 2 * kCanary, 0xA5);
     fl::Spent spent;
     const int status =
-        fl::decode_box(work, data, size, box, side, flip, pixels->data() + kCanary, spent);
+        fl::decode_box(work, data, size, nullptr, 0, box, side, flip, pixels->data() + kCanary, spent);
     for (size_t i = 0; i < kCanary; ++i) {
         if ((*pixels)[i] != 0xA5 || (*pixels)[kCanary + bytes + i] != 0xA5) std::abort();
     }

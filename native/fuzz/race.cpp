@@ -15,8 +15,9 @@
 
 extern "C" {
 void fl_decode_boxes(const uint8_t* buffer, const int64_t* starts, const int64_t* sizes,
-                     int64_t count, const int32_t* boxes, const uint8_t* flips, int32_t size,
-                     uint8_t* out, int32_t* statuses, int64_t* nanoseconds);
+                     int64_t count, const uint8_t* tables, const int64_t* table_starts,
+                     const int64_t* table_sizes, const int32_t* boxes, const uint8_t* flips,
+                     int32_t size, uint8_t* out, int32_t* statuses, int64_t* nanoseconds);
 int fl_picture_size(const uint8_t* data, size_t bytes, int32_t* height, int32_t* width);
 int fl_transcode(const uint8_t* data, size_t size, int interval_pixels, int smallest, int orient,
                  fl::Facts* facts);
@@ -82,7 +83,7 @@ void work(const Batch& batch, size_t begin, size_t end, Results* results) {
     const auto count = int64_t(end - begin);
     int64_t nanoseconds[2] = {};
     fl_decode_boxes(batch.bytes.data(), batch.starts.data() + begin, batch.sizes.data() + begin,
-                    count, batch.boxes.data() + 4 * begin, batch.flips.data() + begin, kSide,
+                    count, nullptr, nullptr, nullptr, batch.boxes.data() + 4 * begin, batch.flips.data() + begin, kSide,
                     results->pixels.data() + begin * kPixels, results->statuses.data() + begin,
                     nanoseconds);
     fl_crc32_many(batch.bytes.data(), batch.starts.data() + begin, batch.sizes.data() + begin,

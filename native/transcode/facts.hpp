@@ -37,16 +37,21 @@ inline void describe(Status status, const Place& place, char* text, size_t size)
         std::snprintf(text, size, "%s (at MCU %zu of %zu)", what, place.mcu, place.mcus);
 }
 
-inline void report(Status status, const Picture& picture, Facts& facts) {
-    const Frame& frame = picture.header.frame;
+inline void report(Status status, const Header& header, bool progressive, const Place& place,
+                   Facts& facts) {
+    const Frame& frame = header.frame;
     facts.status = status;
     facts.num_components = frame.marker ? frame.num_components : 0;
-    facts.progressive = picture.progressive;
+    facts.progressive = progressive;
     for (int i = 0; i < facts.num_components; ++i) {
         facts.sampling[2 * i] = frame.components[i].h;
         facts.sampling[2 * i + 1] = frame.components[i].v;
     }
-    describe(status, picture.place, facts.reason, sizeof facts.reason);
+    describe(status, place, facts.reason, sizeof facts.reason);
+}
+
+inline void report(Status status, const Picture& picture, Facts& facts) {
+    report(status, picture.header, picture.progressive, picture.place, facts);
 }
 
 inline Status check_file(const uint8_t* data, size_t size, TranscodeWorkspace& work, Facts& facts) {
