@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fastload.errors import BackendUnavailableError, CorruptImageError, UnsupportedImageError
 from fastload.installation import reinstall_command
-from fastload.pixels.jpeg import Encoded
+from fastload.pixels.jpeg import Box, Encoded
 from fastload.pixels.orientation import orientation_of_jpeg
 from fastload.stages import Stages
 
@@ -36,6 +36,7 @@ INTERFACE = 3
 """Of the functions below; native/abi.cpp holds the same number."""
 
 _PORTABLE = 0
+_BAD_BOX = -1
 
 _Pointer = ctypes.c_void_p
 _Size = ctypes.c_size_t
@@ -57,6 +58,7 @@ _SIGNATURES = {
     "fl_check": ([_Pointer, _Size, _Pointer], ctypes.c_int),
     "fl_transcode": ([_Pointer, _Size, *[ctypes.c_int] * 3, _Pointer], ctypes.c_int),
     "fl_seek_points": ([_Pointer, _Size, ctypes.c_int, *[_Pointer] * 2], ctypes.c_int),
+    "fl_cut_region": ([_Pointer, _Size, _Pointer, _Size, *[_Pointer] * 3], ctypes.c_int),
     "fl_free": ([_Pointer], None),
 }
 
@@ -424,6 +426,48 @@ def table_crc32(table: bytes | memoryview) -> int:
     """CRC-32 of the file that a seek table belongs to."""
     (crc32,) = struct.unpack_from("<I", table, 6)
     return int(crc32)
+
+
+def cut_region(
+    jpeg: bytes | memoryview, table: bytes | memoryview, box: Box
+) -> tuple[bytes, Box]:
+    """Cut out of a baseline JPEG the small JPEG that covers a box, for decoders that are not ours.
+
+    As `jpeg.slice_jpeg`, but from any baseline file: the same coefficients, a restart marker after
+    each row of MCUs, no metadata. The pixels of `box` decode to the same values from both files.
+
+    Args:
+        jpeg: A baseline or extended sequential file in one scan.
+        table: The file's seek table, from `seek_points`; empty where it has none: then the file is
+            entered at its restart markers, or read from its beginning.
+        box: A region inside the image; EXIF orientation is not applied.
+
+    Returns:
+        The region's file, and where `box` lies in it.
+
+    Raises:
+        CorruptImageError: If the bytes that are read are damaged, or the table is damaged or not
+            of this file.
+        UnsupportedImageError: If the file is of a kind that the core does not take.
+        ValueError: If the box holds no pixel, or begins before the image, or reaches beyond it.
+    """
+    core = _core()
+    data, seek = _bytes_of(jpeg), _bytes_of(table)
+    place = np.array(box, np.int32)
+    out, size = _Pointer(), _Size()
+    status = core.fl_cut_region(
+        *(data.ctypes.data, len(data), seek.ctypes.data, len(seek), place.ctypes.data),
+        *(ctypes.byref(out), ctypes.byref(size)),
+    )
+    try:
+        if status == _BAD_BOX:
+            raise ValueError(f"box must lie inside the image, got {box}")
+        _raise_for(status)
+        region = ctypes.string_at(out, size.value)
+    finally:
+        core.fl_free(out)
+    top, left, height, width = place.tolist()
+    return region, (top, left, height, width)
 
 
 def transcode_jpeg(

@@ -43,6 +43,7 @@ enum [[nodiscard]] Status : int {
     kCoefficientRange,
     kWideQuantTable,
     kUnalignedOrientation,
+    kNoRoomForCodes,
     kLastUnsupported,
     kOutOfMemory,
     kBadBox,
@@ -123,6 +124,8 @@ inline const char* reason(int status) {
             return "JPEG has quantisation steps over 255, which baseline JPEG has not";
         case kUnalignedOrientation:
             return "orientation cannot be applied without loss at this size";
+        case kNoRoomForCodes:
+            return "JPEG has no room in its Huffman tables for the codes of a region";
         case kOutOfMemory:
             return "not enough memory to decode this JPEG";
         case kBadBox:

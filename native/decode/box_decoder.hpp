@@ -46,7 +46,7 @@ struct DecodeWorkspace {
         constexpr size_t kKeep = size_t{32} << 20;
         if (planes.bytes() > kKeep) planes.release();
         if (resizer.bytes() > kKeep) resizer.release();
-        if (intervals.bytes() > kKeep) intervals.release();
+        intervals.trim();
     }
 };
 
@@ -56,27 +56,11 @@ class BoxDecoder {
 
     // Reads the header and refuses what this decoder does not take.
     Status open(const uint8_t* data, size_t size) {
-        Header& header = work_.header;
-        Cursor cursor;
-        const Status read = read_header(data, size, cursor, header);
-        if (header.frame.marker != 0)  // the kind of file is said before any damage
-            if (const Status status = decodable_frame(header)) return status;
-        if (read) return read;
-        if (const Status status = decodable_scan(header)) return status;
-        Frame& frame = header.frame;
-        // One component is not interleaved: its sampling factors then mean nothing (A.2.2).
-        if (frame.num_components == 1)
-            frame.components[0].h = frame.components[0].v = frame.max_h = frame.max_v = 1;
+        const Header& header = work_.header;
+        if (const Status status = read_decodable(data, size, work_.header)) return status;
         scan_ = data + header.scan.data_offset;
         end_ = data + size;
         size_ = size;
-        const int64_t mcus = int64_t{divide_up(frame.width, 8 * frame.max_h)} *
-                             divide_up(frame.height, 8 * frame.max_v);
-        int blocks_per_mcu = 0;
-        for (int i = 0; i < frame.num_components; ++i)
-            blocks_per_mcu += frame.components[i].h * frame.components[i].v;
-        // A block takes two bits at least: a code each for DC and for the end of block.
-        if (mcus * blocks_per_mcu / 4 > end_ - scan_) return kTooFewBytes;
         return build_tables();
     }
 
@@ -275,24 +259,7 @@ class BoxDecoder {
         mark(kIdctStage);
         job.mcu += job.chunk;
         job.left -= job.chunk;
-        return job.left == 0 ? arrive(job) : kOk;
-    }
-
-    // An interval was decoded: whether it ended where it must.
-    static Status arrive(const Job& job) {
-        const Interval& interval = *job.interval;
-        switch (interval.end) {
-            case Interval::kComplete:
-                return job.lane.bits.complete() ? kOk : kBadInterval;
-            case Interval::kSeekPoint:
-                return job.lane.bits.bits_left() == interval.bits_left &&
-                               std::memcmp(job.prediction, interval.end_dc,
-                                           sizeof job.prediction) == 0
-                           ? kOk
-                           : kMissedSeekPoint;
-            default:
-                return kOk;
-        }
+        return job.left == 0 ? job.interval->arrived(job.lane.bits, job.prediction) : kOk;
     }
 
     void transform(Job& job, int index) {

@@ -1,6 +1,9 @@
 // Which files the box decoder takes.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+
 #include "core/header.hpp"
 
 namespace fl {
@@ -35,6 +38,28 @@ inline Status decodable_scan(const Header& header) {
         if (!header.quant[frame.components[i].quant].defined) return kMissingTable;
     }
     return kOk;
+}
+
+// Reads the header and refuses what the box decoder does not take.
+inline Status read_decodable(const uint8_t* data, size_t size, Header& header) {
+    Cursor cursor;
+    const Status read = read_header(data, size, cursor, header);
+    if (header.frame.marker != 0)  // the kind of file is said before any damage
+        if (const Status status = decodable_frame(header)) return status;
+    if (read) return read;
+    if (const Status status = decodable_scan(header)) return status;
+    Frame& frame = header.frame;
+    // One component is not interleaved: its sampling factors then mean nothing (A.2.2).
+    if (frame.num_components == 1)
+        frame.components[0].h = frame.components[0].v = frame.max_h = frame.max_v = 1;
+    const int64_t mcus = int64_t{divide_up(frame.width, 8 * frame.max_h)} *
+                         divide_up(frame.height, 8 * frame.max_v);
+    int blocks_per_mcu = 0;
+    for (int i = 0; i < frame.num_components; ++i)
+        blocks_per_mcu += frame.components[i].h * frame.components[i].v;
+    // A block takes two bits at least: a code each for DC and for the end of block.
+    const size_t bytes = size - header.scan.data_offset;
+    return mcus * blocks_per_mcu / 4 > int64_t(bytes) ? kTooFewBytes : kOk;
 }
 
 }  // namespace fl

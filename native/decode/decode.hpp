@@ -21,11 +21,6 @@ inline int block_size_for(const Box& box, int size) {
     return reduction >= 40 ? 1 : reduction >= 12 ? 2 : reduction >= 5 ? 4 : 8;
 }
 
-inline bool lies_inside(const Box& box, const Frame& frame) {
-    return box.top >= 0 && box.left >= 0 && box.height >= 1 && box.width >= 1 &&
-           box.height <= frame.height - box.top && box.width <= frame.width - box.left;
-}
-
 // `out` is [size][size][3]. `table` of `table_size` bytes holds seek points; 0 bytes: none.
 inline Status decode_box(DecodeWorkspace& work, const uint8_t* data, size_t bytes,
                          const uint8_t* table, size_t table_size, const Box& box, int size,

@@ -13,6 +13,11 @@ struct Box {  // in pixels of the whole picture
     int top, left, height, width;
 };
 
+inline bool lies_inside(const Box& box, const Frame& frame) {
+    return box.top >= 0 && box.left >= 0 && box.height >= 1 && box.width >= 1 &&
+           box.height <= frame.height - box.top && box.width <= frame.width - box.left;
+}
+
 // Where the samples of one component lie in an MCU and in its plane.
 struct SampleLayout {
     int h, v;          // blocks in an MCU

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "core/array.hpp"
 #include "core/bits.hpp"
@@ -42,6 +43,21 @@ struct Interval {
     uint8_t first_bit;  // in the first byte
     uint8_t bits_left;  // behind a seek point
     int16_t dc[3], end_dc[3];
+
+    // After its last MCU: whether the decoder has come to where the interval ends.
+    Status arrived(const BitReader& bits, const int16_t (&predictors)[3]) const {
+        switch (end) {
+            case kComplete:
+                return bits.complete() ? kOk : kBadInterval;
+            case kSeekPoint:
+                return bits.bits_left() == bits_left &&
+                               std::memcmp(predictors, end_dc, sizeof end_dc) == 0
+                           ? kOk
+                           : kMissedSeekPoint;
+            default:
+                return kOk;
+        }
+    }
 };
 
 // The unstuffed intervals that the box needs, in order.
@@ -107,13 +123,17 @@ class CoveringIntervals {
         }
         return reader;
     }
-    size_t bytes() const { return bytes_.bytes() + intervals_.bytes(); }
-    void release() {
+    const uint8_t* bytes_of(int i) const { return bytes_.data() + intervals_[i].offset; }
+    // Gives back what one huge picture needed.
+    void trim() {
+        if (bytes_.bytes() + intervals_.bytes() <= kKeep) return;
         bytes_.release();
         intervals_.release();
     }
 
   private:
+    static constexpr size_t kKeep = size_t{32} << 20;
+
     Status split(const uint8_t* data, const uint8_t* end, int restart_interval, const McuBox& box) {
         const int last_needed = (box.row_end - 1) * box.per_row + box.column_end - 1;
         for (int first = 0, number = 0;; ++number) {

@@ -292,6 +292,12 @@ class Skipper {
                     : skip_detail::run_portable(ring_, state, mcus * blocks_);
     }
 
+    // The same for one block of an MCU.
+    bool skip_block(SkipState& state, int block, bool avx2) const {
+        return avx2 ? skip_detail::run_avx2(ring_ + block, state, 1)
+                    : skip_detail::run_portable(ring_ + block, state, 1);
+    }
+
     const SkipStep& step(int block) const { return ring_[block]; }
 
   private:
