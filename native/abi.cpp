@@ -127,17 +127,17 @@ FL_EXPORT int fl_seek_points(const uint8_t* data, size_t size, int interval_pixe
                 : without_memory(*facts);
 }
 
-// `box` is top, left, height, width, and becomes the place of the same pixels in the region; a table
-// of 0 bytes is none. On success *out holds *out_size bytes, which the caller gives to fl_free.
-// -1: the box does not lie inside the image.
+// `box` is top, left, height, width, and becomes the place of the same pixels in the region; a
+// table of 0 bytes is none. On success *out holds *out_size bytes, which the caller gives to
+// fl_free. -1: the box does not lie inside the image.
 FL_EXPORT int fl_cut_region(const uint8_t* data, size_t size, const uint8_t* table,
                             size_t table_size, int32_t* box, uint8_t** out, size_t* out_size) {
     *out = nullptr;
     fl::CutWorkspace* const work = workspace<fl::CutWorkspace>();
     if (!work) return fl::kOutOfMemory;
     fl::CutRegion region = {};
-    const fl::Status status = fl::RegionCutter(*work).cut(
-        data, size, table, table_size, {box[0], box[1], box[2], box[3]}, region);
+    const fl::Status status = fl::RegionCutter(*work).cut(data, size, table, table_size,
+                                                          {box[0], box[1], box[2], box[3]}, region);
     work->intervals.trim();
     *out = region.bytes;
     *out_size = region.size;

@@ -428,9 +428,7 @@ def table_crc32(table: bytes | memoryview) -> int:
     return int(crc32)
 
 
-def cut_region(
-    jpeg: bytes | memoryview, table: bytes | memoryview, box: Box
-) -> tuple[bytes, Box]:
+def cut_region(jpeg: bytes | memoryview, table: bytes | memoryview, box: Box) -> tuple[bytes, Box]:
     """Cut out of a baseline JPEG the small JPEG that covers a box, for decoders that are not ours.
 
     As `jpeg.slice_jpeg`, but from any baseline file: the same coefficients, a restart marker after

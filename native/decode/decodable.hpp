@@ -52,8 +52,8 @@ inline Status read_decodable(const uint8_t* data, size_t size, Header& header) {
     // One component is not interleaved: its sampling factors then mean nothing (A.2.2).
     if (frame.num_components == 1)
         frame.components[0].h = frame.components[0].v = frame.max_h = frame.max_v = 1;
-    const int64_t mcus = int64_t{divide_up(frame.width, 8 * frame.max_h)} *
-                         divide_up(frame.height, 8 * frame.max_v);
+    const int64_t mcus =
+        int64_t{divide_up(frame.width, 8 * frame.max_h)} * divide_up(frame.height, 8 * frame.max_v);
     int blocks_per_mcu = 0;
     for (int i = 0; i < frame.num_components; ++i)
         blocks_per_mcu += frame.components[i].h * frame.components[i].v;

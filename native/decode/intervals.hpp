@@ -99,8 +99,8 @@ class CoveringIntervals {
             const SeekPoint& to = points.point();
             if (!open) first = from;
             open = next_in_box(box, from.mcu) < to.mcu;
-            const bool goes_on = !to.restart && to.mcu % box.per_row != 0 &&
-                                 next_in_box(box, to.mcu) == to.mcu;
+            const bool goes_on =
+                !to.restart && to.mcu % box.per_row != 0 && next_in_box(box, to.mcu) == to.mcu;
             if (open && !goes_on) {
                 if (size_t(count_) == most) return kBadSeekTable;
                 if (const Status status = append(data, end, restart_interval, first, to, box.total))
@@ -155,8 +155,9 @@ class CoveringIntervals {
     const uint8_t* append(const uint8_t* data, const uint8_t* end, int first, int length,
                           bool checked) {
         const size_t size = copy_interval(data, end, bytes_.data() + used_);
-        intervals_[count_++] = {used_, size, first, length,
-                                checked ? Interval::kComplete : Interval::kGoesOn, 0, 0, {}, {}};
+        intervals_[count_++] = {
+            used_, size, first, length, checked ? Interval::kComplete : Interval::kGoesOn,
+            0,     0,    {},    {}};
         used_ += size + kBitPadding;
         return data;
     }
@@ -165,8 +166,15 @@ class CoveringIntervals {
     Status append(const uint8_t* data, const uint8_t* end, int restart_interval,
                   const SeekPoint& from, const SeekPoint& to, int total) {
         const uint8_t* at = data + from.position / 8;
-        Interval interval = {used_, 0, from.mcu, to.mcu - from.mcu, Interval::kComplete,
-                             static_cast<uint8_t>(from.position % 8), 0, {}, {}};
+        Interval interval = {used_,
+                             0,
+                             from.mcu,
+                             to.mcu - from.mcu,
+                             Interval::kComplete,
+                             static_cast<uint8_t>(from.position % 8),
+                             0,
+                             {},
+                             {}};
         std::memcpy(interval.dc, from.dc, sizeof interval.dc);
         uint8_t* const out = bytes_.data() + used_;
         if (to.mcu == total) {

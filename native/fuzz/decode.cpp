@@ -24,8 +24,8 @@ int decode(fl::DecodeWorkspace& work, const uint8_t* data, size_t size, const fl
     const size_t bytes = size_t(side) * size_t(side) * 3;
     pixels->assign(bytes + 2 * kCanary, 0xA5);
     fl::Spent spent;
-    const int status =
-        fl::decode_box(work, data, size, nullptr, 0, box, side, flip, pixels->data() + kCanary, spent);
+    const int status = fl::decode_box(work, data, size, nullptr, 0, box, side, flip,
+                                      pixels->data() + kCanary, spent);
     for (size_t i = 0; i < kCanary; ++i) {
         if ((*pixels)[i] != 0xA5 || (*pixels)[kCanary + bytes + i] != 0xA5) std::abort();
     }

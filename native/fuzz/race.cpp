@@ -83,9 +83,9 @@ void work(const Batch& batch, size_t begin, size_t end, Results* results) {
     const auto count = int64_t(end - begin);
     int64_t nanoseconds[2] = {};
     fl_decode_boxes(batch.bytes.data(), batch.starts.data() + begin, batch.sizes.data() + begin,
-                    count, nullptr, nullptr, nullptr, batch.boxes.data() + 4 * begin, batch.flips.data() + begin, kSide,
-                    results->pixels.data() + begin * kPixels, results->statuses.data() + begin,
-                    nanoseconds);
+                    count, nullptr, nullptr, nullptr, batch.boxes.data() + 4 * begin,
+                    batch.flips.data() + begin, kSide, results->pixels.data() + begin * kPixels,
+                    results->statuses.data() + begin, nanoseconds);
     fl_crc32_many(batch.bytes.data(), batch.starts.data() + begin, batch.sizes.data() + begin,
                   count, results->sums.data() + begin);
     for (size_t i = begin; i < end; ++i) {

@@ -76,8 +76,7 @@ class SeekCollector {
         bytes = 0;
         if (!wanted_) return data;
         const SeekTarget target = {grid_, work_.header.restart_interval,
-                                   work_.header.frame.num_components, size,
-                                   size_t(end_ - scan_)};
+                                   work_.header.frame.num_components, size, size_t(end_ - scan_)};
         return work_.writer.write(target, file_crc, per_row_, work_.points.data(), count_,
                                   work_.table, bytes);
     }
@@ -116,8 +115,7 @@ class SeekCollector {
 
     bool add(const PointOrder& order, size_t position, const SkipState& state) {
         if (!wanted_) return true;
-        if (count_ == work_.points.capacity() && !work_.points.grow(256 + 2 * count_))
-            return false;
+        if (count_ == work_.points.capacity() && !work_.points.grow(256 + 2 * count_)) return false;
         SeekPoint& point = work_.points[count_++];
         point = {order.mcu(), order.restart(), position, {}};
         for (int c = 0; c < 3; ++c) point.dc[c] = static_cast<int16_t>(state.dc[c]);

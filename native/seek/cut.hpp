@@ -85,7 +85,8 @@ inline uint8_t* write_header(const Header& header, const HuffmanSpec* dc, int he
     writer.begin(kAPP0);  // JFIF 1.01: every decoder then takes the components as YCbCr
     writer.bytes("JFIF\0\1\1\0\0\1\0\1\0\0", 14);
     writer.end();
-    for (int i = 0; i < frame.num_components; ++i) write_quant(writer, header, frame.components[i].quant);
+    for (int i = 0; i < frame.num_components; ++i)
+        write_quant(writer, header, frame.components[i].quant);
     writer.begin(frame.marker);
     writer.byte(8);
     writer.word(height);
@@ -191,7 +192,8 @@ class RegionCutter {
         }
         writer.finish();
         writer.marker(kEOI);
-        result = {out, size_t(writer.finish() - out),
+        result = {out,
+                  size_t(writer.finish() - out),
                   {box.top - top, box.left - left, box.height, box.width}};
         return kOk;
     }

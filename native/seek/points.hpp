@@ -13,9 +13,9 @@ namespace fl {
 
 struct SeekPoint {
     int mcu;
-    bool restart;      // behind a restart marker, or the scan's beginning: predictors are zero
-    size_t position;   // in bits of the scan's bytes as the file holds them, stuffed zeros included
-    int16_t dc[3];     // predictors
+    bool restart;     // behind a restart marker, or the scan's beginning: predictors are zero
+    size_t position;  // in bits of the scan's bytes as the file holds them, stuffed zeros included
+    int16_t dc[3];    // predictors
 };
 
 // The MCUs of a scan in which all components are interleaved.
@@ -55,8 +55,7 @@ class PointOrder {
 
   private:
     int regular() const {
-        return row_ * grid_.per_row +
-               static_cast<int>(int64_t{column_} * grid_.per_row / per_row_);
+        return row_ * grid_.per_row + static_cast<int>(int64_t{column_} * grid_.per_row / per_row_);
     }
 
     McuGrid grid_;

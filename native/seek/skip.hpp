@@ -147,8 +147,8 @@ class SkipTable {
 
 // The blocks of an MCU, as a ring.
 struct SkipStep {
-    const SkipTable* table;       // of this block
-    const uint32_t* next_first;   // of the next one
+    const SkipTable* table;      // of this block
+    const uint32_t* next_first;  // of the next one
     const SkipStep* next;
     int component;
 };
@@ -165,8 +165,8 @@ struct Run {
     BitReader bits;
     const uint32_t* look;  // for the next look-up
     const SkipStep* step;
-    unsigned count;   // coefficients of the block that were read
-    int64_t blocks;   // to go
+    unsigned count;  // coefficients of the block that were read
+    int64_t blocks;  // to go
 };
 
 // Goes on in the block, or to the next one. Without a branch, for which no predictor could foresee

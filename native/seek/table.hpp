@@ -24,9 +24,9 @@ namespace table_detail {
 
 constexpr int kVersion = 1;
 constexpr size_t kHeaderBytes = 14, kCrcBytes = 4;
-constexpr int kFields = 4;                        // distance, three predictors
-constexpr int32_t kMaxDistance = (1 << 24) - 1;   // in bits; a code then has at most 51
-constexpr int kMaxZeros = 25;                     // before a code's first one
+constexpr int kFields = 4;                       // distance, three predictors
+constexpr int32_t kMaxDistance = (1 << 24) - 1;  // in bits; a code then has at most 51
+constexpr int kMaxZeros = 25;                    // before a code's first one
 constexpr int kMaxPredictor = 2047;
 
 struct Above {  // the values of the last point in a column
@@ -153,8 +153,8 @@ class SeekTableWriter {
         put32(table + 2, static_cast<uint32_t>(target.file_size));
         put32(table + 6, file_crc);
         put16(table + 10, static_cast<unsigned>(per_row));
-        put16(table + 12, static_cast<unsigned>(orders[0] | orders[1] << 4 | orders[2] << 8 |
-                                                orders[3] << 12));
+        put16(table + 12,
+              static_cast<unsigned>(orders[0] | orders[1] << 4 | orders[2] << 8 | orders[3] << 12));
         PlainBits writer(table + kHeaderBytes);
         for (size_t i = 0; i < count; ++i)
             for (int field = 0; field < fields(points[i], target); ++field) {

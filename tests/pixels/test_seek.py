@@ -1,0 +1,372 @@
+"""Seek points: a baseline JPEG entered in its middle gives what it gives from its beginning."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from fastload.errors import CorruptImageError, UnsupportedImageError
+from fastload.pixels import native
+from fastload.pixels.jpeg import Box, Encoded, read_header
+from tests import pictures
+from tests.coefficients import read_jpeg
+
+pytestmark = pytest.mark.skipif(
+    not native.is_available(), reason=f"needs the native core: {native.why_unavailable()}"
+)
+
+SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0", "4:4:0", "grey")
+SIZES = ((8, 8), (61, 83), (96, 96), (47, 211), (130, 9), (1, 100), (17, 17))
+
+
+@pytest.fixture(params=["best", "portable"])
+def simd(request: pytest.FixtureRequest) -> Iterator[None]:
+    native.set_simd(portable=request.param == "portable")
+    yield
+    native.set_simd(portable=False)
+
+
+def jpeg_of(height: int, width: int, sampling: str = "4:2:0", interval: int = 0) -> bytes:
+    """Strong edges and noise; `interval` MCUs between restart markers."""
+    pixels = pictures.photograph(height, width, 3, spacing=5, noise=20)
+    if sampling != "4:4:0":
+        return pictures.encode(pixels, sampling, interval)
+    # Pillow writes no 4:4:0: what simplejpeg writes is given its restart markers by the core.
+    plain: bytes = simplejpeg.encode_jpeg(pixels, quality=90, colorsubsampling="440")
+    if interval == 0:
+        return plain
+    return native.transcode_jpeg(plain, interval_pixels=8 * interval).jpeg
+
+
+def crops(
+    jpeg: bytes, boxes: list[Box], size: int, table: bytes | None = None
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Statuses, and the crops of one file with its table or without."""
+    out = np.full((len(boxes), size, size, 3), 77, np.uint8)
+    count = len(boxes)
+    tables = None if table is None else Encoded.join([table] * count)
+    statuses = native.decode_boxes(
+        *(Encoded.join([jpeg] * count), np.array(boxes, np.int32), np.arange(count) % 2 == 1, out),
+        tables=tables,
+    )
+    return statuses, out
+
+
+def libjpeg(jpeg: bytes) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, "RGB")
+    return pixels
+
+
+def boxes_of(height: int, width: int, count: int = 12) -> list[Box]:
+    """Every corner and edge, the whole, and some at random."""
+    random = np.random.default_rng((height, width))
+    found = [
+        (0, 0, height, width),
+        *((y, x, 1, 1) for y in (0, height - 1) for x in (0, width - 1)),
+        *((y, 0, 1, width) for y in (0, height // 2, height - 1)),
+        *((0, x, height, 1) for x in (0, width // 2, width - 1)),
+    ]
+    for _ in range(count):
+        top, left = int(random.integers(height)), int(random.integers(width))
+        found.append(
+            (
+                top,
+                left,
+                int(random.integers(1, height - top + 1)),
+                int(random.integers(1, width - left + 1)),
+            )
+        )
+    return found
+
+
+def agrees(jpeg: bytes, interval_pixels: int) -> bytes:
+    """Compares crops by the table and without, and regions cut out; the table."""
+    header = read_header(jpeg)
+    table = native.seek_points(jpeg, interval_pixels).table
+    boxes = boxes_of(header.height, header.width)
+    for size in (1, 8, 33):
+        statuses, expected = crops(jpeg, boxes, size)
+        assert not statuses.any()
+        statuses, found = crops(jpeg, boxes, size, table)
+        assert not statuses.any(), native.reason(int(statuses.max()))
+        assert np.array_equal(found, expected)
+    whole = libjpeg(jpeg)
+    for box in boxes:
+        for seek in {table, b""}:
+            region, (top, left, height, width) = native.cut_region(jpeg, seek, box)
+            cut = libjpeg(region)[top : top + height, left : left + width]
+            y, x, *_ = box
+            assert np.array_equal(cut, whole[y : y + height, x : x + width]), box
+    return table
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_every_box_is_the_same_by_a_table(sampling: str, simd: None) -> None:
+    for height, width in SIZES:
+        jpeg = jpeg_of(height, width, sampling)
+        for interval_pixels in (1, 24, 64, 500):
+            assert agrees(jpeg, interval_pixels)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("interval", [1, 3, 7, 13, 31, "a row", "two rows"])
+def test_restart_markers_and_points_go_together(
+    sampling: str, interval: int | str, simd: None
+) -> None:
+    for height, width in ((61, 83), (47, 211), (130, 9)):
+        row = -(-width // read_header(jpeg_of(height, width, sampling)).mcu_width)
+        mcus = {"a row": row, "two rows": 2 * row}.get(str(interval), interval)
+        assert isinstance(mcus, int)
+        jpeg = jpeg_of(height, width, sampling, mcus)
+        for interval_pixels in (8, 24, 64):
+            agrees(jpeg, interval_pixels)
+
+
+def test_restart_markers_as_close_as_the_points_need_no_table() -> None:
+    jpeg = jpeg_of(96, 320, "4:4:4", 8)
+    assert native.seek_points(jpeg, 64).table == b""
+    assert native.seek_points(jpeg, 32).table != b""
+    assert agrees(jpeg, 64) == b""
+
+
+def test_codes_of_each_file_are_their_own(simd: None) -> None:
+    """Optimised tables, and several files in one batch whose codes differ."""
+    image = pictures.picture(5, height=90, width=120, noise=25)
+    files = [pictures.encoded(image, quality=quality, optimize=True) for quality in (5, 50, 97)]
+    for jpeg in files:
+        agrees(jpeg, 32)
+    boxes = np.array([[10, 20, 60, 70]] * 3, np.int32)
+    flips, out = np.zeros(3, np.bool_), [np.zeros((3, 32, 32, 3), np.uint8) for _ in range(2)]
+    tables = Encoded.join([native.seek_points(jpeg, 32).table for jpeg in files])
+    assert not native.decode_boxes(Encoded.join(files), boxes, flips, out[0]).any()
+    assert not native.decode_boxes(Encoded.join(files), boxes, flips, out[1], tables=tables).any()
+    assert np.array_equal(out[0], out[1])
+
+
+def test_large_reductions_are_the_same_by_a_table() -> None:
+    """Blocks of 4, 2 and 1 samples a side read one more MCU around the box."""
+    jpeg = jpeg_of(400, 420)
+    table = native.seek_points(jpeg, 64).table
+    boxes = [(0, 0, 400, 420), (3, 5, 390, 400), (17, 33, 300, 301)]
+    for size in (2, 5, 9, 20, 50):
+        assert np.array_equal(crops(jpeg, boxes, size)[1], crops(jpeg, boxes, size, table)[1])
+
+
+def test_photographs_are_the_same_by_a_table(flowers_dir: Path) -> None:
+    seek, image = 0, 0
+    for path in sorted(flowers_dir.rglob("*.jpg"))[::140]:
+        jpeg = path.read_bytes()
+        table = agrees(jpeg, 96)
+        seek, image = seek + len(table), image + len(jpeg)
+    assert seek <= 0.02 * image
+
+
+def test_a_region_holds_the_coefficients_and_no_more() -> None:
+    """Read by the independent reader: every block of the region, and a marker after each row."""
+    jpeg = jpeg_of(130, 170)
+    region, box = native.cut_region(jpeg, native.seek_points(jpeg, 48).table, (40, 70, 50, 33))
+    whole, part = read_jpeg(jpeg), read_jpeg(region)
+    assert (part.height, part.width, part.restart_interval) == (64, 48, 3)
+    assert box == (8, 6, 50, 33)
+    for ours, theirs in zip(part.components, whole.components, strict=True):
+        top, left = 2 * ours.vertical, 4 * ours.horizontal
+        rows, columns = ours.blocks.shape[:2]
+        assert np.array_equal(ours.blocks, theirs.blocks[top : top + rows, left : left + columns])
+        assert np.array_equal(ours.quantisation, theirs.quantisation)
+
+
+def test_a_region_at_the_right_edge_is_wide_enough_for_libjpeg_to_interpolate() -> None:
+    """libjpeg repeats chroma where it is at most two samples wide; see `region_of`."""
+    for width in range(33, 49):
+        jpeg = jpeg_of(40, width, "4:2:2")
+        whole = libjpeg(jpeg)
+        region, (top, left, *_) = native.cut_region(jpeg, b"", (0, width - 1, 40, 1))
+        assert np.array_equal(libjpeg(region)[top : top + 40, left], whole[:, width - 1]), width
+
+
+def test_codes_that_a_region_needs_are_added() -> None:
+    """A flat picture has a code for few DC differences; in its middle a region begins at zero."""
+    pixels = np.full((64, 96, 3), 128, np.uint8)
+    pixels[:, 8:] = 250
+    for sampling in ("4:4:4", "4:2:0", "grey"):
+        image = Image.fromarray(pixels)
+        options = {} if sampling == "grey" else {"subsampling": sampling}
+        jpeg = pictures.encoded(
+            image.convert("L") if sampling == "grey" else image, optimize=True, **options
+        )
+        agrees(jpeg, 16)
+
+
+def test_a_pass_says_what_a_check_says(awkward_dir: Path) -> None:
+    files = [path.read_bytes() for path in sorted(awkward_dir.iterdir()) if path.is_file()]
+    progressive = pictures.jpeg(1, progressive=True)
+    cmyk = pictures.encoded(pictures.picture(1).convert("CMYK"))
+    turned = pictures.with_orientation(6)
+    for jpeg in [*files, progressive, cmyk, turned, pictures.jpeg(2), b"", b"\xff\xd8\xff"]:
+        assert verdict_of_pass(jpeg) == verdict_of_check(jpeg)
+    assert native.seek_points(progressive, 64).table == b""
+    assert native.seek_points(turned, 64).facts.orientation == 6
+    assert native.seek_points(turned, 64).table != b""
+
+
+def verdict_of_check(jpeg: bytes) -> object:
+    try:
+        return native.check_jpeg(jpeg)
+    except (CorruptImageError, UnsupportedImageError) as error:
+        return type(error), str(error)
+
+
+def verdict_of_pass(jpeg: bytes) -> object:
+    try:
+        return native.seek_points(jpeg, 24).facts
+    except (CorruptImageError, UnsupportedImageError) as error:
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize(("sampling", "interval"), [("4:2:0", 0), ("4:4:4", 7), ("grey", 3)])
+def test_a_pass_says_what_a_check_says_of_every_damage(sampling: str, interval: int) -> None:
+    random = np.random.default_rng(8)
+    jpeg = jpeg_of(33, 45, sampling, interval)
+    mutants = [jpeg[:size] for size in range(0, len(jpeg), 3)]
+    for index, byte in enumerate(jpeg):
+        bits = byte ^ (1 << int(random.integers(8)))
+        mutants += [jpeg[:index] + bytes([v]) + jpeg[index + 1 :] for v in (0, 255, bits)]
+        mutants.append(jpeg[:index] + jpeg[index + 1 :])
+        mutants.append(jpeg[:index] + bytes([int(random.integers(256))]) + jpeg[index:])
+    verdicts = [verdict_of_check(mutant) for mutant in mutants]
+    assert [verdict_of_pass(mutant) for mutant in mutants] == verdicts
+    assert len({str(verdict) for verdict in verdicts}) > 20
+
+
+def test_a_damaged_file_gives_the_pixels_of_a_whole_decode_or_none(simd: None) -> None:
+    """A table that was right before a byte of the file changed."""
+    random = np.random.default_rng(9)
+    jpeg = jpeg_of(64, 96)
+    table = native.seek_points(jpeg, 32).table
+    whole = [(0, 0, 64, 96)]
+    noticed = 0
+    for index in range(0, len(jpeg), 2):
+        damaged = jpeg[:index] + bytes([int(random.integers(256))]) + jpeg[index + 1 :]
+        statuses, found = crops(damaged, whole, 40, table)
+        if statuses[0]:
+            noticed += damaged != jpeg
+            continue
+        expected_statuses, expected = crops(damaged, whole, 40)
+        assert expected_statuses[0] == 0
+        assert np.array_equal(found, expected)
+    assert noticed > len(jpeg) / 4
+
+
+def sealed(body: bytes) -> bytes:
+    """The table with its CRC made right, as a hostile one would have it."""
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def test_a_changed_table_is_refused() -> None:
+    jpeg = jpeg_of(64, 96)
+    table = native.seek_points(jpeg, 32).table
+    changed = [table[:size] for size in range(1, len(table))]
+    changed += [
+        table[:index] + bytes([byte ^ 0x10]) + table[index + 1 :]
+        for index, byte in enumerate(table)
+    ]
+    for other in changed:
+        statuses, _ = crops(jpeg, [(20, 20, 30, 30)], 16, other)
+        assert native.reason(int(statuses[0])) == (
+            "seek table is damaged or belongs to another JPEG"
+        )
+
+
+def test_a_hostile_table_gives_the_pixels_of_a_whole_decode_or_none(simd: None) -> None:
+    random = np.random.default_rng(10)
+    jpeg = jpeg_of(64, 96, "4:2:0", 13)
+    table = native.seek_points(jpeg, 32).table
+    whole = [(0, 0, 64, 96)]
+    _, expected = crops(jpeg, whole, 40)
+    bodies = [table[:size] for size in range(len(table) - 4)]
+    for index in range(len(table) - 4):
+        values = (0, 255, *random.integers(0, 256, 6).tolist())
+        bodies += [table[:index] + bytes([value]) + table[index + 1 : -4] for value in values]
+    reasons = set()
+    for body in bodies:  # points within a row are not needed for the whole picture
+        statuses, found = crops(jpeg, whole, 40, sealed(body))
+        reasons.add(native.reason(int(statuses[0])))
+        if statuses[0] == 0:
+            assert np.array_equal(found, expected)
+        crops(jpeg, [(20, 20, 30, 30)], 16, sealed(body))
+        with contextlib.suppress(CorruptImageError):
+            native.cut_region(jpeg, sealed(body), (20, 20, 30, 30))
+    assert "JPEG scan data do not reach the next point of their seek table" in reasons
+    assert "unknown status" not in reasons
+
+
+def test_the_table_of_another_file_is_refused() -> None:
+    first, second = (
+        pictures.encoded(pictures.picture(seed, height=96, width=128, noise=25), quality=90)
+        for seed in (1, 2)
+    )
+    longer = first + b"\0" * max(0, len(second) - len(first))  # of the same size
+    second += b"\0" * max(0, len(longer) - len(second))
+    table = native.seek_points(second, 32).table
+    boxes = boxes_of(96, 128, 60)
+    statuses, found = crops(longer, boxes, 24, table)
+    _, expected = crops(longer, boxes, 24)
+    assert (statuses != 0).sum() > 0.9 * len(boxes)
+    assert np.array_equal(found[statuses == 0], expected[statuses == 0])
+    statuses, _ = crops(first[:-2], boxes, 24, native.seek_points(first, 32).table)
+    assert (statuses != 0).all()
+    with pytest.raises(CorruptImageError):
+        native.cut_region(longer, table, (40, 40, 30, 30))
+
+
+def test_the_table_names_its_file() -> None:
+    jpeg = jpeg_of(64, 96)
+    points = native.seek_points(jpeg, 64)
+    assert points.crc32 == zlib.crc32(jpeg)
+    assert native.table_crc32(points.table) == zlib.crc32(jpeg)
+    assert points.table[0] == 1
+    assert struct.unpack_from("<I", points.table, 2) == (len(jpeg),)
+    assert points.table == native.seek_points(memoryview(jpeg), 64).table
+
+
+def test_images_with_and_without_a_table_stand_in_one_batch() -> None:
+    files = [jpeg_of(64, 96), jpeg_of(80, 64, "4:4:4"), pictures.jpeg(3)]
+    tables = [native.seek_points(files[0], 32).table, b"", native.seek_points(files[2], 32).table]
+    boxes = np.array([[5, 6, 40, 41]] * 3, np.int32)
+    flips, out = np.array([True, False, True]), np.zeros((2, 3, 16, 16, 3), np.uint8)
+    encoded = Encoded.join(files)
+    assert not native.decode_boxes(encoded, boxes, flips, out[0]).any()
+    assert not native.decode_boxes(encoded, boxes, flips, out[1], tables=Encoded.join(tables)).any()
+    assert np.array_equal(out[0], out[1])
+
+
+def test_arguments_are_checked() -> None:
+    jpeg = jpeg_of(16, 16)
+    out, flips = np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.bool_)
+    boxes = np.array([[0, 0, 16, 16]], np.int32)
+    with pytest.raises(ValueError, match="tables must be 1, one for each image, got 2"):
+        native.decode_boxes(
+            Encoded.join([jpeg]), boxes, flips, out, tables=Encoded.join([b"", b""])
+        )
+    outside = Encoded(np.zeros(4, np.uint8), np.array([0]), np.array([5]))
+    with pytest.raises(ValueError, match="must lie inside their buffer"):
+        native.decode_boxes(Encoded.join([jpeg]), boxes, flips, out, tables=outside)
+    for wrong in (0, -1, 65536):
+        with pytest.raises(ValueError, match="interval_pixels must be in"):
+            native.seek_points(jpeg, wrong)
+    for box in ((0, 0, 17, 16), (-1, 0, 4, 4), (0, 0, 0, 4), (16, 0, 1, 1)):
+        with pytest.raises(ValueError, match="box must lie inside the image"):
+            native.cut_region(jpeg, b"", box)
+    with pytest.raises(UnsupportedImageError, match="progressive"):
+        native.cut_region(pictures.jpeg(1, progressive=True), b"", (0, 0, 8, 8))
+    with pytest.raises(CorruptImageError, match="ends"):
+        native.cut_region(jpeg_of(64, 64)[:-300], b"", (0, 0, 64, 64))
