@@ -35,6 +35,7 @@ struct DecodeWorkspace {
     alignas(32) int16_t quant[3][64];
     CoveringIntervals intervals;
     SeekTableReader points;
+    Skipper skipper;
     Array<int16_t> blocks;
     Array<uint8_t> planes;
     ColumnPairs columns;
@@ -81,10 +82,7 @@ class BoxDecoder {
             return kTooLarge;
         geometry_ = geometry_of(frame(), box, block_size);
         if (!allocate()) return kOutOfMemory;
-        const int restart = work_.header.restart_interval;
-        const Status found =
-            by_table_ ? work_.intervals.find(scan_, end_, restart, geometry_.mcus, work_.points)
-                      : work_.intervals.find(scan_, end_, restart, geometry_.mcus);
+        const Status found = find_intervals();
         mark(kHeaderStage);
         if (found) return found;
         if (const Status status = decode_intervals()) return status;
@@ -158,6 +156,15 @@ class BoxDecoder {
         }
         first_dc_ = first_dc[0];
         return kOk;
+    }
+
+    Status find_intervals() {
+        const int restart = work_.header.restart_interval;
+        const McuBox& mcus = geometry_.mcus;
+        if (by_table_) return work_.intervals.find(scan_, end_, restart, mcus, work_.points);
+        if (restart == 0 && work_.skipper.build(work_.header) == kOk)
+            return work_.intervals.find(scan_, end_, mcus, work_.skipper, avx2_);
+        return work_.intervals.find(scan_, end_, restart, mcus);
     }
 
     bool allocate() {

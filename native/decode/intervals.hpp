@@ -9,6 +9,7 @@
 #include "core/array.hpp"
 #include "core/bits.hpp"
 #include "core/header.hpp"
+#include "seek/skip.hpp"
 #include "seek/table.hpp"
 
 namespace fl {
@@ -44,6 +45,15 @@ struct Interval {
     uint8_t bits_left;  // behind a seek point
     int16_t dc[3], end_dc[3];
 
+    // Begins at another place within the bytes that it has.
+    void enter(const SkipState& state) {
+        const size_t bits = 8 * size - size_t(state.bits.bits_left());
+        offset += bits / 8;
+        size -= bits / 8;
+        first_bit = static_cast<uint8_t>(bits % 8);
+        for (int c = 0; c < 3; ++c) dc[c] = static_cast<int16_t>(state.dc[c]);
+    }
+
     // After its last MCU: whether the decoder has come to where the interval ends.
     Status arrived(const BitReader& bits, const int16_t (&predictors)[3]) const {
         switch (end) {
@@ -76,6 +86,46 @@ class CoveringIntervals {
         if (restart_interval != 0) return split(data, end, restart_interval, box);
         const int needed = box.row_end * box.per_row;
         append(data, end, 0, needed, needed == box.total);
+        return kOk;
+    }
+
+    // Of a scan without restart markers, by stepping over what lies before the box and beside its
+    // upper rows. Its lower rows are one interval, which comes first, so that two lanes have as
+    // many MCUs each. Where the skipper finds anything it does not take, the scan is one interval.
+    Status find(const uint8_t* data, const uint8_t* end, const McuBox& box, const Skipper& skipper,
+                bool avx2) {
+        const int rows = box.row_end - box.row_begin, columns = box.column_end - box.column_begin;
+        const int long_rows = (rows * columns + box.per_row) / (columns + box.per_row);
+        const int split = box.row_end - (long_rows > 0 ? long_rows : 1);
+        count_ = 0;
+        used_ = 0;
+        if (!bytes_.reserve(size_t(end - data) + kBitPadding) ||
+            !intervals_.reserve(size_t(rows) + 1))
+            return kOutOfMemory;
+        const int needed = box.row_end * box.per_row;
+        append(data, end, 0, needed, needed == box.total);
+        const Interval whole = intervals_[0];
+        SkipState state = {BitReader(bytes_.data(), whole.size), {}};
+        int mcu = 0;
+        for (int row = box.row_begin; row <= split; ++row) {
+            const int first = row * box.per_row + box.column_begin;
+            const int last = row * box.per_row + box.column_end;
+            Interval& interval = intervals_[row == split ? 0 : count_++];
+            if (!skipper.skip(state, first - mcu, avx2) || state.bits.bits_left() < 0) break;
+            interval = whole;
+            interval.first_mcu = mcu = first;
+            interval.enter(state);
+            if (row == split) {
+                interval.num_mcus = needed - first;
+                return kOk;
+            }
+            interval.num_mcus = columns;
+            interval.end = Interval::kGoesOn;
+            if (!skipper.skip(state, columns, avx2)) break;
+            mcu = last;
+        }
+        intervals_[0] = whole;
+        count_ = 1;
         return kOk;
     }
 
