@@ -119,7 +119,8 @@ FL_EXPORT int fl_transcode(const uint8_t* data, size_t size, int interval_pixels
 }
 
 // As fl_check; on success facts->bytes holds the file's seek table of facts->size bytes, which the
-// caller gives to fl_free, or 0 bytes where there is none. `interval_pixels` is at least 1.
+// caller gives to fl_free, or 0 bytes where there is none. `interval_pixels` below
+// 0: chosen.
 FL_EXPORT int fl_seek_points(const uint8_t* data, size_t size, int interval_pixels,
                              uint32_t* file_crc, fl::Facts* facts) {
     fl::SeekWorkspace* const work = workspace<fl::SeekWorkspace>();

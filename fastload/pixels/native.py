@@ -393,26 +393,28 @@ def _facts_of(facts: _Facts, jpeg: bytes | memoryview) -> JpegFacts:
     )
 
 
-def seek_points(jpeg: bytes | memoryview, interval_pixels: int) -> SeekPoints:
+def seek_points(jpeg: bytes | memoryview, interval_pixels: int | None = None) -> SeekPoints:
     """Read a JPEG to its last coefficient, and note where it can be entered.
 
-    Takes a third of `check_jpeg`'s time for a baseline file, and comes to the same verdict.
+    Takes 0.4 of `check_jpeg`'s time for a baseline file, and comes to the same verdict.
 
     Args:
         jpeg: A JPEG of any kind.
-        interval_pixels: How far apart the points are in each row of MCUs, in pixels, about.
+        interval_pixels: How far apart the points are in each row of MCUs, about; None takes
+            `jpeg.INTERVAL_PIXELS`, which pays best (native/seek/points.hpp has the measurement).
 
     Raises:
         CorruptImageError: If the bytes are damaged or incomplete.
         UnsupportedImageError: If the file is of a kind that the core does not read.
     """
-    if not 1 <= interval_pixels <= 65535:
+    if interval_pixels is not None and not 1 <= interval_pixels <= 65535:
         raise ValueError(f"interval_pixels must be in [1, 65535], got {interval_pixels}")
     core = _core()
     data = _bytes_of(jpeg)
     facts, crc32 = _Facts(), ctypes.c_uint32()
     status = core.fl_seek_points(
-        data.ctypes.data, len(data), interval_pixels, ctypes.byref(crc32), ctypes.byref(facts)
+        *(data.ctypes.data, len(data), -1 if interval_pixels is None else interval_pixels),
+        *(ctypes.byref(crc32), ctypes.byref(facts)),
     )
     try:
         _raise_for(status, facts.reason.decode())

@@ -92,10 +92,16 @@ class CoveringIntervals {
     // Of a scan without restart markers, by stepping over what lies before the box and beside its
     // upper rows. Its lower rows are one interval, which comes first, so that two lanes have as
     // many MCUs each. Where the skipper finds anything it does not take, the scan is one interval.
+    //
+    // Measured, CPU time of a random crop against one lane from the scan's beginning: 4:2:0 of
+    // 43 kB 0.92, 4:4:4 of 117 kB 0.94; with one lane from the box on 0.97 and 0.98. With 3.4 MB,
+    // or whole rows, the second lane gains nothing (1.0 to 1.04 for 0.94 to 1.0).
     Status find(const uint8_t* data, const uint8_t* end, const McuBox& box, const Skipper& skipper,
                 bool avx2) {
         const int rows = box.row_end - box.row_begin, columns = box.column_end - box.column_begin;
-        const int long_rows = (rows * columns + box.per_row) / (columns + box.per_row);
+        const bool two_lanes = columns < box.per_row && end - data < kLargeScan;
+        const int long_rows =
+            two_lanes ? (rows * columns + box.per_row) / (columns + box.per_row) : rows;
         const int split = box.row_end - (long_rows > 0 ? long_rows : 1);
         count_ = 0;
         used_ = 0;
@@ -183,6 +189,7 @@ class CoveringIntervals {
 
   private:
     static constexpr size_t kKeep = size_t{32} << 20;
+    static constexpr ptrdiff_t kLargeScan = ptrdiff_t{1} << 20;
 
     Status split(const uint8_t* data, const uint8_t* end, int restart_interval, const McuBox& box) {
         const int last_needed = (box.row_end - 1) * box.per_row + box.column_end - 1;

@@ -1,4 +1,4 @@
-// Threads that decode one batch together, transcode and check: `race SECONDS SEEDS`.
+// Threads that decode one batch together, transcode, check and index: `race SECONDS SEEDS`.
 //
 // Built with -fsanitize=thread by scripts/fuzz. All threads read the same encoded images and write
 // disjoint parts of one output; the result must be that of one thread.
@@ -22,6 +22,8 @@ int fl_picture_size(const uint8_t* data, size_t bytes, int32_t* height, int32_t*
 int fl_transcode(const uint8_t* data, size_t size, int interval_pixels, int smallest, int orient,
                  fl::Facts* facts);
 int fl_check(const uint8_t* data, size_t size, fl::Facts* facts);
+int fl_seek_points(const uint8_t* data, size_t size, int interval_pixels, uint32_t* file_crc,
+                   fl::Facts* facts);
 void fl_crc32_many(const uint8_t* buffer, const int64_t* starts, const int64_t* sizes,
                    int64_t count, uint32_t* out);
 void fl_free(void* memory);
@@ -64,18 +66,21 @@ Batch load(const std::string& folder) {
 }
 
 struct Results {
-    std::vector<uint8_t> pixels;
-    std::vector<int32_t> statuses, transcoded, checked;
+    std::vector<uint8_t> pixels, by_table;
+    std::vector<int32_t> statuses, transcoded, checked, indexed;
     std::vector<uint32_t> sums;
     explicit Results(size_t count)
         : pixels(count * kPixels),
+          by_table(count * kPixels),
           statuses(count),
           transcoded(count),
           checked(count),
+          indexed(count),
           sums(count) {}
     bool operator==(const Results& other) const {
-        return pixels == other.pixels && statuses == other.statuses &&
-               transcoded == other.transcoded && checked == other.checked && sums == other.sums;
+        return pixels == other.pixels && by_table == other.by_table && indexed == other.indexed &&
+               statuses == other.statuses && transcoded == other.transcoded &&
+               checked == other.checked && sums == other.sums;
     }
 };
 
@@ -93,6 +98,16 @@ void work(const Batch& batch, size_t begin, size_t end, Results* results) {
         const auto size = size_t(batch.sizes[i]);
         fl::Facts facts;
         results->checked[i] = fl_check(data, size, &facts);
+        uint32_t file_crc;
+        results->indexed[i] = fl_seek_points(data, size, 64, &file_crc, &facts);
+        if (facts.size) {
+            const int64_t none = 0, bytes = batch.sizes[i], table = int64_t(facts.size);
+            fl_decode_boxes(data, &none, &bytes, 1, facts.bytes, &none, &table,
+                            batch.boxes.data() + 4 * i, batch.flips.data() + i, kSide,
+                            results->by_table.data() + i * kPixels, &results->indexed[i],
+                            nanoseconds);
+        }
+        fl_free(facts.bytes);
         results->transcoded[i] = fl_transcode(data, size, 64, 0, 1, &facts);
         fl_free(facts.bytes);
     }

@@ -21,6 +21,10 @@
 
 namespace fl {
 
+static_assert(kMaxSkipDcSize == kMaxDcCategory && kMaxSkipAcSize == kMaxAcCategory &&
+                  kMaxSkipDc == kMaxDc && table_detail::kMaxPredictor == kMaxDc,
+              "a pass and a check know the same range");
+
 // What one thread keeps from one file to the next.
 struct SeekWorkspace {
     Header header;

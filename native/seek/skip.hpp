@@ -30,16 +30,18 @@ namespace skip_detail {
 //   129..191  it ended with an end-of-block code
 //   others    a run beyond the block's end, symbols of the next block, or no entry: look again, at
 //             one symbol
-constexpr unsigned kEnds = 0xC0, kLookAgain = 0x40;
+constexpr unsigned kLookAgain = 0x40;  // and not 64
 constexpr unsigned kEndOfSkippedBlock = 128;
 // No entry: out of range from any place that the look-up may begin at.
 constexpr unsigned kNoFirst = 65, kNoRest = 64;
 
-// bits to skip (8), DC difference (16), coefficients to advance (8).
+// bits to skip (8), coefficients to advance (8), DC difference (16).
 inline uint32_t entry(unsigned bits, int value, unsigned advance) {
-    return bits | uint32_t{static_cast<uint16_t>(value)} << 8 | advance << 24;
+    return bits | advance << 8 | static_cast<uint32_t>(value) << 16;
 }
-FL_INLINE int value_of(uint32_t entry) { return static_cast<int32_t>(entry << 8) >> 16; }
+FL_INLINE unsigned advance_of(uint32_t entry) { return entry >> 8 & 0xFF; }
+FL_INLINE int value_of(uint32_t entry) { return static_cast<int32_t>(entry) >> 16; }
+constexpr int kEndBit = 15;  // of an entry whose last code ends the block
 
 // Bits to skip and coefficients to advance of one AC symbol; 0 where baseline has no such symbol.
 inline uint32_t ac_entry(int length, int symbol) {
@@ -102,7 +104,7 @@ class SkipTable {
                 const uint32_t count = 1u << left;
                 uint32_t* const out = table + (code << left);
                 const int behind = known - static_cast<int>(one & 0xFF);
-                if (one == 0 || one >> 24 == kEndOfSkippedBlock || behind <= 0) {
+                if (one == 0 || advance_of(one) == kEndOfSkippedBlock || behind <= 0) {
                     for (uint32_t i = 0; i < count; ++i) out[i] = one;
                     return;
                 }
@@ -136,7 +138,8 @@ class SkipTable {
 
     // A symbol and those behind it, unless these do not fit one block whatever came before.
     static uint32_t joined(uint32_t one, uint32_t next) {
-        const unsigned coefficients = (one >> 24) + (next >> 24 & 0x7F);
+        using skip_detail::advance_of;
+        const unsigned coefficients = advance_of(one) + (advance_of(next) & 0x7F);
         return coefficients < 64 ? one + next : one;
     }
 
@@ -147,10 +150,11 @@ class SkipTable {
 
 // The blocks of an MCU, as a ring.
 struct SkipStep {
-    const SkipTable* table;      // of this block
+    const uint32_t* rest;        // of this block
     const uint32_t* next_first;  // of the next one
     const SkipStep* next;
-    int component;
+    const SkipTable* table;
+    int component, field;
 };
 
 // Where an MCU begins: what must be known to decode it.
@@ -169,31 +173,55 @@ struct Run {
     int64_t blocks;  // to go
 };
 
-// Goes on in the block, or to the next one. Without a branch, for which no predictor could foresee
-// the end of a block; it is assembly for the reason given in decode/lanes.hpp.
-FL_INLINE void go_on(Run& run, unsigned count) {
-    const uint32_t* look = run.step->table->rest;
+// To the next block.
+FL_INLINE void end_block(Run& run) {
+    run.look = run.step->next_first;
+    run.step = run.step->next;
+    run.count = 0;
+    --run.blocks;
+}
+
+// Goes on in the block, or to the next one where `found` ended it by a code. Without a branch, for
+// which no predictor could foresee the end of a block; it is assembly for the reason given in
+// decode/lanes.hpp. It looks at the entry, not at the count, as the next look-up waits for it.
+FL_INLINE void go_on(Run& run, uint32_t found, unsigned count) {
 #if FL_X86
-    int64_t ended = 0;
-    asm("testb $0xC0, %b[count]\n\t"
-        "cmovnz %[first], %[look]\n\t"
-        "cmovnz %[next], %[step]\n\t"
-        "setnz %b[ended]\n\t"
-        "cmovnz %k[ended0], %k[count]"
-        : [count] "+&q"(count), [look] "+&r"(look), [step] "+&r"(run.step), [ended] "+&q"(ended)
-        : [first] "m"(run.step->next_first), [next] "m"(run.step->next), [ended0] "r"(0)
+    const uint32_t* look = run.step->rest;
+    asm("btl %[end_bit], %[found]\n\t"
+        "cmovcq %[first], %[look]\n\t"
+        "cmovcq %[next], %[step]\n\t"
+        "cmovcl %k[zero], %[count]\n\t"
+        "sbbq $0, %[blocks]"
+        :
+        [count] "+&r"(count), [look] "+&r"(look), [step] "+&r"(run.step), [blocks] "+&r"(run.blocks)
+        : [found] "r"(found), [first] "m"(run.step->next_first), [next] "m"(run.step->next),
+          [zero] "r"(0), [end_bit] "i"(kEndBit)
         : "cc");
-    run.blocks -= ended;
-#else
-    if (count & kEnds) {
-        look = run.step->next_first;
-        run.step = run.step->next;
-        count = 0;
-        --run.blocks;
-    }
-#endif
     run.look = look;
     run.count = count;
+#else
+    run.look = run.step->rest;
+    run.count = count;
+    if (found >> kEndBit & 1) end_block(run);
+#endif
+}
+
+// The predictors in one word, so that they stay in a register: each in a field of its own, biased,
+// so that a value in range has no bit above the twelfth, and has none with one added. Where one
+// leaves its range, the fields are of no use any more, but such a bit was seen.
+constexpr int kFieldBits = 20, kBias = kMaxSkipDc;
+constexpr uint64_t kOnes = 1 | uint64_t{1} << kFieldBits | uint64_t{1} << 2 * kFieldBits;
+constexpr uint64_t kBeyond =
+    uint64_t{0xFF000} | uint64_t{0xFF000} << kFieldBits | uint64_t{0xFF000} << 2 * kFieldBits;
+
+inline uint64_t packed(const int32_t (&dc)[3]) {
+    uint64_t fields = 0;
+    for (int c = 0; c < 3; ++c) fields |= uint64_t(dc[c] + kBias) << c * kFieldBits;
+    return fields;
+}
+inline void unpack_dc(uint64_t fields, int32_t (&dc)[3]) {
+    for (int c = 0; c < 3; ++c)
+        dc[c] = static_cast<int32_t>(fields >> c * kFieldBits & 0xFFF) - kBias;
 }
 
 FL_INLINE void refill(BitReader& bits) {
@@ -215,34 +243,38 @@ static_assert((kLooksPerRefill - 1) * kMostBits + kLookBits <= 56, "a window mus
 // False where the bits are not what baseline allows, or a DC value leaves its range.
 FL_INLINE bool run_blocks(const SkipStep* ring, SkipState& state, int64_t blocks) {
     Run run = {state.bits, ring->table->first, ring, 0, blocks};
-    int32_t dc[3] = {state.dc[0], state.dc[1], state.dc[2]};
-    uint32_t beyond = 0;
+    uint64_t dc = packed(state.dc), beyond = 0;
     while (run.blocks > 0) {
         refill(run.bits);
         for (int i = 0; i < kLooksPerRefill; ++i) {
             uint32_t found = run.look[run.bits.window >> (64 - kLookBits)];
-            unsigned count = run.count + (found >> 24);
-            if (FL_UNLIKELY((count & kLookAgain) != 0) && count != 64) {
-                refill(run.bits);
-                found = run.step->table->find(run.bits.window, run.count == 0);
-                count = run.count + (found >> 24);
-                if (found == 0 || ((count & kLookAgain) != 0 && count != 64)) return false;
+            unsigned count = run.count + advance_of(found);
+            const int field = run.step->field;
+            if (FL_UNLIKELY((count & kLookAgain) != 0)) {
+                if (count != 64) {
+                    refill(run.bits);
+                    found = run.step->table->find(run.bits.window, run.count == 0);
+                    count = run.count + advance_of(found);
+                    if (found == 0 || ((count & kLookAgain) != 0 && count != 64)) return false;
+                }
                 skip(run.bits, found);
                 refill(run.bits);
+                run.look = run.step->rest;
+                run.count = count;
+                if (count >= 64) end_block(run);
             } else {
                 skip(run.bits, found);
+                go_on(run, found, count);
             }
-            int32_t& predictor = dc[run.step->component];
-            predictor += value_of(found);
-            beyond |= static_cast<uint32_t>(predictor + kMaxSkipDc) > 2 * kMaxSkipDc;
-            go_on(run, count);
+            dc += static_cast<uint64_t>(int64_t{value_of(found)}) << field;
+            beyond |= dc | (dc + kOnes);
             if (FL_UNLIKELY(run.blocks == 0)) break;
         }
     }
     run.bits.count &= 63;
     state.bits = run.bits;
-    std::memcpy(state.dc, dc, sizeof dc);
-    return beyond == 0;
+    unpack_dc(dc, state.dc);
+    return (beyond & kBeyond) == 0;
 }
 
 inline bool run_portable(const SkipStep* ring, SkipState& state, int64_t blocks) {
@@ -274,7 +306,9 @@ class Skipper {
             tables[i] = &tables_[same];
             const Component& component = frame.components[i];
             const int blocks = frame.num_components == 1 ? 1 : component.h * component.v;
-            for (int b = 0; b < blocks; ++b) ring_[blocks_++] = {tables[i], nullptr, nullptr, i};
+            for (int b = 0; b < blocks; ++b)
+                ring_[blocks_++] = {tables[i]->rest, nullptr, nullptr,
+                                    tables[i],       i,       i * skip_detail::kFieldBits};
         }
         for (int b = 0; b < blocks_; ++b) {
             ring_[b].next = &ring_[(b + 1) % blocks_];

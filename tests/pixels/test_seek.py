@@ -138,6 +138,12 @@ def test_restart_markers_as_close_as_the_points_need_no_table() -> None:
     assert agrees(jpeg, 64) == b""
 
 
+def test_points_are_as_far_apart_as_restart_markers_unless_the_caller_says() -> None:
+    for sampling, pixels in (("4:4:4", 64), ("grey", 64), ("4:2:0", 96), ("4:2:2", 96)):
+        jpeg = jpeg_of(96, 400, sampling)
+        assert native.seek_points(jpeg).table == native.seek_points(jpeg, pixels).table
+
+
 def test_codes_of_each_file_are_their_own(simd: None) -> None:
     """Optimised tables, and several files in one batch whose codes differ."""
     image = pictures.picture(5, height=90, width=120, noise=25)
@@ -230,6 +236,39 @@ def verdict_of_pass(jpeg: bytes) -> object:
         return native.seek_points(jpeg, 24).facts
     except (CorruptImageError, UnsupportedImageError) as error:
         return type(error), str(error)
+
+
+@pytest.mark.parametrize("last", [-2049, -2048, -2047, -2046, 2046, 2047, 2048, 2049])
+def test_a_pass_and_a_check_know_the_same_range_of_dc(last: int) -> None:
+    """A grey picture of three blocks whose second DC value is the greatest or the least."""
+    step = 2047 if last > 0 else -2047
+    bits = "".join(dc_code(change) + "0" for change in (step, last - step, -last // 2))
+    bits += "1" * (-len(bits) % 8)
+    data = bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8))
+    jpeg = (
+        b"\xff\xd8\xff\xdb\x00\x43\x00" + b"\x01" * 64
+        + b"\xff\xc0\x00\x0b\x08\x00\x08\x00\x18\x01\x01\x11\x00"
+        + b"\xff\xc4\x00\x1f\x00" + bytes([0, 0, 0, 12, *[0] * 12]) + bytes(range(12))
+        + b"\xff\xc4\x00\x14\x10" + bytes([1, *[0] * 15]) + b"\x00"
+        + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
+        + data.replace(b"\xff", b"\xff\x00") + b"\xff\xd9"
+    )  # fmt: skip
+    assert verdict_of_pass(jpeg) == verdict_of_check(jpeg)
+    if abs(last) <= 2047:
+        assert native.seek_points(jpeg, 8).table
+        agrees(jpeg, 8)
+    else:
+        assert verdict_of_check(jpeg) == (
+            UnsupportedImageError,
+            "JPEG has coefficients outside the range of baseline JPEG",
+        )
+
+
+def dc_code(change: int) -> str:
+    """Twelve codes of four bits, one for each size, and the additional bits (T.81, F.1.2.1)."""
+    size = abs(change).bit_length()
+    extra = change if change > 0 else change + (1 << size) - 1
+    return f"{size:04b}" + (f"{extra:0{size}b}" if size else "")
 
 
 @pytest.mark.parametrize(("sampling", "interval"), [("4:2:0", 0), ("4:4:4", 7), ("grey", 3)])
