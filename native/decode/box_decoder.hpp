@@ -225,7 +225,17 @@ class BoxDecoder {
         return kOk;
     }
 
+    // The interval to decode as number `index`. Planes are stored column by column, so intervals
+    // are decoded in columns where they stand in columns: what is written then stays near.
+    int down_columns(int index) const {
+        const int rows = geometry_.rows(), columns = work_.intervals.count() / rows;
+        const int length = work_.header.restart_interval;
+        if (length == 0 || geometry_.mcus.per_row % length != 0) return index;
+        return index % rows * columns + index / rows;
+    }
+
     void begin(Job& job, int index) {
+        index = down_columns(index);
         const Interval& interval = work_.intervals[index];
         job.lane.bits = work_.intervals.reader(index);
         job.lane.step = &steps_[0];
@@ -261,6 +271,7 @@ class BoxDecoder {
     // A lane has filled its chunk: checks it, transforms the blocks inside the box, clears all.
     Status hand_over(Job& job) {
         if (job.lane.bits.bits_left() < 0) return ran_out(job);
+        add_predictions(job);
         for (int i = 0; i < geometry_.num_components; ++i) transform(job, i);
         std::memset(job.blocks, 0, sizeof(int16_t) * 64 * geometry_.blocks_per_mcu * job.chunk);
         mark(kIdctStage);
@@ -269,7 +280,23 @@ class BoxDecoder {
         return job.left == 0 ? job.interval->arrived(job.lane.bits, job.prediction) : kOk;
     }
 
-    void transform(Job& job, int index) {
+    // Makes DC differences coefficients: all of them before the first inverse DCT, which would wait
+    // for a value that was only just stored in the middle of what it loads.
+    void add_predictions(Job& job) {
+        for (int i = 0; i < geometry_.num_components; ++i) {
+            const SampleLayout& layout = geometry_.components[i];
+            const int blocks = layout.h * layout.v;
+            int16_t* block = job.blocks + layout.first_block * 64;
+            int16_t prediction = job.prediction[i];
+            for (int m = 0; m < job.chunk; ++m, block += geometry_.blocks_per_mcu * 64)
+                for (int b = 0; b < blocks; ++b)
+                    // Wraps where a damaged file overflows, as libjpeg's coefficients do.
+                    block[b * 64] = prediction = static_cast<int16_t>(block[b * 64] + prediction);
+            job.prediction[i] = prediction;
+        }
+    }
+
+    void transform(const Job& job, int index) {
         const McuBox& mcus = geometry_.mcus;
         const SampleLayout& layout = geometry_.components[index];
         const int width = layout.h * layout.block_size, height = layout.v * layout.block_size;
@@ -278,17 +305,13 @@ class BoxDecoder {
         for (int m = 0; m < job.chunk; ++m) {
             const bool inside = row >= mcus.row_begin && row < mcus.row_end &&
                                 column >= mcus.column_begin && column < mcus.column_end;
-            int16_t* block =
+            const int16_t* block =
                 job.blocks + size_t(m * geometry_.blocks_per_mcu + layout.first_block) * 64;
             uint8_t* const corner = layout.plane +
                                     ptrdiff_t{column - mcus.column_begin} * width * layout.stride +
                                     ptrdiff_t{row - mcus.row_begin} * height;
             for (int v = 0; v < layout.v; ++v)
-                for (int h = 0; h < layout.h; ++h, block += 64) {
-                    // Wraps where a damaged file overflows, as libjpeg's coefficients do.
-                    block[0] = static_cast<int16_t>(block[0] + job.prediction[index]);
-                    job.prediction[index] = block[0];
-                    if (!inside) continue;
+                for (int h = 0; h < layout.h && inside; ++h, block += 64) {
                     uint8_t* const out =
                         corner + h * layout.block_size * layout.stride + v * layout.block_size;
                     add_block(pending, block, out, index);
