@@ -228,10 +228,10 @@ class BoxDecoder {
     // The interval to decode as number `index`. Planes are stored column by column, so intervals
     // are decoded in columns where they stand in columns: what is written then stays near.
     int down_columns(int index) const {
-        const int rows = geometry_.rows(), columns = work_.intervals.count() / rows;
+        const int rows = geometry_.rows(), count = work_.intervals.count();
         const int length = work_.header.restart_interval;
-        if (length == 0 || geometry_.mcus.per_row % length != 0) return index;
-        return index % rows * columns + index / rows;
+        if (length == 0 || geometry_.mcus.per_row % length != 0 || count % rows != 0) return index;
+        return index % rows * (count / rows) + index / rows;
     }
 
     void begin(Job& job, int index) {
