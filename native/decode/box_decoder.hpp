@@ -23,6 +23,7 @@
 #include "decode/intervals.hpp"
 #include "decode/lanes.hpp"
 #include "decode/resize.hpp"
+#include "decode/rows.hpp"
 #include "decode/stages.hpp"
 
 namespace fl {
@@ -36,7 +37,7 @@ struct DecodeWorkspace {
     CoveringIntervals intervals;
     SeekTableReader points;
     Skipper skipper;
-    Array<int16_t> blocks;
+    Array<int16_t> blocks, strip;
     Array<uint8_t> planes;
     ColumnPairs columns;
     Resizer resizer;
@@ -110,21 +111,12 @@ class BoxDecoder {
 
     // After decode() of the whole picture at block size 8: its pixels, [height][width][3].
     Status copy(uint8_t* out) {
-        const int height = frame().height, width = frame().width, channels = frame().num_components;
-        const int rows = pad_rows(height);
-        int16_t* const room = work_.blocks.reserve(size_t(rows) * 2 * 3);
-        if (!room || !work_.columns.open(planes(), 0, rows, false)) return kOutOfMemory;
-        int16_t* const rgb[3] = {room, room + 2 * rows, room + 4 * rows};
-        for (int x = 0; x < width; ++x) {
-            if (x % 2 == 0) work_.columns.produce(x / 2, rgb);
-            for (int c = 0; c < 3; ++c) {
-                const int16_t* from = rgb[channels > 1 ? c : 0] + x % 2;
-                uint8_t* to = out + size_t(x) * 3 + c;
-                for (int y = 0; y < height; ++y)
-                    to[size_t(y) * width * 3] = static_cast<uint8_t>(from[2 * y]);
-            }
-        }
-        return kOk;
+        const int height = frame().height, width = frame().width;
+        return work_.columns.open(planes(), 0, pad_rows(height), avx2_) &&
+                       write_rows(work_.columns, work_.strip, height, width, frame().num_components,
+                                  out, avx2_)
+                   ? kOk
+                   : kOutOfMemory;
     }
 
   private:
