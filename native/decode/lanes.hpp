@@ -98,22 +98,23 @@ FL_INLINE Status look_up(Lane& lane) {
     PairEntry entry = lane.table->look[lane.bits.window >> (64 - kLookBits)];
     size_t place = lane.place[entry.first()];
     const uint8_t* last = lane.place + entry.last();
-    if (FL_UNLIKELY((*last & kOverrun) != 0)) {
+    size_t last_place = *last;
+    if (FL_UNLIKELY((last_place & kOverrun) != 0)) {
         // One coefficient by the long way: with its additional bits it exceeds the look-up, or it
         // fills the block and what follows was no second one.
         refill(lane.bits);
         entry = lane.table->find(lane.bits.window);
-        if (entry.skip == 0) return kBadCode;
+        if (entry.bits() == 0) return kBadCode;
         last = lane.place + entry.last();
-        place = *last;
+        place = last_place = *last;
         if ((place & kOverrun) != 0) return kCoefficientOverrun;
-        skip(lane.bits, entry.skip);
+        skip(lane.bits, static_cast<uint32_t>(entry.word));
         refill(lane.bits);
     } else {
-        skip(lane.bits, entry.skip);
+        skip(lane.bits, static_cast<uint32_t>(entry.word));
     }
-    lane.block[place] = static_cast<int16_t>(entry.values);
-    lane.block[*last] = static_cast<int16_t>(entry.values >> 16);
+    lane.block[place] = entry.first_value();
+    lane.block[last_place] = entry.last_value();
     go_on(lane, last);
     return kOk;
 }

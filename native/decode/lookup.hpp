@@ -36,17 +36,25 @@ inline Coefficient coefficient(uint64_t window, int length, int symbol, bool dc)
 
 // One coefficient, or two of AC where both fit the look-up. A single one is first and last.
 struct PairEntry {
-    uint32_t skip;    // bits (8), coefficients to advance to the first (8), 0 (8), to the last (8)
-    uint32_t values;  // of the first (16), of the last (16)
+    // From the lowest on: bits (8), coefficients to advance to the first (8), 0 (8), to the last
+    // (8), values of the first (16) and of the last (16). One word, so that it is loaded once.
+    uint64_t word;
 
     static PairEntry of(const Coefficient& c) {
-        const uint32_t value = static_cast<uint16_t>(c.value);
-        return {static_cast<uint32_t>(c.bits) | c.advance << 8 | c.advance << 24,
-                value | value << 16};
+        const uint64_t value = static_cast<uint16_t>(c.value);
+        return {static_cast<uint64_t>(c.bits) | c.advance << 8 | uint64_t{c.advance} << 24 |
+                value << 32 | value << 48};
     }
-    unsigned bits() const { return skip & 0xFF; }
-    size_t first() const { return static_cast<uint8_t>(skip >> 8); }
-    size_t last() const { return skip >> 24; }
+    // The first of a single one, then the single one `next`.
+    static PairEntry of(const PairEntry& first, const PairEntry& next) {
+        const uint64_t value = first.word & 0xFFFF00000000, last = next.word & 0xFFFF0000FF0000FF;
+        return {(first.word & 0xFF00FFFF) + last + value};
+    }
+    unsigned bits() const { return word & 0xFF; }
+    size_t first() const { return static_cast<uint8_t>(word >> 8); }
+    size_t last() const { return static_cast<uint32_t>(word) >> 24; }
+    int16_t first_value() const { return static_cast<int16_t>(word >> 32); }
+    int16_t last_value() const { return static_cast<int16_t>(word >> 48); }
 };
 
 struct PairTable {
@@ -61,7 +69,7 @@ struct PairTable {
     // One coefficient, where the table would not do; needs 31 bits in the window. 0 = no such code.
     __attribute__((noinline)) PairEntry find(uint64_t window) const {
         const int code = huffman.find(window);
-        if (code == 0) return {0, 0};
+        if (code == 0) return {0};
         return PairEntry::of(coefficient(window, code >> 8, code & 0xFF, is_dc));
     }
 };
@@ -94,7 +102,7 @@ inline Status PairTable::build(const HuffmanSpec& from, bool dc) {
     if (const Status status = huffman.build(from)) return status;
     constexpr uint32_t kSize = 1 << kLookBits;
     PairEntry single[kSize];
-    for (PairEntry& entry : single) entry = {kNotInTable << 24, 0};
+    for (PairEntry& entry : single) entry = {uint64_t{kNotInTable} << 24};
     lookup_detail::each_entry(from, dc, [&](uint32_t i, uint32_t end, const Coefficient& c) {
         for (; i < end; ++i) single[i] = PairEntry::of(c);
     });
@@ -102,10 +110,8 @@ inline Status PairTable::build(const HuffmanSpec& from, bool dc) {
         const PairEntry entry = look[i] = single[i];
         if (dc || entry.bits() == 0 || entry.first() == kEndOfBlock) continue;
         const PairEntry next = single[(i << entry.bits()) % kSize];
-        const uint32_t bits = entry.bits() + next.bits(), last = next.skip & 0xFF000000;
-        if (next.bits() == 0 || bits > kLookBits) continue;
-        look[i] = {((entry.skip & 0xFFFFFF00) + last) | bits,
-                   (entry.values & 0xFFFF) | next.values << 16};
+        if (next.bits() == 0 || entry.bits() + next.bits() > kLookBits) continue;
+        look[i] = PairEntry::of(entry, next);
     }
     spec = from;
     is_dc = dc;
