@@ -48,7 +48,7 @@ FL_EXPORT const char* fl_reason(int status) { return fl::reason(status); }
 // Whether a status means damage rather than a kind of file that is not taken.
 FL_EXPORT int fl_is_corrupt(int status) { return fl::is_corrupt(status); }
 
-// 0 portable, 1 AVX2; more than the processor has is lowered. Returns what is now used.
+// 0 portable, 1 AVX2, 2 AVX-512; more than the processor has is lowered. Returns what is now used.
 FL_EXPORT int fl_set_simd(int level) {
     const int best = fl::best_simd();
     fl::simd_level().store(level < 0 ? best : level < best ? level : best);

@@ -16,13 +16,16 @@ from fastload.console.terminal import counted
 from fastload.cores import explain_cores, usable_cores
 from fastload.pixels import native
 
+_SIMD = {"portable": "portable, without AVX2", "avx2": "AVX2", "avx512": "AVX-512"}
+
 
 def installed_versions() -> list[tuple[str, str]]:
     """What is installed, as (name, what) for each line of the report."""
     simd = "not built"
     if native.is_available():
-        portable = os.environ.get("FASTLOAD_SIMD") == "portable"
-        simd = "AVX2" if native.set_simd(portable=portable) else "portable, without AVX2"
+        asked = os.environ.get("FASTLOAD_SIMD")
+        level = native.set_simd(asked if asked in native.SIMD_LEVELS else native.SIMD_LEVELS[-1])
+        simd = _SIMD[level]
     return [
         ("fastload", f"{_version(installation.DISTRIBUTION)}, native core: {simd}"),
         ("Python", f"{platform.python_version()} on {platform.platform(terse=True)}"),

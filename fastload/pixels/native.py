@@ -2,7 +2,8 @@
 
 The core is a plain C library beside this file, loaded on first use. The library is absent where
 there was no C++ compiler, and ignored where FASTLOAD_NATIVE=0 is set; `decode.py` then takes
-libjpeg-turbo. With FASTLOAD_SIMD=portable the core works without AVX2; the results are the same.
+libjpeg-turbo. FASTLOAD_SIMD=avx2 keeps the core from using AVX-512, FASTLOAD_SIMD=portable from
+using AVX2 as well; the results are the same.
 
 Every function releases the GIL while it works, runs on the calling thread alone, and may be called
 from many threads at once.
@@ -35,7 +36,9 @@ MAX_SIZE = 8192
 INTERFACE = 3
 """Of the functions below; native/abi.cpp holds the same number."""
 
-_PORTABLE = 0
+SIMD_LEVELS = ("portable", "avx2", "avx512")
+"""Instructions that the core can use; each level includes those before it."""
+
 _BAD_BOX = -1
 
 _Pointer = ctypes.c_void_p
@@ -195,8 +198,9 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
             function.argtypes, function.restype = arguments, result
     except (OSError, AttributeError) as error:
         return None, f"{LIBRARY.name} does not load: {error}"
-    if os.environ.get("FASTLOAD_SIMD") == "portable":
-        library.fl_set_simd(_PORTABLE)
+    level = os.environ.get("FASTLOAD_SIMD")
+    if level in SIMD_LEVELS:
+        library.fl_set_simd(SIMD_LEVELS.index(level))
     return library, ""
 
 
@@ -225,14 +229,14 @@ def _core() -> ctypes.CDLL:
     return library
 
 
-def set_simd(*, portable: bool) -> bool:
-    """Work without AVX2, or use AVX2 again where the processor has it; results are the same.
+def set_simd(level: str = SIMD_LEVELS[-1]) -> str:
+    """Use the instructions of `level`, in SIMD_LEVELS; the results are the same at each.
 
     Returns:
-        Whether AVX2 is used from now on, by all threads.
+        The level that is used from now on, by all threads: a lower one where the processor has no
+        such instructions.
     """
-    best = -1
-    return bool(_core().fl_set_simd(_PORTABLE if portable else best) != _PORTABLE)
+    return SIMD_LEVELS[_core().fl_set_simd(SIMD_LEVELS.index(level))]
 
 
 def reason(status: int) -> str:

@@ -54,7 +54,7 @@ struct DecodeWorkspace {
 
 class BoxDecoder {
   public:
-    explicit BoxDecoder(DecodeWorkspace& workspace) : work_(workspace), avx2_(use_avx2()) {}
+    explicit BoxDecoder(DecodeWorkspace& workspace) : work_(workspace), simd_(simd()) {}
 
     // Reads the header and refuses what this decoder does not take.
     Status open(const uint8_t* data, size_t size) {
@@ -102,9 +102,9 @@ class BoxDecoder {
         Taps across, down;
         if (!work_.across.build(left, box.width * scale, size, across) ||
             !work_.down.build(top - first_row, box.height * scale, size, down) ||
-            !work_.columns.open(planes(), first_row, rows, avx2_) ||
+            !work_.columns.open(planes(), first_row, rows, simd_) ||
             !work_.resizer.run(work_.columns, across, down, rows, frame().num_components, flip, out,
-                               avx2_))
+                               simd_))
             return kOutOfMemory;
         return kOk;
     }
@@ -112,9 +112,9 @@ class BoxDecoder {
     // After decode() of the whole picture at block size 8: its pixels, [height][width][3].
     Status copy(uint8_t* out) {
         const int height = frame().height, width = frame().width;
-        return work_.columns.open(planes(), 0, pad_rows(height), avx2_) &&
+        return work_.columns.open(planes(), 0, pad_rows(height), simd_) &&
                        write_rows(work_.columns, work_.strip, height, width, frame().num_components,
-                                  out, avx2_)
+                                  out, simd_)
                    ? kOk
                    : kOutOfMemory;
     }
@@ -123,6 +123,8 @@ class BoxDecoder {
     static constexpr int kMaxBlocksPerMcu = 6;  // 2x2 luma and two chroma
     static constexpr int kChunkBlocks = 24;   // a lane hands over; 6 KiB stay in the nearest cache
     static constexpr int kPlanePadding = 32;  // rows before and after each column
+
+    bool avx2() const { return simd_ != kPortable; }
 
     Status build_tables() {
         const Header& header = work_.header;
@@ -155,7 +157,7 @@ class BoxDecoder {
         const McuBox& mcus = geometry_.mcus;
         if (by_table_) return work_.intervals.find(scan_, end_, restart, mcus, work_.points);
         if (restart == 0 && work_.skipper.build(work_.header) == kOk)
-            return work_.intervals.find(scan_, end_, mcus, work_.skipper, avx2_);
+            return work_.intervals.find(scan_, end_, mcus, work_.skipper, avx2());
         return work_.intervals.find(scan_, end_, restart, mcus);
     }
 
@@ -198,8 +200,8 @@ class BoxDecoder {
             begin(job, next++);
         }
         while (running > 0) {
-            const Status stopped = running == 2 ? run_lanes(jobs[0].lane, jobs[1].lane, avx2_)
-                                                : run_lane(jobs[0].lane, avx2_);
+            const Status stopped = running == 2 ? run_lanes(jobs[0].lane, jobs[1].lane, avx2())
+                                                : run_lane(jobs[0].lane, avx2());
             mark(kHuffmanStage);
             if (stopped) return failed(stopped, jobs, running);
             for (int i = running - 1; i >= 0; --i) {
@@ -323,7 +325,7 @@ class BoxDecoder {
 
     void add_block(Pending& pending, const int16_t* block, uint8_t* out, int index) {
         const SampleLayout& layout = geometry_.components[index];
-        if (layout.block_size < 4 || !avx2_) {
+        if (layout.block_size < 4 || !avx2()) {
             idct_block(block, work_.quant[index], layout.block_size, out, layout.stride);
         } else if (pending.block) {
             idct_pair(pending.block, block, pending.out, out, index);
@@ -376,7 +378,7 @@ class BoxDecoder {
     }
 
     DecodeWorkspace& work_;
-    const bool avx2_;
+    const Simd simd_;
     const uint8_t *scan_ = nullptr, *end_ = nullptr;
     size_t size_ = 0;  // of the file
     bool by_table_ = false;

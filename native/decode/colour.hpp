@@ -12,6 +12,7 @@
 
 #include "core/array.hpp"
 #include "core/simd.hpp"
+#include "core/vector.hpp"
 
 namespace fl {
 
@@ -25,7 +26,8 @@ struct SamplePlanes {
     int chroma_columns;         // columns that exist in the image
 };
 
-constexpr int kRowBlock = 16;  // rows a vector of int16 holds; arrays are padded to multiples of it
+constexpr int kRowBlock =
+    32;  // rows that the longest vector holds; arrays are padded to multiples of it
 
 inline int pad_rows(int rows) { return (rows + kRowBlock - 1) / kRowBlock * kRowBlock; }
 
@@ -88,132 +90,29 @@ inline void to_rgb_portable(const uint8_t* y, const int16_t* cb, const int16_t* 
 
 #if FL_X86
 
-// Offsets of the constants from 1, 2 and -1, so that they fit 16 bits: 1.402 = 1 + 0.402 and so on.
-struct Chroma {
-    __m256i red, green, blue;  // what to add to luma
-};
+namespace avx2 {
+using namespace fl::avx2;
+constexpr int kRows = 16;
+#define FL_VECTORS FL_AVX2
+#include "decode/colour_vectors.hpp"
+#undef FL_VECTORS
+}  // namespace avx2
 
-FL_AVX2 inline __m256i half(__m256i twice) {  // rounded
-    return _mm256_srai_epi16(_mm256_add_epi16(twice, _mm256_set1_epi16(1)), 1);
-}
-
-FL_AVX2 inline Chroma chroma_terms(__m256i cb, __m256i cr) {
-    const __m256i cb2 = _mm256_add_epi16(cb, cb), cr2 = _mm256_add_epi16(cr, cr);
-    Chroma terms;
-    const __m256i red = _mm256_mulhi_epi16(cr2, _mm256_set1_epi16(kRed - 65536));
-    terms.red = _mm256_add_epi16(half(red), cr);
-    const __m256i blue = _mm256_mulhi_epi16(cb2, _mm256_set1_epi16(kBlue - 131072));
-    terms.blue = _mm256_add_epi16(half(blue), cb2);
-    const __m256i weights = _mm256_set1_epi32((65536 - kGreenRed) << 16 | (65536 - kGreenBlue));
-    const __m256i round = _mm256_set1_epi32(kHalf);
-    const __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(cb, cr), weights);
-    const __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi16(cb, cr), weights);
-    const __m256i green = _mm256_packs_epi32(_mm256_srai_epi32(_mm256_add_epi32(low, round), 16),
-                                             _mm256_srai_epi32(_mm256_add_epi32(high, round), 16));
-    terms.green = _mm256_sub_epi16(green, cr);
-    return terms;
-}
-
-FL_AVX2 inline __m256i load_samples(const uint8_t* at) {
-    return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
-}
-
-FL_AVX2 inline __m256i load_words(const int16_t* at) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-}
+namespace avx512 {
+using namespace fl::avx512;
+constexpr int kRows = 32;
+#define FL_VECTORS FL_AVX512
+#include "decode/colour_vectors.hpp"
+#undef FL_VECTORS
+}  // namespace avx512
 
 FL_AVX2 inline __m128i load_eight(const uint8_t* at) {
     return _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at)));
 }
 
-// Sixteen rows of two columns -> pairs. Each half of a register keeps its rows, so memory holds
-// rows 0-3, 8-11, 4-7, 12-15; the pack that ends the horizontal resize undoes it.
-FL_AVX2 inline void store_pairs(__m256i left, __m256i right, int16_t* out) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_unpacklo_epi16(left, right));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16), _mm256_unpackhi_epi16(left, right));
-}
-
-// store_pairs of y + t, clamped to [0, 255]: by packing to bytes, which then spread to pairs of
-// words.
-FL_AVX2 inline void store_sums(__m256i y0, __m256i t0, __m256i y1, __m256i t1, int16_t* out) {
-    const __m256i bytes = _mm256_packus_epi16(_mm256_add_epi16(y0, t0), _mm256_add_epi16(y1, t1));
-    const __m256i spread = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
-    const __m256i pairs = _mm256_shuffle_epi8(bytes, spread), zero = _mm256_setzero_si256();
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_unpacklo_epi8(pairs, zero));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16), _mm256_unpackhi_epi8(pairs, zero));
-}
-
-FL_AVX2 inline void pair_to_grey_avx2(const uint8_t* const (&y)[2], int rows, int16_t* out) {
-    for (int i = 0; i < rows; i += kRowBlock)
-        store_pairs(load_samples(y[0] + i), load_samples(y[1] + i), out + 2 * i);
-}
-
-FL_AVX2 inline void pair_to_rgb_avx2(const uint8_t* const (&y)[2], const int16_t* const (&cb)[2],
-                                     const int16_t* const (&cr)[2], int rows,
-                                     int16_t* const (&rgb)[3]) {
-    for (int i = 0; i < rows; i += kRowBlock) {
-        const __m256i y0 = load_samples(y[0] + i), y1 = load_samples(y[1] + i);
-        const Chroma c0 = chroma_terms(load_words(cb[0] + i), load_words(cr[0] + i));
-        const Chroma c1 = chroma_terms(load_words(cb[1] + i), load_words(cr[1] + i));
-        store_sums(y0, c0.red, y1, c1.red, rgb[0] + 2 * i);
-        store_sums(y0, c0.green, y1, c1.green, rgb[1] + 2 * i);
-        store_sums(y0, c0.blue, y1, c1.blue, rgb[2] + 2 * i);
-    }
-}
-
-template <bool kUpV>
-FL_AVX2 inline __m256i across_avx2(__m256i near3, const int16_t* far, int bias) {
-    constexpr int kShift = kUpV ? 4 : 2;
-    const __m256i less = _mm256_set1_epi16(static_cast<int16_t>(bias - (128 << kShift)));
-    return _mm256_srai_epi16(_mm256_add_epi16(near3, _mm256_add_epi16(load_words(far), less)),
-                             kShift);
-}
-
-FL_AVX2 inline __m256i three_times(const int16_t* at) {
-    const __m256i value = load_words(at);
-    return _mm256_add_epi16(value, _mm256_add_epi16(value, value));
-}
-
-// upsample_across for both columns of a pair, and their colours, without a store in between.
-template <bool kUpV>
-FL_AVX2 inline void upsampled_to_rgb_avx2(const uint8_t* const (&y)[2], const Neighbours& cb,
-                                          const Neighbours& cr, int rows,
-                                          int16_t* const (&rgb)[3]) {
-    constexpr int kLeftBias = kUpV ? 8 : 1, kRightBias = kUpV ? 7 : 2;
-    for (int i = 0; i < rows; i += kRowBlock) {
-        const __m256i y0 = load_samples(y[0] + i), y1 = load_samples(y[1] + i);
-        const __m256i cb3 = three_times(cb.near + i), cr3 = three_times(cr.near + i);
-        const Chroma c0 = chroma_terms(across_avx2<kUpV>(cb3, cb.left + i, kLeftBias),
-                                       across_avx2<kUpV>(cr3, cr.left + i, kLeftBias));
-        const Chroma c1 = chroma_terms(across_avx2<kUpV>(cb3, cb.right + i, kRightBias),
-                                       across_avx2<kUpV>(cr3, cr.right + i, kRightBias));
-        store_sums(y0, c0.red, y1, c1.red, rgb[0] + 2 * i);
-        store_sums(y0, c0.green, y1, c1.green, rgb[1] + 2 * i);
-        store_sums(y0, c0.blue, y1, c1.blue, rgb[2] + 2 * i);
-    }
-}
-
-// Chroma as fine as luma: straight from the planes.
-FL_AVX2 inline void planes_to_rgb_avx2(const uint8_t* const (&y)[2], const uint8_t* const (&cb)[2],
-                                       const uint8_t* const (&cr)[2], int rows,
-                                       int16_t* const (&rgb)[3]) {
-    const __m256i centre = _mm256_set1_epi16(128);
-    for (int i = 0; i < rows; i += kRowBlock) {
-        const __m256i y0 = load_samples(y[0] + i), y1 = load_samples(y[1] + i);
-        const Chroma c0 = chroma_terms(_mm256_sub_epi16(load_samples(cb[0] + i), centre),
-                                       _mm256_sub_epi16(load_samples(cr[0] + i), centre));
-        const Chroma c1 = chroma_terms(_mm256_sub_epi16(load_samples(cb[1] + i), centre),
-                                       _mm256_sub_epi16(load_samples(cr[1] + i), centre));
-        store_sums(y0, c0.red, y1, c1.red, rgb[0] + 2 * i);
-        store_sums(y0, c0.green, y1, c1.green, rgb[1] + 2 * i);
-        store_sums(y0, c0.blue, y1, c1.blue, rgb[2] + 2 * i);
-    }
-}
-
 // upsample_down<fancy>: a row above and a row below for each chroma row, interleaved.
 FL_AVX2 inline void upsample_down_avx2(const uint8_t* c, int rows, int16_t* out) {
-    for (int i = 0; i < rows / 2; i += kRowBlock / 2) {
+    for (int i = 0; i < rows / 2; i += 8) {
         const __m128i near = load_eight(c + i), twice = _mm_add_epi16(near, near);
         const __m128i near3 = _mm_add_epi16(near, twice);
         const __m128i up = _mm_add_epi16(near3, load_eight(c + i - 1));
@@ -232,11 +131,11 @@ FL_AVX2 inline void upsample_down_avx2(const uint8_t* c, int rows, int16_t* out)
 // `first_row` (even), `rows` of them (a multiple of kRowBlock).
 class ColumnPairs {
   public:
-    bool open(const SamplePlanes& planes, int first_row, int rows, bool avx2) {
+    bool open(const SamplePlanes& planes, int first_row, int rows, Simd simd) {
         planes_ = planes;
         first_row_ = first_row;
         rows_ = rows;
-        avx2_ = avx2;
+        simd_ = simd;
         loaded_ = -2;
         if (planes.num_components == 1) return true;
         int16_t* const room = room_.reserve(size_t(rows) * 2 * (3 + 2));
@@ -270,7 +169,8 @@ class ColumnPairs {
 
     void grey(const uint8_t* const (&y)[2], int16_t* out) {
 #if FL_X86
-        if (avx2_) return colour_detail::pair_to_grey_avx2(y, rows_, out);
+        if (simd_ == kAvx512) return colour_detail::avx512::pair_to_grey(y, rows_, out);
+        if (simd_ == kAvx2) return colour_detail::avx2::pair_to_grey(y, rows_, out);
 #endif
         for (int i = 0; i < rows_; ++i) {
             out[2 * i] = y[0][i];
@@ -281,10 +181,11 @@ class ColumnPairs {
     // Chroma as wide as luma.
     void narrow_chroma(int pair, const uint8_t* const (&y)[2], int16_t* const (&rgb)[3]) {
 #if FL_X86
-        if (avx2_ && !planes_.up_v) {
+        if (simd_ != kPortable && !planes_.up_v) {
             const uint8_t* const cb[2] = {chroma(0, 2 * pair), chroma(0, 2 * pair + 1)};
             const uint8_t* const cr[2] = {chroma(1, 2 * pair), chroma(1, 2 * pair + 1)};
-            return colour_detail::planes_to_rgb_avx2(y, cb, cr, rows_, rgb);
+            return simd_ == kAvx512 ? colour_detail::avx512::planes_to_rgb(y, cb, cr, rows_, rgb)
+                                    : colour_detail::avx2::planes_to_rgb(y, cb, cr, rows_, rgb);
         }
 #endif
         for (int c = 0; c < 2; ++c)
@@ -308,9 +209,12 @@ class ColumnPairs {
             n[c] = {columns_[c][left % 3], columns_[c][column % 3], columns_[c][right % 3]};
         const bool up_v = planes_.up_v;
 #if FL_X86
-        if (avx2_ && up_v)
-            return colour_detail::upsampled_to_rgb_avx2<true>(y, n[0], n[1], rows_, rgb);
-        if (avx2_) return colour_detail::upsampled_to_rgb_avx2<false>(y, n[0], n[1], rows_, rgb);
+        if (simd_ == kAvx512)
+            return up_v ? colour_detail::avx512::upsampled_to_rgb<true>(y, n[0], n[1], rows_, rgb)
+                        : colour_detail::avx512::upsampled_to_rgb<false>(y, n[0], n[1], rows_, rgb);
+        if (simd_ == kAvx2)
+            return up_v ? colour_detail::avx2::upsampled_to_rgb<true>(y, n[0], n[1], rows_, rgb)
+                        : colour_detail::avx2::upsampled_to_rgb<false>(y, n[0], n[1], rows_, rgb);
 #endif
         for (int c = 0; c < 2; ++c) {
             const colour_detail::Neighbours& from = n[c];
@@ -326,7 +230,8 @@ class ColumnPairs {
         const int16_t* const cb[2] = {ready_[0][0], ready_[0][1]};
         const int16_t* const cr[2] = {ready_[1][0], ready_[1][1]};
 #if FL_X86
-        if (avx2_) return colour_detail::pair_to_rgb_avx2(y, cb, cr, rows_, rgb);
+        if (simd_ == kAvx512) return colour_detail::avx512::pair_to_rgb(y, cb, cr, rows_, rgb);
+        if (simd_ == kAvx2) return colour_detail::avx2::pair_to_rgb(y, cb, cr, rows_, rgb);
 #endif
         for (int i = 0; i < 2; ++i) {
             int16_t* const shifted[3] = {rgb[0] + i, rgb[1] + i, rgb[2] + i};
@@ -336,7 +241,7 @@ class ColumnPairs {
 
     void down(int c, int column, int16_t* out) {
 #if FL_X86
-        if (avx2_ && planes_.up_v && planes_.fancy)
+        if (simd_ != kPortable && planes_.up_v && planes_.fancy)
             return colour_detail::upsample_down_avx2(chroma(c, column), rows_, out);
 #endif
         colour_detail::upsample_down(chroma(c, column), planes_.up_v, planes_.fancy, rows_, out);
@@ -354,7 +259,7 @@ class ColumnPairs {
 
     SamplePlanes planes_;
     int first_row_, rows_;
-    bool avx2_;
+    Simd simd_;
     int loaded_;  // the last chroma column in columns_
     Array<int16_t> room_;
     int16_t* columns_[2][3];  // Cb, Cr: chroma columns at luma height, by column modulo 3

@@ -19,6 +19,7 @@
 
 #include "core/array.hpp"
 #include "core/simd.hpp"
+#include "core/vector.hpp"
 #include "decode/colour.hpp"
 
 namespace fl {
@@ -127,17 +128,10 @@ inline void turn_portable(const int16_t* columns, int rows, int16_t* out, ptrdif
 
 #if FL_X86
 
-FL_AVX2 inline __m256i load(const void* at) {
-    return _mm256_loadu_si256(static_cast<const __m256i*>(at));
-}
-FL_AVX2 inline void store(void* at, __m256i value) {
-    _mm256_storeu_si256(static_cast<__m256i*>(at), value);
-}
-
-FL_AVX2 inline __m256i both_weights(const int16_t* pair) {
+inline int32_t both_weights(const int16_t* pair) {
     int32_t both;
     std::memcpy(&both, pair, sizeof both);
-    return _mm256_set1_epi32(both);
+    return both;
 }
 
 // Calls run(count) with `count` as a constant from 1 to 4, for which the compiler unrolls the loop
@@ -158,24 +152,21 @@ inline void unrolled(int count, Run run) {
     }
 }
 
-template <int kCount>  // 0: any count
-FL_AVX2 inline void across_avx2(const int16_t* const* pairs, const int16_t* weights, int any_count,
-                                int rows, int16_t* out) {
-    const int count = kCount ? kCount : any_count;
-    const __m256i round = _mm256_set1_epi32(1 << (kFirstShift - 1));
-    for (int y = 0; y < rows; y += kRowBlock) {
-        __m256i low = round, high = round;
-        for (int t = 0; t < count; ++t) {
-            const __m256i weight = both_weights(weights + 2 * t);
-            const int16_t* at = pairs[t] + 2 * y;
-            low = _mm256_add_epi32(low, _mm256_madd_epi16(load(at), weight));
-            high = _mm256_add_epi32(high, _mm256_madd_epi16(load(at + 16), weight));
-        }
-        // Back in the order of rows: see store_pairs.
-        store(out + y, _mm256_packs_epi32(_mm256_srai_epi32(low, kFirstShift),
-                                          _mm256_srai_epi32(high, kFirstShift)));
-    }
-}
+namespace avx2 {
+using namespace fl::avx2;
+constexpr int kRows = 16;
+#define FL_VECTORS FL_AVX2
+#include "decode/resize_vectors.hpp"
+#undef FL_VECTORS
+}  // namespace avx2
+
+namespace avx512 {
+using namespace fl::avx512;
+constexpr int kRows = 32;
+#define FL_VECTORS FL_AVX512
+#include "decode/resize_vectors.hpp"
+#undef FL_VECTORS
+}  // namespace avx512
 
 // Sixteen columns from row pairs.
 template <int kCount>  // 0: any count
@@ -184,9 +175,9 @@ FL_AVX2 inline __m128i down_avx2(const int16_t* at, ptrdiff_t stride, const int1
     const int count = kCount ? kCount : any_count;
     __m256i low = _mm256_set1_epi32(1 << (kSecondShift - 1)), high = low;
     for (int t = 0; t < count; ++t, at += stride) {
-        const __m256i weight = both_weights(weights + 2 * t);
-        low = _mm256_add_epi32(low, _mm256_madd_epi16(load(at), weight));
-        high = _mm256_add_epi32(high, _mm256_madd_epi16(load(at + 16), weight));
+        const __m256i weight = _mm256_set1_epi32(both_weights(weights + 2 * t));
+        low = _mm256_add_epi32(low, _mm256_madd_epi16(fl::avx2::load(at), weight));
+        high = _mm256_add_epi32(high, _mm256_madd_epi16(fl::avx2::load(at + 16), weight));
     }
     const __m256i words = _mm256_packs_epi32(_mm256_srai_epi32(low, kSecondShift),
                                              _mm256_srai_epi32(high, kSecondShift));
@@ -195,9 +186,9 @@ FL_AVX2 inline __m128i down_avx2(const int16_t* at, ptrdiff_t stride, const int1
 }
 
 FL_AVX2 inline void turn_avx2(const int16_t* columns, int rows, int16_t* out, ptrdiff_t stride) {
-    for (int y = 0; y < rows; y += kRowBlock) {
+    for (int y = 0; y < rows; y += 16) {
         __m256i r[8], a[8];
-        for (int i = 0; i < 8; ++i) r[i] = load(columns + i * rows + y);
+        for (int i = 0; i < 8; ++i) r[i] = fl::avx2::load(columns + i * rows + y);
         for (int i = 0; i < 4; ++i) {
             a[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
             a[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
@@ -246,10 +237,10 @@ class Resizer {
     // Resizes what `columns` yields (`rows` of them, a multiple of kRowBlock) to [size][size][3] at
     // `out`, mirrored if `flip`. Grey, with one channel, is repeated. False: out of memory.
     bool run(ColumnPairs& columns, const Taps& across, const Taps& down, int rows, int channels,
-             bool flip, uint8_t* out, bool avx2) {
+             bool flip, uint8_t* out, Simd simd) {
         rows_ = rows;
         channels_ = channels;
-        avx2_ = avx2;
+        simd_ = simd;
         if (!reserve(across)) return false;
         shrink_across(columns, across, flip);
         shrink_down(down, out);
@@ -264,12 +255,13 @@ class Resizer {
     }
 
   private:
-    static constexpr int kMargin = 8;  // columns left of the first, for a mirrored last group
+    static constexpr int kColumns = 16;  // finished at a time
+    static constexpr int kMargin = 8;    // columns left of the first, for a mirrored last group
 
     bool reserve(const Taps& across) {
         slots_ = 1;
         while (slots_ < across.max_pairs) slots_ *= 2;
-        stride_ = (kMargin + across.size + 2 * kRowBlock) / 8 * 8 * 2;
+        stride_ = (kMargin + across.size + 2 * kColumns) / 8 * 8 * 2;
         plane_ = rows_ / 2 * stride_;
         return turned_.reserve(size_t(plane_) * channels_) &&
                group_.reserve(size_t(8) * channels_ * rows_) &&
@@ -306,9 +298,12 @@ class Resizer {
         int16_t* const to = group_.data() + (size_t(channel) * 8 + place) * rows_;
         const int16_t* weights = taps.weights + size_t(x) * taps.max_pairs * 2;
 #if FL_X86
-        if (avx2_)
+        if (simd_ != kPortable)
             return resize_detail::unrolled(span.count, [&](auto count) {
-                resize_detail::across_avx2<count()>(pairs, weights, span.count, rows_, to);
+                if (simd_ == kAvx512)
+                    resize_detail::avx512::across<count()>(pairs, weights, span.count, rows_, to);
+                else
+                    resize_detail::avx2::across<count()>(pairs, weights, span.count, rows_, to);
             });
 #endif
         resize_detail::across_portable(pairs, weights, span.count, rows_, to);
@@ -316,7 +311,7 @@ class Resizer {
 
     void turn(const int16_t* from, int16_t* to) {
 #if FL_X86
-        if (avx2_) return resize_detail::turn_avx2(from, rows_, to, stride_);
+        if (simd_ != kPortable) return resize_detail::turn_avx2(from, rows_, to, stride_);
 #endif
         resize_detail::turn_portable(from, rows_, to, stride_);
     }
@@ -326,7 +321,7 @@ class Resizer {
             const int16_t* weights = taps.weights + size_t(y) * taps.max_pairs * 2;
             const int16_t* at = turned_.data() + taps.spans[y].first * stride_ + 2 * kMargin;
 #if FL_X86
-            if (avx2_) {
+            if (simd_ != kPortable) {
                 const int any_count = taps.spans[y].count;
                 resize_detail::unrolled(any_count, [&](auto count) {
                     row_avx2<count()>(at, weights, any_count, taps.size, out);
@@ -340,9 +335,9 @@ class Resizer {
 
     void row_portable(const int16_t* at, const int16_t* weights, int count, int size,
                       uint8_t* out) {
-        uint8_t samples[3][kRowBlock];
-        for (int x = 0; x < size; x += kRowBlock) {
-            const int width = size - x < kRowBlock ? size - x : kRowBlock;
+        uint8_t samples[3][kColumns];
+        for (int x = 0; x < size; x += kColumns) {
+            const int width = size - x < kColumns ? size - x : kColumns;
             for (int c = 0; c < channels_; ++c)
                 resize_detail::down_portable(at + c * plane_ + 2 * x, stride_, weights, count,
                                              width, samples[c]);
@@ -357,17 +352,17 @@ class Resizer {
     FL_AVX2 void row_avx2(const int16_t* at, const int16_t* weights, int count, int size,
                           uint8_t* out) {
         using resize_detail::down_avx2;
-        for (int x = 0; x < size; x += kRowBlock, at += 2 * kRowBlock) {
+        for (int x = 0; x < size; x += kColumns, at += 2 * kColumns) {
             const __m128i red = down_avx2<kCount>(at, stride_, weights, count);
             __m128i green = red, blue = red;
             if (channels_ > 1) {
                 green = down_avx2<kCount>(at + plane_, stride_, weights, count);
                 blue = down_avx2<kCount>(at + 2 * plane_, stride_, weights, count);
             }
-            if (size - x >= kRowBlock) {
+            if (size - x >= kColumns) {
                 resize_detail::store_rgb(red, green, blue, out + 3 * x);
             } else {
-                uint8_t last[3 * kRowBlock];
+                uint8_t last[3 * kColumns];
                 resize_detail::store_rgb(red, green, blue, last);
                 std::memcpy(out + 3 * x, last, size_t(size - x) * 3);
             }
@@ -380,7 +375,7 @@ class Resizer {
     Array<int16_t> turned_;  // [channel][row / 2][kMargin + column][2]: row pairs
     Array<const int16_t*> pairs_;
     int rows_ = 0, channels_ = 0, slots_ = 0;
-    bool avx2_ = false;
+    Simd simd_ = kPortable;
     ptrdiff_t stride_ = 0, plane_ = 0;  // in int16
 };
 

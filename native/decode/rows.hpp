@@ -17,7 +17,7 @@ namespace fl {
 
 namespace rows_detail {
 
-constexpr int kStrip = 16;  // columns
+constexpr int kStrip = 16;  // columns, and rows at a time
 
 // Eight column pairs of each channel, `pair_stride` apart.
 struct Strip {
@@ -36,18 +36,19 @@ inline void write_portable(const Strip& strip, int rows, int columns, uint8_t* o
 
 #if FL_X86
 
-FL_AVX2 inline void write_avx2(const Strip& strip, int rows, int columns, uint8_t* out,
-                               ptrdiff_t stride) {
-    for (int y = 0; y < rows; y += kRowBlock) {
+// `vector_rows` of each column pair were stored at a time: see store_pairs.
+FL_AVX2 inline void write_avx2(const Strip& strip, int vector_rows, int rows, int columns,
+                               uint8_t* out, ptrdiff_t stride) {
+    for (int y = 0; y < rows; y += kStrip) {
         __m256i rgb[3][8];  // rows y + i and y + 8 + i of sixteen columns
         for (int c = 0; c < 3; ++c) {
-            const int16_t* at = strip.rgb[c] + 2 * y;
-            for (int i = 0; i < 8; ++i, at += strip.pair_stride)  // in order again: store_pairs
-                rgb[c][i] = _mm256_packus_epi16(resize_detail::load(at),
-                                                resize_detail::load(at + kRowBlock));
+            const int16_t* at = strip.rgb[c] + 2 * y - y % vector_rows;
+            for (int i = 0; i < 8; ++i, at += strip.pair_stride)
+                rgb[c][i] =
+                    _mm256_packus_epi16(fl::avx2::load(at), fl::avx2::load(at + vector_rows));
             idct_detail::transpose(rgb[c]);
         }
-        for (int i = 0; i < kRowBlock && y + i < rows; ++i) {
+        for (int i = 0; i < kStrip && y + i < rows; ++i) {
             const auto row = [&](int c) FL_AVX2 {
                 return i < 8 ? _mm256_castsi256_si128(rgb[c][i])
                              : _mm256_extracti128_si256(rgb[c][i - 8], 1);
@@ -67,7 +68,7 @@ FL_AVX2 inline void write_avx2(const Strip& strip, int rows, int columns, uint8_
 // Writes [height][width][3] at `out`. `columns` yields pad_rows(height) rows, `room` is lent for
 // the strip. False: out of memory.
 inline bool write_rows(ColumnPairs& columns, Array<int16_t>& room, int height, int width,
-                       int channels, uint8_t* out, bool avx2) {
+                       int channels, uint8_t* out, Simd simd) {
     using namespace rows_detail;
     const ptrdiff_t pair = 2 * pad_rows(height), channel = pair * kStrip / 2;
     int16_t* const at = room.reserve(size_t(channel) * channels);
@@ -83,8 +84,8 @@ inline bool write_rows(ColumnPairs& columns, Array<int16_t>& room, int height, i
         }
         uint8_t* const to = out + 3 * ptrdiff_t{x};
 #if FL_X86
-        if (avx2) {
-            write_avx2(strip, height, count, to, 3 * ptrdiff_t{width});
+        if (simd != kPortable) {
+            write_avx2(strip, simd == kAvx512 ? 32 : 16, height, count, to, 3 * ptrdiff_t{width});
             continue;
         }
 #endif

@@ -51,7 +51,7 @@ fl::Box choose_box(const uint8_t* choice, const uint8_t* data, size_t size) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (size < kChoice) return 0;
     const uint8_t* const choice = data + size - kChoice;
-    fl::simd_level() = choice[9] & 1 ? fl::kPortable : fl::best_simd();
+    fl::simd_level() = choice[9] % 3 < fl::best_simd() ? choice[9] % 3 : fl::best_simd();
     const bool flip = choice[9] & 2;
     const int side = kSizes[choice[9] >> 2 & 7];
     const fl::Box box = choose_box(choice, data, size);

@@ -34,13 +34,6 @@ needs_core = pytest.mark.skipif(
 SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 
 
-@pytest.fixture
-def portable() -> Iterator[None]:
-    native.set_simd(portable=True)
-    yield
-    native.set_simd(portable=False)
-
-
 def picture(height: int, width: int, seed: int = 0, *, mode: str = "RGB") -> Image.Image:
     """Strong colours and edges, so that clamping and every frequency occur."""
     return pictures.picture(seed, height=height, width=width, mode=mode, spacing=5)
@@ -214,37 +207,44 @@ def test_restart_markers_change_nothing(sampling: str) -> None:
         assert np.array_equal(out, results[0])
 
 
-def _both_ways(jpegs: list[bytes], boxes: NDArray[np.int32], size: int) -> NDArray[np.int32]:
-    """Decode with AVX2 and without, compare all that succeeded; the statuses."""
+def _every_way(jpegs: list[bytes], boxes: NDArray[np.int32], size: int) -> NDArray[np.int32]:
+    """Decode at each level of instructions, compare all that succeeded; the statuses."""
     encoded, flips = Encoded.join(jpegs), np.arange(len(jpegs)) % 2 == 1
-    fast, plain = (np.zeros((len(jpegs), size, size, 3), np.uint8) for _ in range(2))
-    native.set_simd(portable=True)
-    plain_statuses = native.decode_boxes(encoded, boxes, flips, plain)
-    native.set_simd(portable=False)
-    statuses = native.decode_boxes(encoded, boxes, flips, fast)
-    assert np.array_equal(statuses, plain_statuses)
-    assert np.array_equal(fast[statuses == 0], plain[statuses == 0])
-    return statuses
+    results = []
+    for level in native.SIMD_LEVELS:
+        native.set_simd(level)
+        out = np.zeros((len(jpegs), size, size, 3), np.uint8)
+        statuses = native.decode_boxes(encoded, boxes, flips, out)
+        results.append((statuses, out[statuses == 0]))
+    native.set_simd()
+    for statuses, out in results[1:]:
+        assert np.array_equal(statuses, results[0][0])
+        assert np.array_equal(out, results[0][1])
+    return results[0][0]
 
 
 @needs_core
-def test_the_portable_path_gives_the_same_bytes(flowers_dir: Path) -> None:
+def test_every_level_of_instructions_gives_the_same_bytes(flowers_dir: Path) -> None:
     random = np.random.default_rng(6)
     jpegs = [path.read_bytes() for path in sorted(flowers_dir.rglob("*.jpg"))[::300]]
     for sampling in SAMPLINGS:
         jpegs += [jpeg_of(picture(70, 90), sampling=sampling, restart=r) for r in (0, 2)]
+        # At every scale of the inverse DCT; the bytes as good as random, with many FF.
+        jpegs += [jpeg_of(picture(300, 340), sampling=sampling, quality=q) for q in (50, 100)]
     jpegs.append(jpeg_of(picture(70, 90, mode="L")))
+    jpegs.append(simplejpeg.encode_jpeg(np.asarray(picture(130, 60)), colorsubsampling="440"))
     sizes = [libjpeg(jpeg).shape[:2] for jpeg in jpegs]
     boxes = np.array([random_box(random, *size) for size in sizes], np.int32)
     for size in (1, 9, 48, 224):
-        assert not _both_ways(jpegs, boxes, size).any()
+        assert not _every_way(jpegs, boxes, size).any()
 
 
 @needs_core
-def test_whole_pictures_equal_libjpeg_without_simd(portable: None) -> None:
+def test_whole_pictures_equal_libjpeg_at_every_level(each_level: None) -> None:
     for sampling in SAMPLINGS:
-        jpeg = jpeg_of(picture(61, 83), sampling=sampling, restart=2)
-        assert np.array_equal(native.decode_full(jpeg), libjpeg(jpeg))
+        for height in (1, 15, 33, 61, 64):
+            jpeg = jpeg_of(picture(height, 99 - height), sampling=sampling, restart=2)
+            assert np.array_equal(native.decode_full(jpeg), libjpeg(jpeg))
 
 
 @needs_core
@@ -253,7 +253,7 @@ def test_every_truncation_gives_a_picture_or_a_reason(sampling: str, restart: in
     jpeg = jpeg_of(picture(33, 45), sampling=sampling, restart=restart, quality=60)
     cuts = [jpeg[:size] for size in range(len(jpeg))]
     boxes = np.tile(np.array([0, 0, 33, 45], np.int32), (len(cuts), 1))
-    statuses = _both_ways(cuts, boxes, 24)
+    statuses = _every_way(cuts, boxes, 24)
     first_whole = int(np.flatnonzero(statuses == 0)[0])
     assert len(jpeg) - first_whole <= 4  # the end marker, and at most padding
     assert (statuses[:first_whole] != 0).all()
@@ -280,7 +280,7 @@ def test_every_damaged_byte_gives_a_picture_or_a_reason(
         for value in (0, 255, byte ^ (1 << int(random.integers(8))), int(random.integers(256)))
     ]
     boxes = np.array([random_box(random, 33, 45) for _ in damaged], np.int32)
-    statuses = _both_ways(damaged, boxes, 20)
+    statuses = _every_way(damaged, boxes, 20)
     assert all(native.reason(int(status)) != "unknown status" for status in np.unique(statuses))
     assert len(np.unique(statuses)) > 10
 
@@ -316,7 +316,7 @@ def test_a_header_may_not_claim_more_than_its_bytes_hold() -> None:
 def test_awkward_images_never_crash(awkward_dir: Path) -> None:
     files = [path.read_bytes() for path in sorted(awkward_dir.iterdir()) if path.is_file()]
     boxes = np.tile(np.array([0, 0, 9, 9], np.int32), (len(files), 1))
-    assert 0 in _both_ways(files, boxes, 16)
+    assert 0 in _every_way(files, boxes, 16)
 
 
 @needs_core
@@ -423,17 +423,17 @@ def test_images_must_lie_inside_their_buffer() -> None:
 
 
 @needs_core
-def test_sums_equal_zlib_at_every_length(portable_or_not: None) -> None:
+def test_sums_equal_zlib_at_every_length(each_level: None) -> None:
     data = np.random.default_rng(8).integers(0, 256, 700, np.uint8).tobytes()
     pieces = [data[i % 7 : i % 7 + i] for i in range(690)]
     assert native.crc32s(Encoded.join(pieces)).tolist() == [zlib.crc32(p) for p in pieces]
 
 
-@pytest.fixture(params=[False, True], ids=["fast", "portable"])
-def portable_or_not(request: pytest.FixtureRequest) -> Iterator[None]:
-    native.set_simd(portable=request.param)
+@pytest.fixture(params=native.SIMD_LEVELS)
+def each_level(request: pytest.FixtureRequest) -> Iterator[None]:
+    native.set_simd(request.param)
     yield
-    native.set_simd(portable=False)
+    native.set_simd()
 
 
 @needs_core
@@ -516,10 +516,13 @@ def test_a_core_of_another_version_is_done_without(source: str, tmp_path: Path) 
 
 
 @needs_core
-def test_avx2_can_be_switched_off() -> None:
+@pytest.mark.parametrize("level", native.SIMD_LEVELS)
+def test_instructions_can_be_kept_from_use(level: str) -> None:
     code = "from fastload.pixels import native; print(native._core().fl_simd())"
-    environment = os.environ | {"FASTLOAD_SIMD": "portable"}
+    environment = os.environ | {"FASTLOAD_SIMD": level}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "0\n"
+    used = native.SIMD_LEVELS.index(native.set_simd(level))
+    native.set_simd()
+    assert int(done.stdout) == used <= native.SIMD_LEVELS.index(level)

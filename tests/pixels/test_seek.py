@@ -28,11 +28,11 @@ SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0", "4:4:0", "grey")
 SIZES = ((8, 8), (61, 83), (96, 96), (47, 211), (130, 9), (1, 100), (17, 17))
 
 
-@pytest.fixture(params=["best", "portable"])
+@pytest.fixture(params=native.SIMD_LEVELS)
 def simd(request: pytest.FixtureRequest) -> Iterator[None]:
-    native.set_simd(portable=request.param == "portable")
+    native.set_simd(request.param)
     yield
-    native.set_simd(portable=False)
+    native.set_simd()
 
 
 def jpeg_of(height: int, width: int, sampling: str = "4:2:0", interval: int = 0) -> bytes:
