@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/simd.hpp"
+
 namespace fl {
 
 // A reader may stand at most 8 bytes behind the last byte, and loads 8 from there.
@@ -39,8 +41,55 @@ inline uint64_t find_ff(uint64_t word) {
     return (~word - 0x0101010101010101) & word & 0x8080808080808080;
 }
 
+#if FL_X86
+
+// Which of 64 bytes are FF, and which of these no zero follows; reads 65 bytes.
+struct Ffs {
+    uint64_t all, not_stuffed;
+};
+FL_AVX512 inline Ffs find_ffs(__m512i bytes, const uint8_t* at) {
+    const uint64_t all = _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(-1));
+    if (all == 0) return {0, 0};
+    const __m512i next = _mm512_loadu_si512(at + 1);
+    return {all, _mm512_mask_test_epi8_mask(all, next, next)};
+}
+
+// To the first FF without a zero behind it, or to where fewer than 65 bytes are left.
+FL_AVX512 inline const uint8_t* pass_stuffed(const uint8_t* at, const uint8_t* end) {
+    for (; end - at > 64; at += 64) {
+        const Ffs ffs = find_ffs(_mm512_loadu_si512(at), at);
+        if (ffs.not_stuffed) return at + __builtin_ctzll(ffs.not_stuffed);
+    }
+    return at;
+}
+
+// The same, and copies what it passes without stuffed zeros.
+FL_AVX512 inline void copy_stuffed(const uint8_t*& at, const uint8_t* end, uint8_t*& out) {
+    while (end - at > 64) {
+        const __m512i bytes = _mm512_loadu_si512(at);
+        const Ffs ffs = find_ffs(bytes, at);
+        const uint64_t zeros = ffs.all << 1;
+        if (ffs.not_stuffed) {
+            const int sound = __builtin_ctzll(ffs.not_stuffed);
+            const uint64_t kept = _bzhi_u64(~zeros, sound);
+            _mm512_storeu_si512(out, _mm512_maskz_compress_epi8(kept, bytes));
+            out += _mm_popcnt_u64(kept);
+            at += sound;
+            return;
+        }
+        _mm512_storeu_si512(out, _mm512_maskz_compress_epi8(~zeros, bytes));
+        out += _mm_popcnt_u64(~zeros);
+        at += 64 + (ffs.all >> 63);
+    }
+}
+
+#endif
+
 // Position of the first FF that begins a marker (neither stuffed nor a fill byte), or `end`.
 inline const uint8_t* next_marker(const uint8_t* at, const uint8_t* end) {
+#if FL_X86
+    if (use_avx512()) at = pass_stuffed(at, end);
+#endif
     while (at < end) {
         if (end - at >= 8) {
             const uint64_t found = find_ff(load_little64(at));
@@ -69,6 +118,9 @@ inline const uint8_t* next_marker(const uint8_t* at, const uint8_t* end) {
 // padding. `at` then stands at the marker, or at `end`.
 inline size_t copy_interval(const uint8_t*& at, const uint8_t* end, uint8_t* out) {
     uint8_t* const start = out;
+#if FL_X86
+    if (use_avx512()) copy_stuffed(at, end, out);
+#endif
     while (at < end) {
         if (end - at >= 8) {
             const uint64_t found = find_ff(load_little64(at));
