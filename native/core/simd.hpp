@@ -18,9 +18,10 @@
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 #define FL_AVX2 __attribute__((target("avx2,bmi,bmi2")))
-#define FL_AVX512                                                                      \
-    __attribute__((target("avx2,bmi,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vbmi," \
-                          "avx512vbmi2")))
+#define FL_AVX512                                                           \
+    __attribute__((                                                         \
+        target("avx2,bmi,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vbmi," \
+               "avx512vbmi2")))
 #else
 #define FL_X86 0
 #define FL_AVX2
