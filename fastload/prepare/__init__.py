@@ -1,7 +1,7 @@
 """A folder of images to shards: clean, transcode, write.
 
 tree naming spelling layout   what lies in a folder; what names tell; which folder is what
-source class_names            the files of a folder, their splits and classes
+source class_names reading    the files of a folder, their splits and classes; their bytes
 formats reasons verdict       what a file is; why it is set aside; what became of it
 bare transcode original       one file to the JPEG that is stored, or as it is
 examine duplicates            all files, in processes (workers); the same image in several places

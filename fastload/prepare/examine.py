@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
-import stat
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from fastload.errors import FastloadError, LayoutError
 from fastload.pixels import native
+from fastload.prepare.reading import read_bytes
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 from fastload.prepare.source import File
 from fastload.prepare.transcode import MAX_FILE_BYTES, Stored, store_image
@@ -109,30 +108,17 @@ def _read_file(file: File, root: Path) -> bytes:
         MemoryError: If the system has no memory for the read.
         OSError: If the file cannot be read.
     """
-    path, lasting = root / file.path, _OF_THE_FILE | {errno.ENOENT, errno.ENOTDIR}
+    lasting = _OF_THE_FILE | {errno.ENOENT, errno.ENOTDIR}
     for pause in _PAUSES_SECONDS:
         try:
-            return _read_once(path)
+            return read_bytes(root, file)
         except OSError as error:  # noqa: PERF203  a read costs more than a `try`
             if error.errno in lasting:
                 raise
             if error.errno == errno.ENOMEM:
                 raise MemoryError from error
             time.sleep(pause)
-    return _read_once(path)
-
-
-def _read_once(path: Path) -> bytes:
-    """All bytes of a regular file; a pipe that has taken its place is refused, not waited for."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123  a descriptor, not a path
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", str(path))
-        data = file.read()
-        size = os.fstat(descriptor).st_size
-        if len(data) != size:
-            raise OSError(errno.EIO, f"gave {len(data):,} of {size:,} bytes", str(path))
-        return data
+    return read_bytes(root, file)
 
 
 def _extension_of(path: str) -> str:

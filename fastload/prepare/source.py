@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from fastload.prepare.naming import SPLITS, read_name
 from fastload.prepare.reasons import Reason
 from fastload.prepare.spelling import one_form, visible
 from fastload.prepare.tree import Folder, looks_like_picture, scan_tree
+
+Where: TypeAlias = str | os.PathLike[str]
 
 _HELD_OUT = 0.1  # of each class in val, and as much in test, where the folders give no split
 
@@ -124,12 +126,12 @@ class _Found(NamedTuple):
 
 
 def read_source(
-    root: str | os.PathLike[str], *, seed: int = 0, options: LayoutOptions | None = None
+    where: Where | Sequence[Where], *, seed: int = 0, options: LayoutOptions | None = None
 ) -> Source:
     """Find the layout of a folder and list its files.
 
     Args:
-        root: The folder.
+        where: The folder.
         seed: Seed of the split, where the folders give none.
         options: How to understand the folder; None decides by names and places alone.
 
@@ -137,7 +139,7 @@ def read_source(
         LayoutError: If there are no class folders or no files, if the folder can be read in two
             ways, or if one folder stands, by a link, in two classes or splits.
     """
-    root = Path(root)
+    (root,) = map(Path, [where] if isinstance(where, str | os.PathLike) else where)
     try:
         return _read_source(root, seed, options or LayoutOptions())
     except OSError as error:
