@@ -1,20 +1,15 @@
-"""Image folders -> (path, split, label) of every file, and the names of the classes.
+"""What images there are: (path, split, label) of every one, and the names of the classes.
 
-    scan_tree ─▶ find_layout ─▶ class folders of each split ─▶ files, labels, readable names
-
-Only folders are opened here, and a few files whose names do not say what they are. Files of any
-extension count, so that a photograph with a wrong name is noticed, not lost. Every class folder is
-a class, even an empty one, so that labels do not depend on what was left out or lost.
+folders ─▶ images with labels ─▶ numbers for classes, splits where there are none ─▶ Source
 """
 
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -23,12 +18,12 @@ from fastload.console.shell import exclude_option
 from fastload.console.terminal import counted
 from fastload.errors import LayoutError
 from fastload.files import explain_os_error
-from fastload.prepare.class_names import classes_of, readable_names
-from fastload.prepare.layout import Layout, LayoutOptions, find_layout, named
+from fastload.prepare.folders import find_in_folders
+from fastload.prepare.found import Found, Oddity
+from fastload.prepare.layout import LayoutOptions, named
 from fastload.prepare.naming import SPLITS, read_name
-from fastload.prepare.reasons import Reason
-from fastload.prepare.spelling import one_form, visible
-from fastload.prepare.tree import Folder, looks_like_picture, scan_tree
+from fastload.prepare.spelling import visible
+from fastload.prepare.tree import scan_tree
 
 Where: TypeAlias = str | os.PathLike[str]
 
@@ -37,7 +32,7 @@ _HELD_OUT = 0.1  # of each class in val, and as much in test, where the folders 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file in a class folder.
+    """One image.
 
     Attributes:
         path: Path relative to the source, with "/" between its parts; bytes that are not UTF-8 are
@@ -60,36 +55,24 @@ class File:
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Oddity:
-    """Something that is no file in a class folder, and should be reported.
-
-    Attributes:
-        path: Path relative to the source, as in `File`.
-        reason: `Reason.NOT_FILE`, `Reason.NO_CLASS` or `Reason.UNREADABLE`.
-        detail: What was found.
-    """
-
-    path: str
-    reason: Reason
-    detail: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What a folder holds.
+    """What images there are.
 
     Attributes:
-        root: The folder.
-        layout: How the folder was understood, in words.
-        classes: Names of the class folders, sorted by code point, as ImageFolder sorts them.
+        root: The folder that the paths are relative to.
+        layout: How the source was understood, in words.
+        classes: Names of the classes. Class folders are sorted by code point, as ImageFolder
+            sorts them.
         class_names: Readable names of the classes, in the same order.
         files: The files, sorted by split, label and path.
-        oddities: What was found beside the files.
-        folders: Split -> the folder it was read from, in words.
+        oddities: What was found beside the images.
+        folders: Split -> where it was read from, in words.
         notes: What was passed over and what is doubtful, a sentence each.
         imageless: Labels of the classes that have no image in train, as far as names and first
             bytes tell.
+        walked: Whether all that lies in `root` belongs to the source, so that nothing may be
+            written there.
     """
 
     root: Path
@@ -101,6 +84,7 @@ class Source:
     folders: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     imageless: frozenset[int] = frozenset()
+    walked: bool = True
 
     def described(self) -> list[str]:
         """What was taken for what, a line each, before any image is read."""
@@ -115,71 +99,58 @@ class Source:
         return lines + [f"  {note}" for note in self.notes]
 
 
-class _Found(NamedTuple):
-    """A file before its class has a number; `name` is that of its class, in one form."""
-
-    path: str
-    split: str
-    name: str
-    bytes: int
-    modified_ns: int
-
-
 def read_source(
     where: Where | Sequence[Where], *, seed: int = 0, options: LayoutOptions | None = None
 ) -> Source:
-    """Find the layout of a folder and list its files.
+    """Find out what a source holds.
 
     Args:
-        where: The folder.
-        seed: Seed of the split, where the folders give none.
-        options: How to understand the folder; None decides by names and places alone.
+        where: A folder, a tar, a table, a parquet file, or a pattern of such files; or several
+            files of one kind.
+        seed: Seed of the split, where the source gives none.
+        options: How to understand the source; None decides by names and places alone.
 
     Raises:
-        LayoutError: If there are no class folders or no files, if the folder can be read in two
-            ways, or if one folder stands, by a link, in two classes or splits.
+        LayoutError: If there are no labelled images, or the source can be read in two ways.
     """
-    (root,) = map(Path, [where] if isinstance(where, str | os.PathLike) else where)
+    options = options or LayoutOptions()
+    words = [where] if isinstance(where, str | os.PathLike) else where
     try:
-        return _read_source(root, seed, options or LayoutOptions())
+        found = _find([os.fspath(word) for word in words], options)
+        return _source_of(found, seed, options)
     except OSError as error:
         raise LayoutError(explain_os_error(error)) from error
 
 
-def _read_source(root: Path, seed: int, options: LayoutOptions) -> Source:
+def _find(words: Sequence[str], options: LayoutOptions) -> Found:
+    (root,) = map(Path, words)
     if not root.is_dir():
         kind = "a file" if root.exists() else "not there"
         raise LayoutError(f"{root} is {kind}; expected a folder of class folders with images")
     top = scan_tree(root, exclude=options.exclude)
-    layout = find_layout(top, root=root, layout=options.layout)
-    _refuse_linked_twins(root, layout)
-    at_top = layout.base not in layout.splits.values()
-    oddities = _loops_in(layout.base) if at_top else []
-    found: list[_Found] = []
-    for split in layout.splits:
-        found += _walk_classes(layout, split, oddities)
-    classes, spellings = classes_of(layout)
-    labels = {one_form(name): label for label, name in enumerate(classes)}
+    return find_in_folders(top, root=root, options=options)
+
+
+def _source_of(found: Found, seed: int, options: LayoutOptions) -> Source:
+    """Number the images' labels, split what has no splits, and sort."""
+    classes, numbers = found.classes.classes, found.classes.numbers
     files = [
-        File(one.path, one.split, labels[one.name], one.bytes, one.modified_ns) for one in found
+        File(
+            *(one.path, one.split, numbers[one.label], one.bytes, one.modified_ns),
+            *(one.container, one.offset),
+        )
+        for one in found.images
     ]
     files.sort(key=lambda file: (file.label, file.path))
-    files, folders = _split_where_needed(files, layout, seed, options)
+    files, places = _split_where_needed(files, found.places, seed, options)
     files.sort(key=lambda file: (SPLITS.index(file.split), file.label, file.path))
-    pictured = {
-        labels[one_form(folder.name)]
-        for split in layout.splits
-        if split in {"", "train"}
-        for folder in layout.class_folders(split)
-        if folder.holds_images
-    }
-    imageless = frozenset(range(len(classes))) - pictured
-    names, about_names = readable_names(root, layout, classes)
-    notes = [*layout.notes, *spellings, *about_names]
+    imageless = frozenset(range(len(classes))) - {numbers[name] for name in found.pictured}
+    notes = [*found.notes, *found.classes.notes]
     if imageless:
         lacking = named(visible(classes[label]) for label in sorted(imageless))
         notes.append(f"classes without an image in train: {lacking}")
-    if "" in layout.splits and (others := _splits_beside(root)):
+    root = found.root
+    if found.walked and "" in found.places and (others := _splits_beside(root)):
         notes.append(
             f"{root} is read alone, without {named(others)} beside it; did you mean {root.parent}?"
         )
@@ -187,14 +158,15 @@ def _read_source(root: Path, seed: int, options: LayoutOptions) -> Source:
         notes.append("a classifier needs more than one class")
     return Source(
         root=root,
-        layout=layout.words,
+        layout=found.layout,
         classes=classes,
-        class_names=names,
+        class_names=found.classes.class_names,
         files=tuple(files),
-        oddities=tuple(oddities),
-        folders=folders,
+        oddities=tuple(found.oddities),
+        folders=places,
         notes=tuple(notes),
         imageless=imageless,
+        walked=found.walked,
     )
 
 
@@ -212,110 +184,39 @@ def _splits_beside(root: Path) -> list[str]:
     )
 
 
-def _refuse_linked_twins(root: Path, layout: Layout) -> None:
-    """Refuse one folder in two classes or splits: all its images would be duplicates."""
-    places: dict[str, tuple[str, str, str]] = {}
-
-    def link_of(path: str) -> str:
-        parts = [*reversed(Path(path).parents), Path(path)][1:]
-        return next((str(part) for part in parts if (root / part).is_symlink()), "")
-
-    for split in layout.splits:
-        for top in layout.class_folders(split):
-            for folder in top.walk():
-                name = one_form(top.name)
-                first = places.setdefault(folder.real, (split, name, folder.path))
-                if first[:2] != (split, name):
-                    link = link_of(folder.path) or link_of(first[2])
-                    raise LayoutError(
-                        f"{first[2]} and {folder.path} in {root} are one folder, since a link "
-                        "leads from one to the other: its images would stand in two "
-                        f"{'splits' if first[1] == name else 'classes'}; remove the link, or leave "
-                        f"it out with {exclude_option(link or folder.path)}"
-                    )
-
-
-def _walk_classes(layout: Layout, split: str, oddities: list[Oddity]) -> Iterator[_Found]:
-    base = layout.splits[split]
-    oddities += _loops_in(base)
-    oddities += [
-        Oddity(base.path_of(name), Reason.NO_CLASS, "lies outside any class folder")
-        for name in base.files
-        if looks_like_picture(name)
-    ]
-    for top in layout.class_folders(split):
-        for folder in top.walk():
-            yield from _files_in(folder, split, one_form(top.name), oddities)
-
-
-def _files_in(folder: Folder, split: str, name: str, oddities: list[Oddity]) -> Iterator[_Found]:
-    oddities += _loops_in(folder)
-    for file in folder.files:
-        path, place = folder.path_of(file), f"{folder.place}/{file}"
-        try:
-            facts = os.stat(place)  # noqa: PTH116  a Path for each file doubles the time
-        except OSError as error:
-            if Path(place).is_symlink():
-                found = Oddity(path, Reason.NOT_FILE, f"a link to nothing ({error.strerror})")
-            else:
-                found = Oddity(path, Reason.UNREADABLE, f"cannot be read: {error.strerror}")
-            oddities.append(found)
-            continue
-        if stat.S_ISREG(facts.st_mode):
-            yield _Found(path, split, name, facts.st_size, facts.st_mtime_ns)
-        else:
-            oddities.append(Oddity(path, Reason.NOT_FILE, _kind_of(facts.st_mode)))
-
-
-def _loops_in(folder: Folder) -> list[Oddity]:
-    detail = "a link to a folder that contains it"
-    return [Oddity(path, Reason.NOT_FILE, detail) for path in folder.loops]
-
-
-def _kind_of(mode: int) -> str:
-    for test, words in (
-        (stat.S_ISFIFO, "a pipe"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-    ):
-        if test(mode):
-            return words
-    return "no regular file"
-
-
 def _split_where_needed(
-    files: list[File], layout: Layout, seed: int, options: LayoutOptions
+    files: list[File], places: Mapping[str, str], seed: int, options: LayoutOptions
 ) -> tuple[list[File], dict[str, str]]:
     """The files with their splits, and where each split comes from, in words."""
     val, test = options.val_fraction, options.test_fraction
-    if "" in layout.splits:
+    if "" in places:
         val = _HELD_OUT if val is None else val
         test = _HELD_OUT if test is None else test
         files = split_files(files, seed=seed, val=val, test=test)
-        place, said = layout.splits[""].path or "the folder", {"val": val, "test": test}
+        place, said = places[""] or "the folder", {"val": val, "test": test}
     else:
         for split, fraction in (("val", val), ("test", test)):
-            if fraction is not None and split in layout.splits:
-                folder = layout.splits[split].path
+            if fraction is not None and split in places:
                 raise LayoutError(
-                    f"--{split}-fraction {fraction} takes {split} from train, but {folder} is "
-                    f"{split} already; leave the option out, or the folder with "
-                    f"{exclude_option(folder)}"
+                    f"--{split}-fraction {fraction} takes {split} from train, but {places[split]} "
+                    f"is {split} already; leave the option out, or the folder with "
+                    f"{exclude_option(places[split])}"
                 )
         train = [file for file in files if file.split == "train"]
         others = [file for file in files if file.split != "train"]
         if val or test:
             train = split_files(train, seed=seed, val=val or 0.0, test=test or 0.0)
         files = [*train, *others]
-        place, said = layout.splits["train"].path, {"val": val or 0.0, "test": test or 0.0}
-    folders = {split: layout.splits[split].path for split in SPLITS if split in layout.splits}
+        place, said = places["train"], {"val": val or 0.0, "test": test or 0.0}
     present = {file.split for file in files}
+    origins = {}
     for split in SPLITS:
-        if split in present and split not in folders:
+        if split in places:
+            origins[split] = places[split]
+        elif split in present:
             share = f"{said[split]:g} of each class of " if split in said else ""
-            folders[split] = f"{share}{place}"
-    return files, {split: folders[split] for split in SPLITS if split in folders}
+            origins[split] = f"{share}{place}"
+    return files, origins
 
 
 def split_files(files: Sequence[File], *, seed: int, val: float, test: float) -> list[File]:
