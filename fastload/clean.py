@@ -29,9 +29,22 @@ from fastload.prepare.report import (
     quarantine,
     reason_table,
     refuse_foreign_report,
+    refuse_to_move,
     write_report,
 )
 from fastload.prepare.source import read_source
+
+
+def add_data_argument(parser: argparse.ArgumentParser) -> None:
+    """The source, of one word or several."""
+    parser.add_argument(
+        "data",
+        type=Path,
+        nargs="+",
+        help="folder of class folders, such as data/; tars or a pattern of tars, such as "
+        "'train-{0000..1023}.tar'; a table of paths and labels (.csv, .tsv, .jsonl); a catalogue "
+        "(.json), or parquet",
+    )
 
 
 def add_cleaning_options(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +89,21 @@ def add_layout_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test-fraction", type=float, metavar="F", help="the same for test; 0 takes none"
     )
+    parser.add_argument(
+        "--image-field",
+        default="",
+        metavar="NAME",
+        help="column of a table, or member of a sample in a tar, that holds the image or its path",
+    )
+    parser.add_argument(
+        "--label-field",
+        default="",
+        metavar="NAME",
+        help="the same for the class; in a tar also a field of the sample's JSON",
+    )
+    parser.add_argument(
+        "--split-field", default="", metavar="NAME", help="column of a table that names the split"
+    )
 
 
 def without_option(words: Sequence[str], *names: str) -> list[str]:
@@ -93,7 +121,8 @@ def _run(
     options: argparse.Namespace, rules: Rules, layout: LayoutOptions, words: Sequence[str]
 ) -> int:
     refuse_foreign_report(options.report)
-    source = read_source(options.folder, seed=options.seed, options=layout)
+    source = read_source(options.data, seed=options.seed, options=layout)
+    refuse_to_move(source, options.quarantine)
     say(*source.described())
     begin = time.monotonic()
     rows = clean_folder(source, rules=rules, workers=options.workers)
@@ -118,7 +147,7 @@ def _run(
     else:
         left_out = {"--report", "--quarantine", *({"--min-side"} & set(more))}
         again = [
-            options.folder if Path(word) == options.folder else word  # without a slash at its end
+            Path(word) if Path(word) in options.data else word  # without a slash at its end
             for word in without_option(words, *left_out)
         ]
         lines.append(f"next: {module_command('fastload.shard', *with_options(again, *more))}")
@@ -148,6 +177,9 @@ def parse_layout(parser: CommandParser, options: argparse.Namespace) -> LayoutOp
             exclude=tuple(options.exclude),
             val_fraction=options.val_fraction,
             test_fraction=options.test_fraction,
+            image_field=options.image_field,
+            label_field=options.label_field,
+            split_field=options.split_field,
         )
     except ValueError as error:
         parser.refuse(error)
@@ -157,9 +189,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = CommandParser(
         prog="python -m fastload.clean",
-        description="Say which files of a folder of images must not be trained on, and why.",
+        description="Say which images must not be trained on, and why.",
     )
-    parser.add_argument("folder", type=Path, help="folder of class folders, such as data/")
+    add_data_argument(parser)
     add_cleaning_options(parser)
     add_layout_options(parser)
     parser.add_argument(

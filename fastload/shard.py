@@ -19,6 +19,7 @@ from pathlib import Path
 
 from fastload.clean import (
     add_cleaning_options,
+    add_data_argument,
     add_layout_options,
     parse_layout,
     parse_rules,
@@ -34,7 +35,13 @@ from fastload.prepare.journal import StateFolder
 from fastload.prepare.layout import LayoutOptions
 from fastload.prepare.plan import DEFAULT_SHARD_BYTES, ShardOptions, make_plan
 from fastload.prepare.reasons import NEW_QUALITY, Rules
-from fastload.prepare.report import REPORT_NAME, quarantine, reason_table, write_report
+from fastload.prepare.report import (
+    REPORT_NAME,
+    quarantine,
+    reason_table,
+    refuse_to_move,
+    write_report,
+)
 from fastload.prepare.source import read_source
 from fastload.store.manifest import Manifest, read_manifest
 
@@ -101,8 +108,9 @@ def _run(
     arguments: argparse.Namespace, rules: Rules, layout: LayoutOptions, words: Sequence[str]
 ) -> int:
     out: Path = arguments.out
-    source = read_source(arguments.folder, seed=arguments.seed, options=layout)
-    refuse_nested(source.root, out)
+    source = read_source(arguments.data, seed=arguments.seed, options=layout)
+    refuse_nested(source, out)
+    refuse_to_move(source, arguments.quarantine)
     options = ShardOptions(
         rules=rules,
         seed=arguments.seed,
@@ -138,9 +146,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = CommandParser(
         prog="python -m fastload.shard",
-        description="Clean a folder of images and store it as shards to train from.",
+        description="Clean a set of images and store it as shards to train from.",
     )
-    parser.add_argument("folder", type=Path, help="folder of class folders, such as data/")
+    add_data_argument(parser)
     parser.add_argument(
         "--out", type=Path, default=Path("shards"), metavar="DIR", help="default shards/"
     )

@@ -92,14 +92,14 @@ def shard_folder(plan: Plan, out: Path, *, workers: int) -> ShardOutcome:
     )
 
 
-def refuse_nested(root: Path, out: Path) -> None:
-    """See that the shard directory lies outside the source: a later run would read it as a class.
+def refuse_nested(source: Source, out: Path) -> None:
+    """See that the shard directory lies outside the source: a later run would read it too.
 
     Raises:
-        OutputError: If `out` lies within `root`.
+        OutputError: If `out` lies within a folder that is the source.
     """
-    if lies_within(out, root):
-        raise OutputError(f"{out} lies within {root}; choose --out outside it")
+    if source.walked and lies_within(out, source.root):
+        raise OutputError(f"{out} lies within {source.root}; choose --out outside it")
 
 
 def is_complete(plan: Plan, out: Path) -> bool:

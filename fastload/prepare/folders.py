@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fastload.console.shell import exclude_option
 from fastload.errors import LayoutError
-from fastload.prepare.class_names import classes_of, readable_names
+from fastload.prepare.class_names import classes_of, folders_above, readable_names
 from fastload.prepare.found import Classes, Found, Image, Oddity
 from fastload.prepare.layout import Layout, LayoutOptions, find_layout
 from fastload.prepare.reasons import Reason
@@ -57,7 +57,8 @@ def found_in_layout(layout: Layout, *, root: Path, images: list[Image]) -> Found
         images: The images; the label of each is the name of its class folder, in one form.
     """
     classes, spellings = classes_of(layout)
-    names, about_names = readable_names(root, layout, classes)
+    folders, beside = folders_above(root, layout), [root.resolve().parent]
+    names, about_names = readable_names(folders, beside, classes)
     return Found(
         root=root,
         layout=layout.words,
@@ -119,20 +120,30 @@ def _walk_classes(layout: Layout, split: str, oddities: list[Oddity]) -> Iterato
 def _files_in(folder: Folder, split: str, name: str, oddities: list[Oddity]) -> Iterator[Image]:
     oddities += _loops_in(folder)
     for file in folder.files:
-        path, place = folder.path_of(file), f"{folder.place}/{file}"
-        try:
-            facts = os.stat(place)  # noqa: PTH116  a Path for each file doubles the time
-        except OSError as error:
-            if Path(place).is_symlink():
-                found = Oddity(path, Reason.NOT_FILE, f"a link to nothing ({error.strerror})")
-            else:
-                found = Oddity(path, Reason.UNREADABLE, f"cannot be read: {error.strerror}")
-            oddities.append(found)
-            continue
-        if stat.S_ISREG(facts.st_mode):
-            yield Image(path, split, name, facts.st_size, facts.st_mtime_ns)
+        path = folder.path_of(file)
+        facts = status_of(path, f"{folder.place}/{file}")
+        if isinstance(facts, Oddity):
+            oddities.append(facts)
         else:
-            oddities.append(Oddity(path, Reason.NOT_FILE, _kind_of(facts.st_mode)))
+            yield Image(path, split, name, facts.st_size, facts.st_mtime_ns)
+
+
+def status_of(path: str, place: str) -> os.stat_result | Oddity:
+    """What the system says of a regular file; else why it is none.
+
+    Args:
+        path: Path relative to the source.
+        place: Path to open it by.
+    """
+    try:
+        facts = os.stat(place)  # noqa: PTH116  a Path for each file doubles the time
+    except OSError as error:
+        if Path(place).is_symlink():
+            return Oddity(path, Reason.NOT_FILE, f"a link to nothing ({error.strerror})")
+        return Oddity(path, Reason.UNREADABLE, f"cannot be read: {error.strerror}")
+    if stat.S_ISREG(facts.st_mode):
+        return facts
+    return Oddity(path, Reason.NOT_FILE, _kind_of(facts.st_mode))
 
 
 def _loops_in(folder: Folder) -> list[Oddity]:
@@ -142,6 +153,7 @@ def _loops_in(folder: Folder) -> list[Oddity]:
 
 def _kind_of(mode: int) -> str:
     for test, words in (
+        (stat.S_ISDIR, "a folder"),
         (stat.S_ISFIFO, "a pipe"),
         (stat.S_ISSOCK, "a socket"),
         (stat.S_ISCHR, "a device"),

@@ -41,12 +41,19 @@ class LayoutOptions:
         val_fraction: Of each class's images in train, how many become val; in (0, 1). None: val
             must be a folder, or 0.1 where there are no splits.
         test_fraction: As `val_fraction`, for test; 0 is allowed.
+        image_field: Column of a table or parquet file that holds the image or its path, or member
+            of a sample in a tar; "" finds it by its name.
+        label_field: The same for the class; in a tar also a field of the sample's JSON.
+        split_field: Column of a table that names the split.
     """
 
     layout: str = "auto"
     exclude: tuple[str, ...] = ()
     val_fraction: float | None = None
     test_fraction: float | None = None
+    image_field: str = ""
+    label_field: str = ""
+    split_field: str = ""
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -69,6 +76,9 @@ class LayoutOptions:
             asked["val_fraction"] = self.val_fraction
         if self.test_fraction is not None:
             asked["test_fraction"] = self.test_fraction
+        for name in ("image_field", "label_field", "split_field"):
+            if field_name := getattr(self, name):
+                asked[name] = field_name
         return asked
 
 

@@ -7,8 +7,12 @@ read by one rule. Whether the folder is what its name says is decided in `layout
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from fastload.console.shell import exclude_option
+from fastload.errors import LayoutError
 from fastload.prepare.spelling import one_form
 
 SPLITS = ("train", "val", "test")
@@ -114,6 +118,42 @@ def read_name(name: str) -> Reading:
         splits = {"train"}
     rest = frozenset(word for word in words if word not in _NOISE and word not in _SPLIT_OF)
     return Reading(splits.pop() if len(splits) == 1 else "", rest, words)
+
+
+def split_of_path(path: str) -> str:
+    """The split that the name of a file tells, or else that of a folder above it; "" for none."""
+    *folders, name = path.split("/")
+    named = (read_name(part).split for part in (name.partition(".")[0], *reversed(folders)))
+    return next(filter(None, named), "")
+
+
+def splits_of_paths(paths: Sequence[str], root: Path) -> dict[str, str]:
+    """The split of each file, by its path; "" where no path names one.
+
+    Args:
+        paths: Paths relative to the root.
+        root: The source, for messages.
+
+    Raises:
+        LayoutError: If some name a split and others do not, or none names train.
+    """
+    splits = {path: split_of_path(path) for path in paths}
+    found = set(splits.values())
+    if found == {""}:
+        return splits
+    example = next(path for path in paths if splits[path])
+    if "" in found:
+        other = next(path for path in paths if not splits[path])
+        raise LayoutError(
+            f"{root} can be read in two ways: {example} is {splits[example]} by its name, but "
+            f"{other} names no split; rename it, or leave it out with {exclude_option(other)}"
+        )
+    if "train" not in found:
+        raise LayoutError(
+            f"{root} has {example} for {splits[example]}, but nothing for train; name the files of "
+            "train too, or rename them so that their names say no split"
+        )
+    return splits
 
 
 def _words(run: str) -> list[str]:

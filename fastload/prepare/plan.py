@@ -110,7 +110,12 @@ def plan_shards(source: Source, *, seed: int, shard_bytes: int) -> list[PlannedS
 
 def source_digest(source: Source, options: ShardOptions) -> str:
     """128 bits, hexadecimal, that change when a file of the source or an option does."""
-    files = [[file.path, file.split, file.bytes, file.modified_ns] for file in source.files]
+    files: list[list[str | int]] = [
+        [file.path, file.split, file.bytes, file.modified_ns] for file in source.files
+    ]
+    if not source.walked or any(file.container for file in source.files):  # no path tells these
+        for facts, file in zip(files, source.files, strict=True):
+            facts += [file.label, file.container, file.offset]
     classes, class_names = list(source.classes), list(source.class_names)
     return digest_of([options.recorded(), classes, class_names, files])
 

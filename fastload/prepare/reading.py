@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from fastload.errors import LayoutError
+from fastload.prepare.parquet import read_packed
 from fastload.prepare.source import File
 
 
@@ -23,6 +24,8 @@ def read_bytes(root: Path, file: File) -> bytes:
         OSError: If the file cannot be read, or gives fewer bytes than it has.
     """
     path = root / (file.container or file.path)
+    if file.offset < 0:
+        return read_packed(path, file.path, file.offset, file.modified_ns)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as stream:  # noqa: PTH123  a descriptor, not a path
         facts = os.fstat(descriptor)

@@ -88,6 +88,19 @@ def quarantine(root: Path, folder: Path, rows: Sequence[Row]) -> list[Row]:
     ]
 
 
+def refuse_to_move(source: Source, folder: Path | None) -> None:
+    """See that what is set aside can be moved to `folder`; None: nothing is to be moved.
+
+    Raises:
+        OutputError: If the images lie in files that hold others.
+    """
+    if folder is not None and any(file.container for file in source.files):
+        raise OutputError(
+            f"--quarantine {folder} moves files, but these images lie in tars or parquet files, "
+            f"which are not changed; leave the option out: {REPORT_NAME} lists what is set aside"
+        )
+
+
 def _move(root: Path, folder: Path, path: str) -> str:
     """Move one file; returns the action that its row reports."""
     origin, target = root / path, folder / path

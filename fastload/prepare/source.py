@@ -18,15 +18,21 @@ from fastload.console.shell import exclude_option
 from fastload.console.terminal import counted
 from fastload.errors import LayoutError
 from fastload.files import explain_os_error
+from fastload.prepare.catalogues import find_in_catalogues, is_catalogue
 from fastload.prepare.folders import find_in_folders
 from fastload.prepare.found import Found, Oddity
+from fastload.prepare.given import Kind, common_folder, kind_of, places_of
 from fastload.prepare.layout import LayoutOptions, named
 from fastload.prepare.naming import SPLITS, read_name
+from fastload.prepare.parquet import find_in_parquet
 from fastload.prepare.spelling import visible
-from fastload.prepare.tree import scan_tree
+from fastload.prepare.tables import find_in_tables, read_json
+from fastload.prepare.tars import find_in_tars
+from fastload.prepare.tree import Exclusions, scan_tree
 
 Where: TypeAlias = str | os.PathLike[str]
 
+_WITHIN = {".tar": Kind.TAR, ".parquet": Kind.PARQUET}  # files in which images lie
 _HELD_OUT = 0.1  # of each class in val, and as much in test, where the folders give no split
 
 
@@ -43,7 +49,8 @@ class File:
         modified_ns: Time of the last change of the file that holds it, nanoseconds.
         container: Path of the file that holds the image, relative to the source; "" where that is
             `path` itself.
-        offset: Of the image's first byte in that file.
+        offset: Of the image's first byte in that file; below 0 where the image is compressed there
+            and is no range of the file, so that only `read_bytes` can read it.
     """
 
     path: str
@@ -123,11 +130,76 @@ def read_source(
 
 
 def _find(words: Sequence[str], options: LayoutOptions) -> Found:
-    (root,) = map(Path, words)
-    if not root.is_dir():
-        kind = "a file" if root.exists() else "not there"
-        raise LayoutError(f"{root} is {kind}; expected a folder of class folders with images")
-    top = scan_tree(root, exclude=options.exclude)
+    """What lies at the places given, by what they are."""
+    places = places_of(words)
+    kind = _kind_of_all(places)
+    if kind is Kind.FOLDER:
+        if len(places) > 1:
+            raise LayoutError(
+                f"{named(map(str, places))} are {len(places):,} folders; name the one folder that "
+                "holds them, or files of one kind"
+            )
+        return _find_in_folder(places[0], options)
+    root = common_folder(places)
+    paths = [os.path.relpath(place, root) for place in places]
+    return _find_in_files(kind, paths, root, options, Exclusions(options.exclude, root))
+
+
+def _kind_of_all(places: Sequence[Path]) -> Kind:
+    """What all places are."""
+    kinds: dict[Kind, Path] = {}
+    for place in places:
+        kind = kind_of(place)
+        if kind is None:
+            what = "a file" if place.exists() else "not there"
+            raise LayoutError(
+                f"{place} is {what}; expected a folder of class folders with images, a tar, a "
+                "table (.csv, .tsv, .jsonl, .json), or a parquet file"
+            )
+        kinds.setdefault(kind, place)
+    if len(kinds) > 1:
+        said = " and ".join(f"{place} is {kind.value}" for kind, place in kinds.items())
+        raise LayoutError(f"{said}; name one folder, or files of one kind")
+    return next(iter(kinds))
+
+
+def _find_in_files(
+    kind: Kind,
+    paths: Sequence[str],
+    root: Path,
+    options: LayoutOptions,
+    exclusions: Exclusions,
+) -> Found:
+    """What lies in files of one kind."""
+    if kind is Kind.JSON:
+        held = {path: read_json(root / path) for path in paths}
+        if all(map(is_catalogue, held.values())):
+            return find_in_catalogues(held, root=root, exclusions=exclusions)
+        kind = Kind.TABLE
+    finders = {Kind.TAR: find_in_tars, Kind.PARQUET: find_in_parquet, Kind.TABLE: find_in_tables}
+    return finders[kind](paths, root=root, options=options, exclusions=exclusions)
+
+
+def _find_in_folder(root: Path, options: LayoutOptions) -> Found:
+    """What lies in a folder: class folders, or, where no image lies there, tars or parquet."""
+    exclusions = Exclusions(options.exclude, root)
+    top = scan_tree(root, exclusions)
+    within = [
+        (folder.path_of(name), _WITHIN[ending])
+        for folder in ([] if top.holds_images else top.walk())
+        for name in folder.files
+        if (ending := Path(name).suffix.lower()) in _WITHIN
+    ]
+    kinds = {kind for _, kind in within}
+    if len(kinds) > 1:
+        raise LayoutError(
+            f"{root} can be read in two ways: it holds tars and parquet files; name the files"
+        )
+    if within:
+        found = _find_in_files(kinds.pop(), [path for path, _ in within], root, options, exclusions)
+        found.walked = True
+        return found
+    exclusions.refuse_unused()
     return find_in_folders(top, root=root, options=options)
 
 

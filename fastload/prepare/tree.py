@@ -83,17 +83,16 @@ class Folder:
             stack += folder.folders
 
 
-def scan_tree(root: Path, *, exclude: Sequence[str] = ()) -> Folder:
+def scan_tree(root: Path, exclusions: Exclusions) -> Folder:
     """List a folder and all below it.
 
     Args:
         root: The folder.
-        exclude: Names, relative paths or patterns of what is passed over, as in a shell.
+        exclusions: What is passed over.
 
     Raises:
-        LayoutError: If a folder cannot be read, or an exclusion matches nothing.
+        LayoutError: If a folder cannot be read.
     """
-    exclusions = _Exclusions(exclude, root)
     top = Folder(str(root), "", "", os.path.realpath(root))
     stack: list[tuple[Folder, tuple[str, ...]]] = [(top, ())]  # with real paths left by links
     entered = []
@@ -102,7 +101,7 @@ def scan_tree(root: Path, *, exclude: Sequence[str] = ()) -> Folder:
         entered.append(folder)
         for entry in _entries(folder.place):
             path = folder.path_of(entry.name)
-            if exclusions.match(path, entry.name) or _is_litter(entry.name):
+            if exclusions.match(path, entry.name) or is_litter(entry.name):
                 continue
             if not _is_folder(entry):
                 folder.files.append(entry.name)
@@ -118,12 +117,16 @@ def scan_tree(root: Path, *, exclude: Sequence[str] = ()) -> Folder:
     for folder in reversed(entered):  # a folder comes behind those that contain it
         folder.pictures = _count_pictures(folder)
         folder.holds_images = folder.pictures > 0 or bool(folder.with_images())
-    exclusions.refuse_unused()
     return top
 
 
-class _Exclusions:
-    """What the user wants passed over; each of it must be there."""
+class Exclusions:
+    """What the user wants passed over; each of it must be there.
+
+    Args:
+        given: Names, relative paths or patterns, as in a shell.
+        root: The source.
+    """
 
     def __init__(self, given: Sequence[str], root: Path) -> None:
         self.root = root
@@ -144,15 +147,26 @@ class _Exclusions:
             self.unused.pop(given, None)
         return bool(found)
 
+    def match_within(self, path: str) -> bool:
+        """Whether a path, or a folder that it names, is excluded."""
+        parts = path.split("/") if self.patterns else []
+        return any(
+            self.match("/".join(parts[: place + 1]), part) for place, part in enumerate(parts)
+        )
+
     def refuse_unused(self) -> None:
-        """See that nothing was misspelled."""
+        """See that nothing was misspelled.
+
+        Raises:
+            LayoutError: If an exclusion has matched nothing.
+        """
         for given in self.unused:
             raise LayoutError(
                 f"--exclude {given} matches nothing in {self.root}; check the spelling"
             )
 
 
-def _is_litter(name: str) -> bool:
+def is_litter(name: str) -> bool:
     """Whether a system or a file manager, not a person, gives this name."""
     lower = name.lower()
     if lower.startswith((".", "found.")):

@@ -1,0 +1,293 @@
+"""A table of labels -> the images that it names: CSV, TSV, or JSON lines, with a header.
+
+path,label,split          images/1.jpg,rose,train          paths are relative to the table
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from fastload.console.terminal import counted, printable
+from fastload.errors import LayoutError
+from fastload.prepare.found import Found
+from fastload.prepare.labels import (
+    LABEL_FIELDS,
+    ClassList,
+    choose_field,
+    field_key,
+    label_text,
+    take_labels,
+)
+from fastload.prepare.layout import LayoutOptions, named
+from fastload.prepare.listed import Listed
+from fastload.prepare.naming import read_name, splits_of_paths
+from fastload.prepare.spelling import visible
+from fastload.prepare.tree import Exclusions
+
+_IMAGE_FIELDS = (
+    *("path", "paths", "filepath", "file_path", "filepaths", "filename", "file_name", "file"),
+    *("image_path", "image", "img_path", "img", "image_name", "image_file", "image_filename"),
+    *("relative_path", "rel_path", "fname", "image_id", "img_id", "id"),
+)
+_SPLIT_FIELDS = ("split", "set", "subset", "partition", "data_set", "dataset", "phase", "usage")
+_NAME_FIELDS = (
+    *("class_name", "classname", "label_name", "category_name", "species_name"),
+    *("scientific_name", "species", "category", "class", "breed"),
+)
+_DELIMITERS = ",;\t|"
+_PROBED = 100  # rows by which the folder of the paths is found
+_SUFFIXES = ("", ".jpg", ".jpeg", ".JPG", ".JPEG", ".png")  # Kaggle's tables name images by id
+_MOST_FOLDERS = 2_000  # below the table, that are looked into
+
+
+@dataclass(slots=True)
+class _Columns:
+    """Which columns of a table hold what; "" for one that is not there."""
+
+    image: str
+    label: str
+    split: str
+    name: str
+
+
+@dataclass(slots=True)
+class _Place:
+    """How paths of a table lead to files."""
+
+    before: str = ""
+    behind: str = ""
+
+    def path_of(self, given: str) -> str:
+        """The path of a file, relative to the root."""
+        return f"{self.before}{given}{self.behind}"
+
+
+def find_in_tables(
+    paths: Sequence[str], *, root: Path, options: LayoutOptions, exclusions: Exclusions
+) -> Found:
+    """Find the images that tables name.
+
+    Args:
+        paths: The tables, relative to the root.
+        root: The folder that all tables lie in.
+        options: Which columns to take, where their names do not say so.
+        exclusions: Images that are passed over.
+
+    Raises:
+        LayoutError: If a table is damaged, names files outside its folder, or names a file twice
+            with two labels or in two splits.
+        OSError: If a table cannot be read.
+    """
+    listed = Listed(paths, root, exclusions, "line")
+    splits = splits_of_paths(paths, root) if len(paths) > 1 else dict.fromkeys(paths)
+    names: dict[str, str] | None = {}
+    for number, path in enumerate(paths):
+        table = _Table(number, listed, options)
+        table.take(splits[path])
+        names = None if names is None or table.names is None else names | table.names
+    found = listed.finish()
+    classes = None
+    if names and all(label.isdecimal() for label in names):
+        numbered = {int(label): name for label, name in names.items()}
+        classes = ClassList("a column of the table", numbered)
+    return take_labels(found, listed=classes, folders=[(root / paths[0]).parent, root])
+
+
+class _Table:
+    """One table while it is read."""
+
+    def __init__(self, number: int, listed: Listed, options: LayoutOptions) -> None:
+        self.number = number
+        self.listed = listed
+        self.options = options
+        self.path = listed.paths[number]
+        self.file = listed.root / self.path
+        self.folder = self.path.rpartition("/")[0]
+        self.names: dict[str, str] | None = {}  # label -> readable name
+
+    def take(self, split: str) -> None:
+        """Take the images of all rows; `split` is that of rows which name none."""
+        probed = list(islice(self._rows(), _PROBED))
+        if not probed:
+            raise LayoutError(f"{self.file} has no rows below its header")
+        columns = self._columns(probed)
+        place = self._place([str(row.get(columns.image) or "") for _, row in probed])
+        for line, row in self._rows():
+            self._take_row(line, row, columns, place, split)
+
+    def _columns(self, probed: Sequence[tuple[int, dict[str, Any]]]) -> _Columns:
+        fields = list(probed[0][1])
+        what, asked = f"{self.file} has no column", self.options
+        image = choose_field(fields, asked.image_field, _IMAGE_FIELDS, what, "--image-field")
+        others = [name for name in fields if name != image]
+        label = choose_field(others, asked.label_field, LABEL_FIELDS, what, "--label-field")
+        if not image or not label:
+            lacking = "the paths of the images" if not image else "the labels"
+            option = "--image-field" if not image else "--label-field"
+            raise LayoutError(
+                f"{self.file} has no column that is known to hold {lacking}: it has "
+                f"{named(map(printable, fields))}; its first row must name the columns, such as "
+                f"path,label,split; {option} names another"
+            )
+        others = [name for name in others if name != label]
+        split = choose_field(others, asked.split_field, _SPLIT_FIELDS, what, "--split-field")
+        if split and not asked.split_field:
+            told = [read_name(str(row.get(split))).split for _, row in probed]
+            split = split if any(told) else ""
+        names = {field_key(name): name for name in others if name != split}
+        name = next(names[key] for key in _NAME_FIELDS if key in names)
+        said = [f"paths in {image}", f"labels in {label}", f"splits in {split}" if split else ""]
+        words = ", ".join(map(printable, filter(None, said)))
+        self.listed.found.layout = f"listed in {named(self.listed.paths)}: {words}"
+        return _Columns(image, label, split, name)
+
+    def _take_row(
+        self, line: int, row: dict[str, Any], columns: _Columns, place: _Place, split: str
+    ) -> None:
+        given = row.get(columns.image)
+        if isinstance(given, bool) or not isinstance(given, str | int) or given == "":
+            self._refuse(line, "names no file")
+        path = self.listed.within(self.number, line, given, place.path_of(str(given)))
+        try:
+            label = label_text(row.get(columns.label))
+        except ValueError as error:
+            self._refuse(line, f"has {error} in {printable(columns.label)}; expected one class")
+        if columns.split:
+            told = str(row.get(columns.split))
+            split = read_name(told).split
+            if not split:
+                what = f"has {visible(told)} in {printable(columns.split)}"
+                self._refuse(line, f"{what}; expected train, val or test")
+        if columns.name and self.names is not None and label:
+            name = str(row.get(columns.name) or "").strip()
+            if self.names.setdefault(label, name) != name:
+                self.names = None  # no names of these classes
+        words = f"column {printable(columns.split)}" if columns.split else self.path
+        self.listed.found.places.setdefault(split, words)
+        self.listed.take(self.number, line, path, label, split)
+
+    def _refuse(self, line: int, what: str) -> NoReturn:
+        self.listed.refuse(self.number, line, what)
+
+    def _place(self, given: Sequence[str]) -> _Place:
+        """How the paths lead to files: as they stand, or from a folder beside the table."""
+        before = f"{self.folder}/" if self.folder else ""
+
+        def there(place: _Place) -> int:
+            paths = (place.path_of(path) for path in given if path and "\0" not in path)
+            return sum((self.listed.root / path).exists() for path in paths)
+
+        for behind in _SUFFIXES:
+            if there(place := _Place(before, behind)):
+                return self._noted(place)
+        folders = list(islice(self._folders_below(), _MOST_FOLDERS))
+        for behind in _SUFFIXES:
+            counts = {one: there(_Place(f"{before}{one}/", behind)) for one in folders}
+            most = max(counts.values(), default=0)
+            best = [one for one, count in counts.items() if count == most]
+            if most and len(best) > 1:
+                raise LayoutError(
+                    f"{self.file} names files that lie in {named(best)} alike, such as "
+                    f"{printable(given[0])}; name them relative to the table"
+                )
+            if most:
+                return self._noted(_Place(f"{before}{best[0]}/", behind))
+        raise LayoutError(
+            f"{self.file} names {printable(given[0])}, which is not there, as none of the first "
+            f"{counted(len(given), 'file')} is; paths must be relative to the folder of the table"
+        )
+
+    def _noted(self, place: _Place) -> _Place:
+        if place.before.strip("/") != self.folder or place.behind:
+            example = place.path_of("NAME")
+            self.listed.found.notes.append(f"the images of {self.path} are {example}")
+        return place
+
+    def _folders_below(self) -> Iterator[str]:
+        top = self.file.parent
+        for folder in sorted(one for one in top.iterdir() if one.is_dir() and one.name[0] != "."):
+            yield folder.name
+            yield from sorted(
+                f"{folder.name}/{one.name}" for one in folder.iterdir() if one.is_dir()
+            )
+
+    def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Line number and columns of each row."""
+        with self.file.open("rb") as file:
+            head = file.read(4)
+        encoding = "utf-16" if head[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8"
+        with self.file.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+            if file.read(1) != "\ufeff":
+                file.seek(0)
+            suffix = self.file.suffix.lower()
+            rows = self._objects(file) if suffix in {".jsonl", ".ndjson", ".json"} else None
+            for line, row in rows if rows is not None else self._cells(file, suffix):
+                for value in row.values():
+                    if isinstance(value, str) and not value.isascii() and not _is_sound(value):
+                        self._refuse(line, "is not UTF-8; save the table as UTF-8")
+                yield line, row
+
+    def _cells(self, file: TextIO, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        start = file.tell()
+        first = file.readline()
+        file.seek(start)
+        delimiter = "\t" if suffix in {".tsv", ".tab"} else max(_DELIMITERS, key=first.count)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        try:
+            header = next(reader, [])
+            self._check_header(header)
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    what = f"has {counted(len(cells), 'field')}, and the header {len(header)}"
+                    self._refuse(reader.line_num, f"{what}; quote a name that holds commas")
+                yield reader.line_num, dict(zip(header, cells, strict=True))
+        except csv.Error as error:
+            self._refuse(reader.line_num, f"is damaged ({error})")
+
+    def _check_header(self, header: Sequence[str]) -> None:
+        if not header:
+            raise LayoutError(f"{self.file} is empty; expected a header such as path,label")
+        twice = sorted({name for name in header if name and header.count(name) > 1})
+        if twice:
+            raise LayoutError(f"{self.file} has two columns {printable(twice[0])}; rename one")
+
+    def _objects(self, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+        if self.file.suffix.lower() == ".json":
+            lines: Iterator[Any] = iter(json.load(file))
+        else:
+            lines = (line for line in file if line.strip())
+        for number, line in enumerate(lines, 1):
+            row = line
+            try:
+                row = json.loads(line) if isinstance(line, str) else line
+            except (ValueError, RecursionError) as error:
+                self._refuse(number, f"is not JSON ({error})")
+            if not isinstance(row, dict):
+                self._refuse(number, 'is no object; expected {"path": …, "label": …}')
+            yield number, row
+
+
+def _is_sound(text: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401  whatever it holds
+    """What a file of JSON holds.
+
+    Raises:
+        LayoutError: If it is not JSON in UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise LayoutError(f"{path} is not JSON ({error}); repair it") from error
