@@ -1,7 +1,12 @@
-"""A folder of images to shards: clean, transcode, write.
+"""Images to shards: find, clean, transcode, write.
 
+given source found reading    what was given; what images there are; their bytes
 tree naming spelling layout   what lies in a folder; what names tell; which folder is what
-source class_names reading    the files of a folder, their splits and classes; their bytes
+folders                       class folders
+tar_members tar_folders tars  tars: their members, class folders in them, samples of webdataset
+tables catalogues listed      tables of labels, and catalogues in COCO's form
+parquet                       as Hugging Face writes it
+labels class_names            from what a source says of a class to numbers and readable names
 formats reasons verdict       what a file is; why it is set aside; what became of it
 bare transcode original       one file to the JPEG that is stored, or as it is
 examine duplicates            all files, in processes (workers); the same image in several places

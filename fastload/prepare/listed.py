@@ -115,7 +115,7 @@ class Listed:
                 "for train"
             )
         if self._missing:
-            found.notes.append(f"{counted(self._missing, 'file')} that are named are not there")
+            found.notes.append(f"{self._missing:,} of the files that are named are not there")
         if self._repeats:
             found.notes.append(f"passed over, named again: {counted(self._repeats, 'file')}")
         return found

@@ -226,7 +226,9 @@ class _Columns:
         schema = opened.schema
         paths = [schema.column(number).path for number in range(len(schema))]
         leaf = next((number for number, path in enumerate(paths) if path in wanted), -1)
-        if leaf < 0 or schema.column(leaf).physical_type != "BYTE_ARRAY":
+        column = schema.column(max(leaf, 0))
+        text = str(column.logical_type.type) in {"STRING", "JSON"}
+        if leaf < 0 or column.physical_type != "BYTE_ARRAY" or text:
             raise LayoutError(
                 f"{place}: the column {printable(self.image)} holds no encoded images, but "
                 f"{opened.schema_arrow.field(self.image).type}; expected bytes, or bytes and path"

@@ -86,11 +86,11 @@ def find_in_tables(
         OSError: If a table cannot be read.
     """
     listed = Listed(paths, root, exclusions, "line")
-    splits = splits_of_paths(paths, root) if len(paths) > 1 else dict.fromkeys(paths)
+    splits = splits_of_paths(paths, root) if len(paths) > 1 else {}
     names: dict[str, str] | None = {}
     for number, path in enumerate(paths):
         table = _Table(number, listed, options)
-        table.take(splits[path])
+        table.take(splits.get(path, ""))
         names = None if names is None or table.names is None else names | table.names
     found = listed.finish()
     classes = None
@@ -142,7 +142,7 @@ class _Table:
             told = [read_name(str(row.get(split))).split for _, row in probed]
             split = split if any(told) else ""
         names = {field_key(name): name for name in others if name != split}
-        name = next(names[key] for key in _NAME_FIELDS if key in names)
+        name = next((names[key] for key in _NAME_FIELDS if key in names), "")
         said = [f"paths in {image}", f"labels in {label}", f"splits in {split}" if split else ""]
         words = ", ".join(map(printable, filter(None, said)))
         self.listed.found.layout = f"listed in {named(self.listed.paths)}: {words}"
@@ -221,18 +221,24 @@ class _Table:
     def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Line number and columns of each row."""
         with self.file.open("rb") as file:
-            head = file.read(4)
-        encoding = "utf-16" if head[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8"
+            head = file.read(2)
+        encoding = "utf-16" if head in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8"
+        suffix = self.file.suffix.lower()
         with self.file.open(encoding=encoding, errors="surrogateescape", newline="") as file:
-            if file.read(1) != "\ufeff":
-                file.seek(0)
-            suffix = self.file.suffix.lower()
-            rows = self._objects(file) if suffix in {".jsonl", ".ndjson", ".json"} else None
-            for line, row in rows if rows is not None else self._cells(file, suffix):
-                for value in row.values():
-                    if isinstance(value, str) and not value.isascii() and not _is_sound(value):
-                        self._refuse(line, "is not UTF-8; save the table as UTF-8")
-                yield line, row
+            try:
+                if file.read(1) != "\ufeff":
+                    file.seek(0)
+                objects = suffix in {".jsonl", ".ndjson", ".json"}
+                for line, row in self._objects(file) if objects else self._cells(file, suffix):
+                    self._check_encoding(line, row)
+                    yield line, row
+            except UnicodeError as error:
+                raise LayoutError(f"{self.file} is not UTF-16; save it as UTF-8") from error
+
+    def _check_encoding(self, line: int, row: dict[str, Any]) -> None:
+        for value in row.values():
+            if isinstance(value, str) and not value.isascii() and not _is_sound(value):
+                self._refuse(line, "is not UTF-8; save the table as UTF-8")
 
     def _cells(self, file: TextIO, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
         start = file.tell()
@@ -262,7 +268,13 @@ class _Table:
 
     def _objects(self, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
         if self.file.suffix.lower() == ".json":
-            lines: Iterator[Any] = iter(json.load(file))
+            held = read_json(self.file)
+            if not isinstance(held, list):
+                raise LayoutError(
+                    f"{self.file} holds no images: expected a list of {{path, label}}, or a "
+                    "catalogue with images, annotations and categories"
+                )
+            lines: Iterator[Any] = iter(held)
         else:
             lines = (line for line in file if line.strip())
         for number, line in enumerate(lines, 1):

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from fastload.errors import LayoutError
 from fastload.prepare.folders import found_in_layout
@@ -91,8 +91,9 @@ def find_in_packed_folders(tars: Sequence[Packed], found: Found, options: Layout
     """
     tree = _Tree(found.root)
     tars = [tar for tar in tars if tar.parts]
+    alike = Counter(_without_numbers(tar.path) for tar in tars)
     for tar in tars:
-        tree.add(_place_of(tar, tars, tree), tar)
+        tree.add(_place_of(tar, alike, tree) if len(tars) > 1 else tree.top, tar)
     where = found.root / tars[0].path if len(tars) == 1 else found.root
     layout = find_layout(tree.finish(), root=where, layout=options.layout)
     images: list[Image] = []
@@ -127,17 +128,28 @@ def _replaced(tar: Packed) -> list[str]:
     return [f"{tar.path}/{name}" for name, count in times.items() if count > 1]
 
 
-def _place_of(tar: Packed, tars: Sequence[Packed], tree: _Tree) -> Folder:
-    """The folder that the members of a tar lie in."""
-    if len(tars) == 1:
-        return tree.top
+def _without_numbers(path: str) -> str:
+    return re.sub(r"\d+", "#", path)
+
+
+def _place_of(tar: Packed, alike: Counter[str], tree: _Tree) -> Folder:
+    """The folder that the members of a tar lie in.
+
+    Args:
+        tar: The tar.
+        alike: Path without its numbers -> how many tars have such a path.
+        tree: What the folder is part of.
+    """
     *steps, name = tar.path.split("/")
     above = tree.top
     for place, step in enumerate(steps):
         above = tree.folder(above, step, "/".join(steps[: place + 1]))
     stem = name[:-4] if name.lower().endswith(".tar") else name
     if _is_flat(tar):
-        _refuse_part(tar, stem, tars)
+        many = alike[_without_numbers(tar.path)] > 1
+        named_after = all(member.startswith(f"{stem}_") for member, _, _ in tar.parts)
+        if read_name(stem).split or (many and not named_after):
+            _refuse_part(tar)
         return tree.folder(above, stem, tar.path)
     split = read_name(stem).split
     return tree.folder(above, split, tar.path) if split else above
@@ -148,13 +160,9 @@ def _is_flat(tar: Packed) -> bool:
     return any("/" not in name and looks_like_picture(name) for name, _, _ in tar.parts)
 
 
-def _refuse_part(tar: Packed, stem: str, tars: Sequence[Packed]) -> None:
-    """Refuse tars that differ in their numbers, as parts of one set do; not ImageNet's classes."""
-    pattern = re.sub(r"\d+", r"\\d+", re.sub(r"([^\w/])", r"\\\1", tar.path))
-    alike = [other for other in tars if re.fullmatch(pattern, other.path)]
-    named_after = all(name.startswith(f"{stem}_") for name, _, _ in tar.parts)
-    if read_name(stem).split or (len(alike) > 1 and not named_after):
-        raise LayoutError(
-            f"{tar.path} holds images without labels: no .cls or .json beside them, no class "
-            f"folders, and its name is no class; expected KEY.jpg with KEY.cls, or CLASS/image.jpg"
-        )
+def _refuse_part(tar: Packed) -> NoReturn:
+    """Refuse a tar that is part of a set by its name; ImageNet's classes have such names too."""
+    raise LayoutError(
+        f"{tar.path} holds images without labels: no .cls or .json beside them, no class "
+        "folders, and its name is no class; expected KEY.jpg with KEY.cls, or CLASS/image.jpg"
+    )

@@ -95,7 +95,7 @@ def test_the_members_are_those_that_tarfile_finds(tmp_path: Path, kind: str):
 
 @pytest.mark.parametrize("kind", ["v7", "oldgnu", "gnu", "ustar", "posix"])
 def test_the_members_of_what_gnu_tar_writes_are_found(tmp_path: Path, kind: str):
-    long = [] if kind in {"v7"} else ["d" * 60 + "/" + "e" * 60 + ".jpg"]
+    long = [] if kind == "v7" else ["d" * 60 + "/" + "e" * 60 + ".jpg"]
     long += ["f" * 140 + ".jpg"] if kind in {"gnu", "oldgnu", "posix"} else []
     root = tmp_path / "data"
     write_tree(root, {name: name.encode() for name in ["a b.jpg", "c/d.jpg", "empty", *long]})
@@ -656,7 +656,7 @@ def test_no_flipped_byte_of_a_header_is_an_odd_error(tmp_path: Path):
     """Whatever a header says, the answer is a list or a sentence, and no read beyond the file."""
     path = write_tar(tmp_path / "x.tar", [("é" * 80 + ".jpg", b"1"), *samples(2)])
     good = path.read_bytes()
-    for at in range(0, 2048):
+    for at in range(2048):
         data = bytearray(good)
         data[at] ^= 0xFF
         for fixed in (False, True):
