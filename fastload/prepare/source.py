@@ -28,11 +28,12 @@ from fastload.prepare.parquet import find_in_parquet
 from fastload.prepare.spelling import visible
 from fastload.prepare.tables import find_in_tables, read_json
 from fastload.prepare.tars import find_in_tars
-from fastload.prepare.tree import Exclusions, scan_tree
+from fastload.prepare.tree import Exclusions, Folder, scan_tree
 
 Where: TypeAlias = str | os.PathLike[str]
 
 _WITHIN = {".tar": Kind.TAR, ".parquet": Kind.PARQUET}  # files in which images lie
+_TABLES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson"))
 _HELD_OUT = 0.1  # of each class in val, and as much in test, where the folders give no split
 
 
@@ -200,7 +201,33 @@ def _find_in_folder(root: Path, options: LayoutOptions) -> Found:
         found.walked = True
         return found
     exclusions.refuse_unused()
-    return find_in_folders(top, root=root, options=options)
+    try:
+        found = find_in_folders(top, root=root, options=options)
+    except LayoutError as error:
+        if listed := _find_in_own_catalogues(top, root):
+            return listed
+        tables = [root / name for name in top.files if Path(name).suffix.lower() in _TABLES]
+        if tables and sum(folder.pictures > 0 for folder in top.walk()) <= len(SPLITS):
+            raise LayoutError(f"{error}; {tables[0]} may be its table: give that") from error
+        raise
+    deep = not any(image.path.split("/")[-2:-1] == [image.label] for image in found.images)
+    return (_find_in_own_catalogues(top, root) if deep else None) or found
+
+
+def _find_in_own_catalogues(top: Folder, root: Path) -> Found | None:
+    """What catalogues in a folder name; None where there are none.
+
+    iNaturalist's folders of 2017 and 2018 are of kingdoms, with those of species within them.
+    """
+    names = [name for name in top.files if name.lower().endswith(".json")]
+    splits = {name: read_name(Path(name).stem).split for name in names}
+    chosen = [name for name in names if splits[name]]
+    if "train" not in splits.values():
+        return None
+    held = {name: read_json(root / name) for name in chosen}
+    if not all(map(is_catalogue, held.values())):
+        return None
+    return find_in_catalogues(held, root=root, exclusions=Exclusions((), root))
 
 
 def _source_of(found: Found, seed: int, options: LayoutOptions) -> Source:
@@ -213,6 +240,7 @@ def _source_of(found: Found, seed: int, options: LayoutOptions) -> Source:
         )
         for one in found.images
     ]
+    found.images.clear()  # a million take 200 MB
     files.sort(key=lambda file: (file.label, file.path))
     files, places = _split_where_needed(files, found.places, seed, options)
     files.sort(key=lambda file: (SPLITS.index(file.split), file.label, file.path))

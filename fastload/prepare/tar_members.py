@@ -81,6 +81,9 @@ class TarFile:
 
     def read(self, offset: int, size: int) -> bytes:
         """Bytes of the file; fewer where it ends."""
+        first = offset - self._at
+        if 0 <= first <= first + size <= len(self._blocks):
+            return self._blocks[first : first + size]
         return os.pread(self._descriptor, size, offset)
 
     def close(self) -> None:
@@ -120,20 +123,22 @@ class TarFile:
                 )
                 at = data + padded(size)
                 continue
-            pax, name = for_all | pax, pax.get("path", name)
-            size = self._number(pax["size"], at) if "size" in pax else size
-            data = self._past_sparse_map(header, data) if kind == _SPARSE else data
-            at = data
+            sparse = kind == _SPARSE
+            link = link if kind == _HARD_LINK else ""
+            if pax or for_all:
+                pax = for_all | pax
+                name = pax.get("GNU.sparse.name", pax.get("path", name))
+                size = self._number(pax["size"], at) if "size" in pax else size
+                link = pax.get("linkpath", link) if link else ""
+                sparse = sparse or any(key.startswith("GNU.sparse.") for key in pax)
+                pax = {}
+            at = data = self._past_sparse_map(header, data) if kind == _SPARSE else data
             if kind not in b"123456":
                 self._see_inside(name, data, size, end)
                 at += padded(size)
             if kind not in _FOLDERS and not (kind == 0 and name.endswith("/")):
-                sparse = any(key.startswith("GNU.sparse.") for key in pax)
-                words = _words_of(_SPARSE if sparse else kind)
-                name = pax.get("GNU.sparse.name", name)
-                link = before + pax.get("linkpath", link) if kind == _HARD_LINK else ""
-                yield Member(before + name, data, size, words, link)
-            pax = {}
+                words = _KINDS[_SPARSE] if sparse else _words_of(kind)
+                yield Member(before + name, data, size, words, before + link if link else "")
 
     def _next_header(self, at: int, begin: int, end: int) -> bytes:
         """The header at a place; b"" where the tar ends."""
@@ -275,7 +280,7 @@ def is_header(header: bytes) -> bool:
     except ValueError:
         return False
     total = sum(header) - sum(header[148:156]) + 8 * ord(" ")
-    if said == total:
+    if total == said:
         return True
     high = sum(byte > 127 for byte in header) - sum(byte > 127 for byte in header[148:156])
     return said == total - 256 * high

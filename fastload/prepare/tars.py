@@ -116,6 +116,7 @@ def _found_samples(listings: Sequence[_Listing], found: Found, label_field: str)
                     *(one.modified_ns, one.path, part.offset),
                 )
             )
+        one.samples.clear()
         found.oddities += [
             Oddity(f"{one.path}/{part.name}", Reason.NO_CLASS, "has no label beside it in the tar")
             for part in _pictures(one.others)
@@ -145,7 +146,8 @@ class _Reader:
         self.options = options
         self.exclusions = exclusions
         self.label_field = ""
-        self._json_field = ""
+        self._member = self._json_field = ""  # where the labels are
+        self._labels: dict[str, str] = {}  # one text for each class
 
     def list_tar(self, path: str) -> _Listing:
         """The samples of a tar, with their labels, and its other members."""
@@ -172,31 +174,31 @@ class _Reader:
     def _parts_of(self, tar: TarFile, path: str) -> Iterator[_Part]:
         """The regular members that count; others become oddities."""
         links: dict[str, Member] = {}
+        exclusive = bool(self.options.exclude)
         for member in self._members_of(tar):
             name = member.name.removeprefix("./").lstrip("/")
-            steps = name.split("/")
-            what = member.kind
-            if ".." in steps:
+            folder, _, last = name.rpartition("/")
+            what, steps = member.kind, folder.split("/") if folder else []
+            if ".." in steps or last == "..":
                 what = "a member whose name leads out of the tar"
-            elif any(map(is_litter, steps)) or _META.match(name):
+            elif is_litter(last) or any(map(is_litter, steps)) or _META.match(name):
                 continue
-            if self.exclusions.match_within(f"{path}/{name}"):
+            if exclusive and self.exclusions.match_within(f"{path}/{name}"):
                 continue
-            if member.link and ".." not in steps:
+            if member.link and member.kind == what:
                 links[name] = member
-                continue
-            if what:
+            elif what:
                 self.found.oddities.append(Oddity(f"{path}/{name}", Reason.NOT_FILE, what))
-                continue
-            _, _, ending = steps[-1].partition(".")
-            yield _Part(name, member.offset, member.size, ending.lower())
+            else:
+                _, _, ending = last.partition(".")
+                yield _Part(name, member.offset, member.size, ending.lower())
         if links:
             yield from self._linked(tar, path, links)
 
     def _members_of(self, tar: TarFile) -> Iterator[Member]:
         """The members, and in the place of a tar among them its own members."""
         for member in tar.members():
-            inner = member.name.lower().endswith(".tar") and not member.kind
+            inner = member.name[-4:].lower() == ".tar" and not member.kind
             if inner and is_header(tar.read(member.offset, min(member.size, TAR_BLOCK))):
                 yield from tar.within(member)
             else:
@@ -250,11 +252,10 @@ class _Reader:
         pairs = []
         for image in images:  # IMG_1.2.jpg has its label in IMG_1.2.cls
             stem = image.ending.rpartition(".")[0]
-            own = {
-                part.ending[len(stem) + bool(stem) :]: part
-                for part in parts.values()
-                if part.ending.startswith(f"{stem}." if stem else "")
-            }
+            own = parts
+            if stem:
+                ends = {ending: part for ending, part in parts.items() if ending.startswith(stem)}
+                own = {ending.removeprefix(f"{stem}."): part for ending, part in ends.items()}
             if label := self._label_in(tar, listing, own):
                 pairs.append((image, label))
         if not pairs and len(images) == 1 and (label := self._label_in(tar, listing, parts)):
@@ -276,29 +277,36 @@ class _Reader:
         )
 
     def _label_in(self, tar: TarFile, listing: _Listing, parts: dict[str, _Part]) -> str:
-        """The label of a sample; "" where it has none."""
-        given = self.options.label_field
-        ending = given.lower() if given and given.lower() in parts else "cls"
-        if ending in parts and (not given or ending == given.lower()):
-            part = parts[ending]
-            self.label_field = self.label_field or f".{ending}"
-            return self._checked(listing, part, self._content(tar, listing, part))
-        if "json" not in parts:
+        """The label of a sample; "" where it has none.
+
+        The first label that is found decides which member, or field of JSON, holds all labels.
+        """
+        if not self._member:
+            given = self.options.label_field
+            member = given.lower() if given else "cls"
+            if member in parts:
+                self._member, self.label_field = member, f".{member}"
+            elif "json" in parts:
+                facts = self._json_in(tar, listing, parts["json"])
+                fields = [key for key in facts if isinstance(key, str)]
+                given = given if given in facts else ""
+                chosen = (
+                    ""
+                    if self.options.label_field and not given
+                    else choose_field(fields, given, LABEL_FIELDS, "", "--label-field")
+                )
+                if not chosen:
+                    listing.keys.update(fields)
+                    return ""
+                self._member, self._json_field = "json", chosen
+                self.label_field = f'"{chosen}" of .json'
+        part = parts.get(self._member)
+        if part is None:
             return ""
-        part = parts["json"]
-        facts = self._json_in(tar, listing, part)
-        if not self._json_field:
-            fields = [key for key in facts if isinstance(key, str)]
-            if given and given not in facts:
-                listing.keys.update(fields)
-                return ""
-            chosen = choose_field(fields, given, LABEL_FIELDS, "", "--label-field")
-            if not chosen:
-                listing.keys.update(fields)
-                return ""
-            self._json_field = chosen
-            self.label_field = self.label_field or f'"{chosen}" of .json'
-        return self._checked(listing, part, facts.get(self._json_field))
+        if self._json_field:
+            value = self._json_in(tar, listing, part).get(self._json_field)
+            return self._checked(listing, part, value)
+        return self._checked(listing, part, self._content(tar, listing, part))
 
     def _content(self, tar: TarFile, listing: _Listing, part: _Part) -> bytes:
         if part.size > _MOST_LABEL_BYTES:
@@ -330,7 +338,7 @@ class _Reader:
                 f"{self.found.root / listing.path}: {printable(part.name)} holds several lines; "
                 "expected an integer or a name"
             )
-        return label
+        return self._labels.setdefault(label, label)
 
     def refuse_unlabelled(self, listings: Sequence[_Listing]) -> None:
         """Refuse samples with something beside each image that is no label."""

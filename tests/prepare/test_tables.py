@@ -368,6 +368,36 @@ def test_catalogues_of_inaturalist_are_read(tmp_path: Path, apart: bool, listed:
     assert len(read_source(tmp_path / "train2018.json").files) == 9
 
 
+def test_a_folder_of_inaturalist_is_read_by_its_catalogues(tmp_path: Path):
+    """Its folders are kingdoms, with the numbers of the species within them."""
+    train = {f"train_val2018/{'AB'[n % 2]}/{n % 4}/{n}.jpg": n % 4 for n in range(8)}
+    val = {f"train_val2018/{'AB'[n % 2]}/{n % 4}/{n}.jpg": n % 4 for n in range(8, 12)}
+    write_tree(tmp_path, dict.fromkeys([*train, *val], b"x"))
+    (tmp_path / "train2018.json").write_text(json.dumps(catalogue(train)))
+    (tmp_path / "val2018.json").write_text(json.dumps(catalogue(val, 100)))
+    source = read_source(tmp_path)
+    assert source.layout == "listed in train2018.json, val2018.json"
+    assert {(file.path, file.label) for file in source.files} == {*train.items(), *val.items()}
+
+
+def test_a_folder_with_splits_is_read_as_before(tmp_path: Path):
+    """That of 2021 has a folder for each species, in the order of their numbers."""
+    train = {f"train/{n:05d}_x/{n}.jpg": n for n in range(3)}
+    write_tree(tmp_path, dict.fromkeys(train, b"x"))
+    (tmp_path / "train.json").write_text(json.dumps(catalogue(train)))
+    source = read_source(tmp_path)
+    assert source.classes == ("00000_x", "00001_x", "00002_x")
+    assert {file.path: file.label for file in source.files} == train
+
+
+def test_a_folder_of_images_names_the_table_beside_them(tmp_path: Path):
+    write_tree(tmp_path, {"images/1.jpg": b"x", "images/2.jpg": b"x"})
+    table(tmp_path / "labels.csv", [("file", "label"), ("1.jpg", "a"), ("2.jpg", "b")])
+    with pytest.raises(LayoutError, match=r"; .*/labels\.csv may be its table: give that"):
+        read_source(tmp_path)
+    assert len(read_source(tmp_path / "labels.csv").files) == 2
+
+
 def test_a_catalogue_of_a_test_set_has_no_labels(tmp_path: Path):
     write_tree(tmp_path, {"a.jpg": b"x", "b.jpg": b"x"})
     (tmp_path / "train.json").write_text(json.dumps(catalogue({"a.jpg": 0})))
