@@ -34,8 +34,8 @@ class Reason(Enum):
     SLOW = "slow", "takes its decoder too long"
     MEMORY = "memory", "needs more memory than there is"
     UNREADABLE = "unreadable", "cannot be read"
-    NOT_FILE = "not-a-file", "is no regular file"
-    NO_CLASS = "no-class", "lies outside any class folder"
+    NOT_FILE = "not-a-file", "is no regular file, or is not there"
+    NO_CLASS = "no-class", "lies outside any class folder, or has no label"
     TWO_CLASSES = "two-classes", "is the same image as one of another class"
     TWO_SPLITS = "two-splits", "is the same image as one of another split"
 
