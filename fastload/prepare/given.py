@@ -20,7 +20,7 @@ _MOST_FILES = 1_000_000  # that one pattern may stand for
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _URL = re.compile(r"[a-z][a-z0-9+.\-]+://|pipe:")
-_ARCHIVES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z")
+ARCHIVES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z")
 
 
 class Kind(Enum):
@@ -35,7 +35,7 @@ class Kind(Enum):
 
 _KINDS = {
     ".tar": Kind.TAR,
-    **dict.fromkeys(_ARCHIVES, Kind.TAR),  # refused with the command that unpacks it
+    **dict.fromkeys(ARCHIVES, Kind.TAR),  # refused with the command that unpacks it
     **dict.fromkeys((".csv", ".tsv", ".tab", ".jsonl", ".ndjson"), Kind.TABLE),
     ".json": Kind.JSON,
     ".parquet": Kind.PARQUET,

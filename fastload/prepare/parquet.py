@@ -19,6 +19,7 @@ from typing import Any
 from fastload.console.terminal import counted, printable
 from fastload.errors import LayoutError, first_line
 from fastload.files import open_regular
+from fastload.installation import install_command
 from fastload.prepare.formats import format_named, sniff_format
 from fastload.prepare.found import Classes, Found, Image, Oddity
 from fastload.prepare.labels import (
@@ -330,8 +331,7 @@ def _pyarrow() -> Any:  # noqa: ANN401  a module without types
         import pyarrow.parquet as module
     except ImportError as error:
         raise LayoutError(
-            "parquet is read by pyarrow, which is not installed; install it with "
-            "`pip install pyarrow`, or the extra [parquet] of fastload"
+            f"parquet is read by pyarrow, which is not installed: {install_command('parquet')}"
         ) from error
     return module
 

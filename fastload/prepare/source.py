@@ -21,7 +21,7 @@ from fastload.files import explain_os_error
 from fastload.prepare.catalogues import find_in_catalogues, is_catalogue
 from fastload.prepare.folders import find_in_folders
 from fastload.prepare.found import Found, Oddity
-from fastload.prepare.given import Kind, common_folder, kind_of, places_of
+from fastload.prepare.given import ARCHIVES, Kind, common_folder, kind_of, places_of
 from fastload.prepare.layout import LayoutOptions, named
 from fastload.prepare.naming import SPLITS, read_name
 from fastload.prepare.parquet import find_in_parquet
@@ -123,6 +123,8 @@ def read_source(
     """
     options = options or LayoutOptions()
     words = [where] if isinstance(where, str | os.PathLike) else where
+    if not words:
+        raise ValueError("where must name a source, got nothing")
     try:
         found = _find([os.fspath(word) for word in words], options)
         return _source_of(found, seed, options)
@@ -191,6 +193,12 @@ def _find_in_folder(root: Path, options: LayoutOptions) -> Found:
         for name in folder.files
         if (ending := Path(name).suffix.lower()) in _WITHIN
     ]
+    tars = {path[: -len(".tar")] for path, kind in within if kind is Kind.TAR}
+    within = [  # img2dataset writes a parquet file of what it did beside each tar
+        (path, kind)
+        for path, kind in within
+        if kind is Kind.TAR or path[: -len(".parquet")] not in tars
+    ]
     kinds = {kind for _, kind in within}
     if len(kinds) > 1:
         raise LayoutError(
@@ -199,22 +207,25 @@ def _find_in_folder(root: Path, options: LayoutOptions) -> Found:
     if within:
         found = _find_in_files(kinds.pop(), [path for path, _ in within], root, options, exclusions)
         found.walked = True
+        packed = [name for name in top.files if Path(name).suffix.lower() in ARCHIVES]
+        if packed:
+            found.notes.append(f"passed over, compressed: {named(packed)}")
         return found
     exclusions.refuse_unused()
     try:
         found = find_in_folders(top, root=root, options=options)
     except LayoutError as error:
-        if listed := _find_in_own_catalogues(top, root):
+        if listed := _find_in_own_catalogues(top, root, exclusions):
             return listed
         tables = [root / name for name in top.files if Path(name).suffix.lower() in _TABLES]
         if tables and sum(folder.pictures > 0 for folder in top.walk()) <= len(SPLITS):
             raise LayoutError(f"{error}; {tables[0]} may be its table: give that") from error
         raise
     deep = not any(image.path.split("/")[-2:-1] == [image.label] for image in found.images)
-    return (_find_in_own_catalogues(top, root) if deep else None) or found
+    return (_find_in_own_catalogues(top, root, exclusions) if deep else None) or found
 
 
-def _find_in_own_catalogues(top: Folder, root: Path) -> Found | None:
+def _find_in_own_catalogues(top: Folder, root: Path, exclusions: Exclusions) -> Found | None:
     """What catalogues in a folder name; None where there are none.
 
     iNaturalist's folders of 2017 and 2018 are of kingdoms, with those of species within them.
@@ -227,7 +238,7 @@ def _find_in_own_catalogues(top: Folder, root: Path) -> Found | None:
     held = {name: read_json(root / name) for name in chosen}
     if not all(map(is_catalogue, held.values())):
         return None
-    return find_in_catalogues(held, root=root, exclusions=Exclusions((), root))
+    return find_in_catalogues(held, root=root, exclusions=exclusions)
 
 
 def _source_of(found: Found, seed: int, options: LayoutOptions) -> Source:
@@ -297,16 +308,17 @@ def _split_where_needed(
     else:
         for split, fraction in (("val", val), ("test", test)):
             if fraction is not None and split in places:
+                folder = not any(file.container for file in files)
+                others = f", or the folder with {exclude_option(places[split])}" if folder else ""
                 raise LayoutError(
                     f"--{split}-fraction {fraction} takes {split} from train, but {places[split]} "
-                    f"is {split} already; leave the option out, or the folder with "
-                    f"{exclude_option(places[split])}"
+                    f"is {split} already; leave the option out{others}"
                 )
         train = [file for file in files if file.split == "train"]
-        others = [file for file in files if file.split != "train"]
+        rest = [file for file in files if file.split != "train"]
         if val or test:
             train = split_files(train, seed=seed, val=val or 0.0, test=test or 0.0)
-        files = [*train, *others]
+        files = [*train, *rest]
         place, said = places["train"], {"val": val or 0.0, "test": test or 0.0}
     present = {file.split for file in files}
     origins = {}

@@ -63,9 +63,11 @@ class _Place:
 
     before: str = ""
     behind: str = ""
+    windows: bool = False  # written with backslashes
 
     def path_of(self, given: str) -> str:
         """The path of a file, relative to the root."""
+        given = given.replace("\\", "/") if self.windows else given
         return f"{self.before}{given}{self.behind}"
 
 
@@ -184,12 +186,13 @@ class _Table:
             paths = (place.path_of(path) for path in given if path and "\0" not in path)
             return sum((self.listed.root / path).exists() for path in paths)
 
+        windows = any("\\" in path for path in given) and not there(_Place(before))
         for behind in _SUFFIXES:
-            if there(place := _Place(before, behind)):
+            if there(place := _Place(before, behind, windows)):
                 return self._noted(place)
         folders = list(islice(self._folders_below(), _MOST_FOLDERS))
         for behind in _SUFFIXES:
-            counts = {one: there(_Place(f"{before}{one}/", behind)) for one in folders}
+            counts = {one: there(_Place(f"{before}{one}/", behind, windows)) for one in folders}
             most = max(counts.values(), default=0)
             best = [one for one, count in counts.items() if count == most]
             if most and len(best) > 1:
@@ -198,7 +201,7 @@ class _Table:
                     f"{printable(given[0])}; name them relative to the table"
                 )
             if most:
-                return self._noted(_Place(f"{before}{best[0]}/", behind))
+                return self._noted(_Place(f"{before}{best[0]}/", behind, windows))
         raise LayoutError(
             f"{self.file} names {printable(given[0])}, which is not there, as none of the first "
             f"{counted(len(given), 'file')} is; paths must be relative to the folder of the table"

@@ -13,6 +13,7 @@ import pytest
 
 from fastload import shard
 from fastload.errors import LayoutError
+from fastload.installation import install_command
 from fastload.prepare.layout import LayoutOptions
 from fastload.prepare.reading import read_bytes
 from fastload.prepare.source import Source, read_source
@@ -231,7 +232,7 @@ def test_without_pyarrow_one_sentence_says_what_to_install(tmp_path: Path):
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "`pip install pyarrow`" in done.stderr
+    assert f"which is not installed: {install_command('parquet')}" in done.stderr
     assert "Traceback" not in done.stderr
 
 

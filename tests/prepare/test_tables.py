@@ -179,6 +179,8 @@ def test_without_splits_a_table_is_split_by_class(tmp_path: Path):
         ("train/{}.jpg", "{}", "train/NAME.jpg"),
         ("data/images/{}.jpg", "{}.jpg", "data/images/NAME"),
         ("{}.png", "{}", "NAME.png"),
+        ("images/{}.jpg", "images\\{}.jpg", ""),
+        ("deep/images/{}.jpg", "images\\{}.jpg", "deep/NAME"),
     ],
 )
 def test_images_beside_the_table_are_found_from_its_names(
@@ -189,7 +191,7 @@ def test_images_beside_the_table_are_found_from_its_names(
     rows = [("id", "breed"), *((given.format(n), "ab"[int(n) % 2]) for n in "123")]
     source = read_source(table(tmp_path / "labels.csv", rows))
     assert {file.path for file in source.files} == {images.format(n) for n in "123"}
-    assert f"the images of labels.csv are {note}" in source.notes
+    assert not note or f"the images of labels.csv are {note}" in source.notes
 
 
 def test_names_that_lie_in_two_folders_alike_are_refused(tmp_path: Path):

@@ -285,6 +285,7 @@ def test_what_img2dataset_writes_needs_the_name_of_its_field(tmp_path: Path):
             (f"{number:05d}.json", json.dumps(facts).encode()),
         ]
     write_tar(tmp_path / "out/00000.tar", members)
+    write_tree(tmp_path / "out", {"00000.parquet": b"what it did", "00000_stats.json": b"{}"})
     with pytest.raises(LayoutError, match=r"no label.*in \.json.*flower.*--label-field"):
         read_source(tmp_path / "out")
     source = read_source(tmp_path / "out", options=LayoutOptions(label_field="flower"))
@@ -656,7 +657,7 @@ def test_no_flipped_byte_of_a_header_is_an_odd_error(tmp_path: Path):
     """Whatever a header says, the answer is a list or a sentence, and no read beyond the file."""
     path = write_tar(tmp_path / "x.tar", [("é" * 80 + ".jpg", b"1"), *samples(2)])
     good = path.read_bytes()
-    for at in range(2048):
+    for at in range(0, 2048, 3):
         data = bytearray(good)
         data[at] ^= 0xFF
         for fixed in (False, True):
