@@ -24,18 +24,18 @@ def read_bytes(root: Path, file: File) -> bytes:
         OSError: If the file cannot be read, or gives fewer bytes than it has.
     """
     path = root / (file.container or file.path)
-    if file.offset < 0:
-        return read_packed(path, file.path, file.offset, file.modified_ns)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as stream:  # noqa: PTH123  a descriptor, not a path
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise OSError(errno.EINVAL, "is no regular file", str(path))
+        if file.container and facts.st_mtime_ns != file.modified_ns:
+            raise LayoutError(
+                f"{path} has changed since it was listed; run again when it no longer changes"
+            )
+        if file.offset < 0:
+            return read_packed(path, file.path, file.offset, file.modified_ns)
         if file.container:
-            if facts.st_mtime_ns != file.modified_ns:
-                raise LayoutError(
-                    f"{path} has changed since it was listed; run again when it no longer changes"
-                )
             data, size = os.pread(descriptor, file.bytes, file.offset), file.bytes
         else:
             data = stream.read()

@@ -33,6 +33,7 @@ from fastload.prepare.tree import Exclusions, Folder, scan_tree
 Where: TypeAlias = str | os.PathLike[str]
 
 _WITHIN = {".tar": Kind.TAR, ".parquet": Kind.PARQUET}  # files in which images lie
+_FIELDS = ("image_field", "label_field", "split_field")
 _TABLES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson"))
 _HELD_OUT = 0.1  # of each class in val, and as much in test, where the folders give no split
 
@@ -177,10 +178,24 @@ def _find_in_files(
     if kind is Kind.JSON:
         held = {path: read_json(root / path) for path in paths}
         if all(map(is_catalogue, held.values())):
+            _refuse_options(options, "a catalogue", *_FIELDS, "layout")
             return find_in_catalogues(held, root=root, exclusions=exclusions)
         kind = Kind.TABLE
+    if kind is Kind.TABLE:
+        _refuse_options(options, kind.value, "layout")
+    elif kind is Kind.PARQUET:
+        _refuse_options(options, kind.value, "layout", "split_field")
+    else:
+        _refuse_options(options, kind.value, "split_field")
     finders = {Kind.TAR: find_in_tars, Kind.PARQUET: find_in_parquet, Kind.TABLE: find_in_tables}
     return finders[kind](paths, root=root, options=options, exclusions=exclusions)
+
+
+def _refuse_options(options: LayoutOptions, source: str, *names: str) -> None:
+    """See that no option was given that says nothing of such a source."""
+    for name in names:
+        if getattr(options, name) not in {"", "auto"}:
+            raise LayoutError(f"--{name.replace('_', '-')} says nothing of {source}; leave it out")
 
 
 def _find_in_folder(root: Path, options: LayoutOptions) -> Found:
@@ -212,6 +227,7 @@ def _find_in_folder(root: Path, options: LayoutOptions) -> Found:
             found.notes.append(f"passed over, compressed: {named(packed)}")
         return found
     exclusions.refuse_unused()
+    _refuse_options(options, "class folders", *_FIELDS)
     try:
         found = find_in_folders(top, root=root, options=options)
     except LayoutError as error:

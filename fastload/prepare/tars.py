@@ -351,7 +351,8 @@ class _Reader:
             ]
             pictures = _pictures(one.others)
             folders = {part.name.rpartition("/")[0] for part in pictures}
-            if self.options.label_field or (pictures and beside and len(folders) == 1):
+            asked = self.options.label_field or self.options.image_field
+            if asked or (pictures and beside and len(folders) == 1):
                 given = self.options.label_field
                 wanted = f"no label in {given}" if given else "no label: no .cls beside an image"
                 found = f"found {named(f'.{ending}' for ending in endings)}"

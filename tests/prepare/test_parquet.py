@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -219,9 +220,10 @@ def test_a_file_that_changes_is_noticed_when_it_is_read(tmp_path: Path):
     for compression in ("NONE", "SNAPPY"):
         path = write(tmp_path / "x.parquet", IMAGES, LABELS, compression=compression)
         source = read_source(path)
-        write(path, IMAGES[:2], LABELS[:2], compression=compression)
+        write(path, IMAGES[::-1], LABELS, compression=compression)
+        os.utime(path, ns=(1, 1))
         with pytest.raises(LayoutError, match="has changed since it was listed"):
-            read_bytes(source.root, source.files[-1])
+            read_bytes(source.root, source.files[0])
 
 
 def test_without_pyarrow_one_sentence_says_what_to_install(tmp_path: Path):

@@ -442,6 +442,26 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any]):
         LayoutOptions(**options)
 
 
+@pytest.mark.parametrize("name", ["image_field", "label_field", "split_field"])
+def test_an_option_that_says_nothing_of_class_folders_is_refused(tmp_path: Path, name: str):
+    tree(tmp_path, "train/a/1.jpg", "train/b/1.jpg")
+    option = f"--{name.replace('_', '-')}"
+    with pytest.raises(LayoutError, match=f"{option} says nothing of class folders"):
+        read_source(tmp_path, options=LayoutOptions(**{name: "x"}))
+
+
+def test_several_folders_and_files_of_two_kinds_are_refused(tmp_path: Path):
+    tree(tmp_path, "a/x/1.jpg", "b/x/1.jpg", "x.csv", "x.tar")
+    with pytest.raises(LayoutError, match="are 2 folders; name the one folder that holds them"):
+        read_source([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(LayoutError, match=r"x\.csv is a table and .*x\.tar is a tar; name one"):
+        read_source([tmp_path / "x.csv", tmp_path / "x.tar"])
+    with pytest.raises(LayoutError, match="is named twice"):
+        read_source([tmp_path / "x.csv", tmp_path / "x.csv"])
+    with pytest.raises(ValueError, match="where must name a source"):
+        read_source([])
+
+
 def test_a_table_of_species_beside_another_set_is_passed_over(tmp_path: Path):
     table = tmp_path / "plantnet300K_species_names.json"
     table.write_text(json.dumps({"1355": "Rosa alba"}))
