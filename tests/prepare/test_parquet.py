@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,10 @@ def features(**columns: dict[str, Any]) -> dict[bytes, bytes]:
 
 def write(
     path: Path,
-    images: list[bytes | None],
-    labels: list[Any],
+    images: Sequence[bytes | None],
+    labels: Sequence[Any],
     *,
-    names: list[str | None] | None = None,
+    names: Sequence[str | None] | None = None,
     metadata: dict[bytes, bytes] | None = None,
     columns: tuple[str, str] = ("image", "label"),
     **options: Any,
@@ -73,7 +74,11 @@ LABELS = [number % 3 for number in range(40)]
 def test_images_and_labels_are_those_that_pyarrow_reads(
     tmp_path: Path, dictionary: bool, group: int, compression: str, page: int
 ):
-    form = {"row_group_size": group, "compression": compression, "data_page_size": page}
+    form: dict[str, Any] = {
+        "row_group_size": group,
+        "compression": compression,
+        "data_page_size": page,
+    }
     path = write(tmp_path / "x.parquet", IMAGES, LABELS, use_dictionary=dictionary, **form)
     source = read_source(path)
     table = pq.read_table(path).to_pylist()
@@ -240,7 +245,7 @@ def test_without_pyarrow_one_sentence_says_what_to_install(tmp_path: Path):
 
 @pytest.mark.parametrize("compression", ["NONE", "SNAPPY"])
 def test_shards_of_parquet_hold_its_images_and_labels(tmp_path: Path, compression: str):
-    form = {"compression": compression, "row_group_size": 10}
+    form: dict[str, Any] = {"compression": compression, "row_group_size": 10}
     write(tmp_path / "in/train-0.parquet", IMAGES[:30], LABELS[:30], **form)
     write(tmp_path / "in/test-0.parquet", IMAGES[30:], LABELS[30:], **form)
     out = tmp_path / "shards"

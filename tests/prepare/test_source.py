@@ -446,8 +446,9 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any]):
 def test_an_option_that_says_nothing_of_class_folders_is_refused(tmp_path: Path, name: str):
     tree(tmp_path, "train/a/1.jpg", "train/b/1.jpg")
     option = f"--{name.replace('_', '-')}"
+    asked: dict[str, Any] = {name: "x"}
     with pytest.raises(LayoutError, match=f"{option} says nothing of class folders"):
-        read_source(tmp_path, options=LayoutOptions(**{name: "x"}))
+        read_source(tmp_path, options=LayoutOptions(**asked))
 
 
 def test_several_folders_and_files_of_two_kinds_are_refused(tmp_path: Path):

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def folder(root: Path, names: list[str] | None = None) -> Path:
     return write_tree(root, {name: name.encode() for name in names or [row[0] for row in ROWS]})
 
 
-def table(path: Path, rows: list[tuple[str, ...]], **form: Any) -> Path:
+def table(path: Path, rows: Sequence[tuple[str, ...]], **form: Any) -> Path:
     with path.open("w", newline="", encoding=form.pop("encoding", "utf-8")) as file:
         csv.writer(file, **form).writerows(rows)
     return path
@@ -99,7 +100,7 @@ def test_other_headers_are_named_by_options(tmp_path: Path):
         LayoutError, match=r"paths of the images: it has where, what, when.*--image"
     ):
         read_source(path)
-    fields = {"image_field": "where", "label_field": "what", "split_field": "when"}
+    fields: dict[str, Any] = {"image_field": "where", "label_field": "what", "split_field": "when"}
     assert found(read_source(path, options=LayoutOptions(**fields))) == set(ROWS)
     with pytest.raises(
         LayoutError, match="has no column who, as --label-field asks; it has what, when"
@@ -359,8 +360,8 @@ def test_catalogues_of_inaturalist_are_read(tmp_path: Path, apart: bool, listed:
         held = catalogue(images, first) | ({} if apart else {"categories": NAMED})
         (tmp_path / name).write_text(json.dumps(held))
     if apart:
-        held = NAMED if listed else {"categories": NAMED}
-        (tmp_path / "categories.json").write_text(json.dumps(held))
+        categories = NAMED if listed else {"categories": NAMED}
+        (tmp_path / "categories.json").write_text(json.dumps(categories))
     source = read_source([tmp_path / "train2018.json", tmp_path / "val2018.json"])
     assert {(file.path, file.label, file.split) for file in source.files} == {
         *((name, label, "train") for name, label in train.items()),
