@@ -196,6 +196,12 @@ def _named_classes(
 ) -> Classes:
     """Classes whose labels are their places among sorted names."""
     notes = []
+    digits = next(filter(_INTEGER.fullmatch, told), "")
+    if digits and not numbers:
+        other = next(label for label in told if not _INTEGER.fullmatch(label))
+        notes.append(
+            f"{visible(digits)} is taken for the name of a class, since {visible(other)} is one"
+        )
     if numbers:
         told.sort(key=lambda label: (numbers[label], label))
         first, last = told[0], told[-1]

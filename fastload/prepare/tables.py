@@ -140,9 +140,13 @@ class _Table:
             )
         others = [name for name in others if name != label]
         split = choose_field(others, asked.split_field, _SPLIT_FIELDS, what, "--split-field")
-        if split and not asked.split_field:
-            told = [read_name(str(row.get(split))).split for _, row in probed]
-            split = split if any(told) else ""
+        if split and not asked.split_field and field_key(split) != _SPLIT_FIELDS[0]:
+            told = [str(row.get(split)) for _, row in probed]
+            if not any(read_name(one).split for one in told):
+                self.listed.found.notes.append(
+                    f"passed over, no splits: column {printable(split)}, such as {visible(told[0])}"
+                )
+                split = ""
         names = {field_key(name): name for name in others if name != split}
         name = next((names[key] for key in _NAME_FIELDS if key in names), "")
         said = [f"paths in {image}", f"labels in {label}", f"splits in {split}" if split else ""]

@@ -145,6 +145,25 @@ def test_numbers_of_species_are_names(tmp_path: Path):
     assert any("are taken for names of 2 classes" in note for note in source.notes)
 
 
+def test_a_number_among_names_is_a_name_and_is_said(tmp_path: Path):
+    folder(tmp_path, ["1.jpg", "2.jpg"])
+    source = read_source(
+        table(tmp_path / "x.csv", [("path", "label"), ("1.jpg", "7"), ("2.jpg", "b")])
+    )
+    assert source.classes == ("7", "b")
+    assert "'7' is taken for the name of a class, since 'b' is one" in source.notes
+
+
+def test_a_column_that_holds_no_splits_is_said_or_refused(tmp_path: Path):
+    folder(tmp_path, ["1.jpg", "2.jpg"])
+    rows = [("path", "label", "dataset"), ("1.jpg", "a", "inat"), ("2.jpg", "b", "flickr")]
+    source = read_source(table(tmp_path / "x.csv", rows))
+    assert "passed over, no splits: column dataset, such as 'inat'" in source.notes
+    rows = [("path", "label", "split"), ("1.jpg", "a", "0"), ("2.jpg", "b", "1")]
+    with pytest.raises(LayoutError, match="line 2: has '0' in split; expected train, val or test"):
+        read_source(table(tmp_path / "x.csv", rows))
+
+
 def test_a_list_of_classes_beside_the_table_gives_their_order(tmp_path: Path):
     folder(tmp_path)
     (tmp_path / "classes.txt").write_text("rose\nyew\nÄ中\ndaisy\n")
