@@ -1,6 +1,7 @@
 """What is on disk, and how the bytes of a sample are read from it.
 
     tar         the bytes of a tar: headers, padding, offsets, keys; the writer
+    facts       JSON that anybody may have written, read within bounds
     manifest    a shard directory: its classes, splits and shards
     index       one SAMPLE for each image of a split
     collection  the indexes of several shard directories, put end to end

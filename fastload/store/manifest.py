@@ -7,18 +7,24 @@ it is used: what it says of types, ranges, names and counts may be wrong, its si
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-from codecs import BOM_UTF8
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from fastload.errors import ShardError, first_line
-from fastload.files import explain_os_error, open_regular, write_atomically
+from fastload.errors import ShardError
+from fastload.files import explain_os_error, write_atomically
+from fastload.store.facts import (
+    count_of,
+    counts_by_name,
+    plain_name,
+    read_facts,
+    texts_of,
+    to_json,
+    typed,
+)
 from fastload.store.misplaced import why_no_shards
 from fastload.store.tar import TAR_BLOCK
 
@@ -26,12 +32,7 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 REBUILD = "rebuild it with `python -m fastload.shard`"
 
-MANIFEST_BYTES = 64 << 20  # 200 bytes for a shard: 300,000 shards, 80 TB of the default size
-MOST_BRACKETS = 1 << 20  # opening ones: one for a shard, some in names; each may be an object
-_NAME_BYTES = 255  # the longest file name on Linux and macOS
 _LEAST_BLOCKS = 3  # of a sample in a tar: two headers and a label, see docs/format.md
-_Kind = TypeVar("_Kind", dict[str, Any], list[Any], str, int)
-_KINDS = {dict: "an object", list: "a list", str: "a text", int: "an integer"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,13 +109,7 @@ def fingerprint(classes: Sequence[str], splits: Mapping[str, Split]) -> str:
 
 def digest_of(value: object) -> str:
     """128 bits, hexadecimal, of a value made of JSON's types; the order of dictionaries counts."""
-    return hashlib.blake2b(_to_json(value, indent=None), digest_size=16).hexdigest()
-
-
-def _to_json(value: object, *, indent: int | None) -> bytes:
-    """JSON in UTF-8. File names that are not UTF-8 become escapes, which JSON reads back."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return text.encode("utf-8", "backslashreplace")
+    return hashlib.blake2b(to_json(value), digest_size=16).hexdigest()
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -123,7 +118,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    data = _to_json(asdict(manifest), indent=1) + b"\n"
+    data = to_json(asdict(manifest), indent=1) + b"\n"
     write_atomically(directory / MANIFEST_NAME, data)
 
 
@@ -141,23 +136,17 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     """
     path = Path(directory) / MANIFEST_NAME
     try:
-        data = _read_limited(path)
+        facts = read_facts(path, what="manifest")
     except (FileNotFoundError, NotADirectoryError):
         raise ShardError(
             why_no_shards(directory, MANIFEST_NAME), where=os.fspath(directory)
         ) from None
     except OSError as error:
         raise ShardError(explain_os_error(error)) from error
+    except ValueError as error:
+        raise ShardError(f"{error}; {REBUILD}", where=str(path)) from None
     try:
-        facts = json.loads(
-            data.removeprefix(BOM_UTF8).decode(),
-            object_pairs_hook=_object_of,
-            parse_constant=_no_number,
-        )
-    except (ValueError, RecursionError) as error:
-        raise ShardError(f"is not JSON ({first_line(error)}); {REBUILD}", where=str(path)) from None
-    try:
-        version = _count(_typed(facts, dict, "the whole")["format_version"], "format_version")
+        version = count_of(typed(facts, dict, "the whole")["format_version"], "format_version")
         if version == FORMAT_VERSION:
             return _manifest_of(facts)
     except KeyError as error:
@@ -171,30 +160,6 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     )
 
 
-def _read_limited(path: Path) -> bytes:
-    with os.fdopen(open_regular(path), "rb") as file:
-        data = file.read(MANIFEST_BYTES + 1)
-    if len(data) > MANIFEST_BYTES:
-        raise OSError(0, f"has more than {MANIFEST_BYTES:,} bytes, so it is no manifest", str(path))
-    # An empty list has two bytes, and takes 64 once it is parsed.
-    if data.count(b"[") + data.count(b"{") > MOST_BRACKETS:
-        words = f"has more than {MOST_BRACKETS:,} brackets, so it is no manifest"
-        raise OSError(0, words, str(path))
-    return data
-
-
-def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    facts = dict(pairs)
-    if len(facts) < len(pairs):
-        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {twice[:40]!r} stands twice in one object")
-    return facts
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
-
-
 def _manifest_of(facts: dict[str, Any]) -> Manifest:
     """The manifest.
 
@@ -203,18 +168,18 @@ def _manifest_of(facts: dict[str, Any]) -> Manifest:
         ValueError: If a value is of a wrong type, out of range, or contradicts another.
     """
     splits = {
-        _plain(name, "a split"): _split_of(_typed(split, dict, name), name)
-        for name, split in _typed(facts["splits"], dict, "splits").items()
+        plain_name(name, "a split"): _split_of(typed(split, dict, name), name)
+        for name, split in typed(facts["splits"], dict, "splits").items()
     }
     manifest = Manifest(
-        classes=_texts(facts["classes"], "classes"),
-        class_names=_texts(facts["class_names"], "class_names"),
+        classes=texts_of(facts["classes"], "classes"),
+        class_names=texts_of(facts["class_names"], "class_names"),
         splits=splits,
-        options=_typed(facts["options"], dict, "options"),
-        stored=_counts_by_name(facts["stored"], "stored"),
-        cleaning=_counts_by_name(facts["cleaning"], "cleaning"),
-        fingerprint=_typed(facts["fingerprint"], str, "fingerprint"),
-        recipe=_typed(facts["recipe"], str, "recipe"),
+        options=typed(facts["options"], dict, "options"),
+        stored=counts_by_name(facts["stored"], "stored"),
+        cleaning=counts_by_name(facts["cleaning"], "cleaning"),
+        fingerprint=typed(facts["fingerprint"], str, "fingerprint"),
+        recipe=typed(facts["recipe"], str, "recipe"),
         format_version=FORMAT_VERSION,
     )
     _check_counts(manifest)
@@ -223,63 +188,28 @@ def _manifest_of(facts: dict[str, Any]) -> Manifest:
 
 
 def _split_of(facts: dict[str, Any], name: str) -> Split:
-    counts = _typed(facts["class_counts"], list, f"class_counts of {name}")
-    shards = _typed(facts["shards"], list, f"shards of {name}")
+    counts = typed(facts["class_counts"], list, f"class_counts of {name}")
+    shards = typed(facts["shards"], list, f"shards of {name}")
     return Split(
-        samples=_count(facts["samples"], f"samples of {name}"),
-        class_counts=tuple(_count(count, f"a class count of {name}") for count in counts),
-        shards=tuple(_shard_of(_typed(shard, dict, f"a shard of {name}")) for shard in shards),
+        samples=count_of(facts["samples"], f"samples of {name}"),
+        class_counts=tuple(count_of(count, f"a class count of {name}") for count in counts),
+        shards=tuple(_shard_of(typed(shard, dict, f"a shard of {name}")) for shard in shards),
     )
 
 
 def _shard_of(facts: dict[str, Any]) -> Shard:
-    name = _plain(_typed(facts["name"], str, "the name of a shard"), "a shard")
+    name = plain_name(typed(facts["name"], str, "the name of a shard"), "a shard")
     shard = Shard(
         name=name,
-        bytes=_count(facts["bytes"], f"bytes of {name}"),
-        sha256=_typed(facts["sha256"], str, f"sha256 of {name}"),
-        samples=_count(facts["samples"], f"samples of {name}"),
+        bytes=count_of(facts["bytes"], f"bytes of {name}"),
+        sha256=typed(facts["sha256"], str, f"sha256 of {name}"),
+        samples=count_of(facts["samples"], f"samples of {name}"),
     )
     if not re.fullmatch("[0-9a-f]{64}", shard.sha256):
         raise ValueError(f"sha256 of {name} is not 64 hexadecimal digits")
     if shard.samples * _LEAST_BLOCKS * TAR_BLOCK > shard.bytes:
         raise ValueError(f"{name} cannot hold {shard.samples} samples in {shard.bytes} bytes")
     return shard
-
-
-def _typed(value: Any, kind: type[_Kind], name: str) -> _Kind:  # noqa: ANN401  any value of JSON
-    if type(value) is not kind:  # a bool is no integer here
-        found = (
-            _KINDS.get(type(value)) if isinstance(value, dict | list) else json.dumps(value)[:40]
-        )
-        raise ValueError(f"{name[:80]} is {found}, expected {_KINDS[kind]}")
-    return value
-
-
-def _count(value: Any, name: str) -> int:  # noqa: ANN401  any value of JSON
-    if not 0 <= _typed(value, int, name) < 1 << 63:
-        raise ValueError(f"{name} is {json.dumps(value)[:40]}, expected at least 0 and below 2^63")
-    return int(value)
-
-
-def _texts(value: Any, name: str) -> tuple[str, ...]:  # noqa: ANN401  any value of JSON
-    return tuple(_typed(one, str, f"one of {name}") for one in _typed(value, list, name))
-
-
-def _counts_by_name(value: Any, name: str) -> dict[str, int]:  # noqa: ANN401  any value of JSON
-    return {key: _count(one, name) for key, one in _typed(value, dict, name).items()}
-
-
-def _plain(name: str, what: str) -> str:
-    """A name that is safe as the name of a file, or its begin, in the directory of the manifest."""
-    if (
-        not name.isprintable()
-        or "/" in name
-        or name in {"", ".", ".."}
-        or len(name.encode()) > _NAME_BYTES
-    ):
-        raise ValueError(f"{name[:80]!a}, the name of {what}, is not a plain file name")
-    return name
 
 
 def _check_counts(manifest: Manifest) -> None:
