@@ -54,7 +54,7 @@ from fastload.load.reweighting import class_weights, expectations
 from fastload.pixels.decode import Renderer, cpu_renderer
 from fastload.store.collection import open_collection
 from fastload.store.index import SAMPLE
-from fastload.store.reader import Scratch, ShardReader
+from fastload.store.reader import FileReader, Scratch
 from fastload.world import World
 
 BATCH = 128
@@ -85,7 +85,7 @@ class Bare:
             rows=np.arange(len(index)),
             groups=index["label"].astype(np.int64),
             expected=None,
-            shards=index["shard"],
+            shards=index["file"],
         )
         bounds = batch_bounds(len(index), start=0, global_batch=CHUNK, world_size=1, drop_last=True)
         plan = EpochPlan(
@@ -97,7 +97,7 @@ class Bare:
             seed=0,
             index=index,
         )
-        reader = ShardReader(collection)
+        reader = FileReader(collection)
         parts = [plan.batch(step) for step in range(plan.steps)]
         self._chunks = [
             (reader.read(part.rows, Scratch())[0], part.choices.boxes, part.choices.flips)
@@ -346,7 +346,7 @@ def cold(shards: Path, rounds: int) -> list[Row]:
             rows=np.arange(len(index)),
             groups=index["label"].astype(np.int64),
             expected=None,
-            shards=index["shard"],
+            shards=index["file"],
         ).epoch(0)
         bounds = batch_bounds(len(index), start=0, global_batch=CHUNK, world_size=1, drop_last=True)
         plan = EpochPlan(
@@ -360,7 +360,7 @@ def cold(shards: Path, rounds: int) -> list[Row]:
         )
         if not warm:
             drop_cache(shards)
-        reader, scratch, waited = ShardReader(collection), Scratch(), 0.0
+        reader, scratch, waited = FileReader(collection), Scratch(), 0.0
         for step in range(plan.steps):
             if ahead:
                 reader.read_ahead(plan.ahead(step))

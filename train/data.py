@@ -33,7 +33,7 @@ from fastload.load.augment import (
 from fastload.load.backend import find_backend
 from fastload.store.collection import open_collection
 from fastload.store.manifest import read_manifest
-from fastload.store.reader import Scratch, ShardReader
+from fastload.store.reader import FileReader, Scratch
 from fastload.world import World
 from train.options import AugmentOptions, DataOptions, ModelOptions, Options, fields
 from train.ranks import Ranks
@@ -230,7 +230,7 @@ def check_held_out(options: Options, ranks: Ranks) -> None:
 def _damaged(place: Path, split: str, world: World, progress: Progress) -> list[str]:
     """Where damaged images of this rank's part of a split are stored, with reasons."""
     collection = open_collection(place, split)
-    reader, scratch = ShardReader(collection), Scratch()
+    reader, scratch = FileReader(collection), Scratch()
     part = np.array_split(np.arange(len(collection.index)), world.size)[world.rank]
     found = []
     for start in range(0, len(part), _CHECKED_AT_ONCE):

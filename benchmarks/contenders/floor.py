@@ -16,7 +16,7 @@ from fastload import Augment
 from fastload.pixels import native
 from fastload.pixels.jpeg import Encoded
 from fastload.store.collection import open_collection
-from fastload.store.reader import Scratch, ShardReader
+from fastload.store.reader import FileReader, Scratch
 
 CHUNK = 16  # images that a thread takes at once
 
@@ -55,7 +55,7 @@ def open_loader(data: Path, work: Work) -> Epochs:
 def _load(data: Path) -> tuple[list[bytes], Any]:
     collection = open_collection([data], "train")
     index = collection.index
-    encoded, bad = ShardReader(collection).read(np.arange(len(index)), Scratch())
+    encoded, bad = FileReader(collection).read(np.arange(len(index)), Scratch())
     if bad:
         raise RuntimeError(f"{len(bad)} samples of {data} are damaged")
     jpegs = [bytes(encoded[row]) for row in range(len(index))]

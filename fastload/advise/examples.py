@@ -14,7 +14,7 @@ from fastload.errors import ShardError
 from fastload.load.augment import Augment
 from fastload.pixels.jpeg import restart_interval_for
 from fastload.store.collection import open_collection
-from fastload.store.reader import Scratch, ShardReader
+from fastload.store.reader import FileReader, Scratch
 
 IMAGES = 10
 SIZE = 224  # pixels; side of what is rendered
@@ -82,7 +82,7 @@ def stored_examples(directory: Path) -> Examples:
     if not len(collection.index):
         raise ShardError(f"split {split!r} has no images to try", where=str(directory))
     rows = np.linspace(0, len(collection.index) - 1, IMAGES).astype(np.int64)
-    reader = ShardReader(collection)
+    reader = FileReader(collection)
     encoded, bad = reader.read(rows, Scratch())
     for place, reason in bad.items():
         raise ShardError(

@@ -26,7 +26,7 @@ from fastload.errors import CorruptImageError, ImageError, ShardError
 from fastload.load.rows import row_of
 from fastload.pixels.decode import decode_image
 from fastload.store.collection import Collection, Paths, listed, open_collection
-from fastload.store.reader import Reader, Scratch, ShardReader
+from fastload.store.reader import FileReader, Reader, Scratch
 
 OutputKind = Literal["pil", "tensor"]
 
@@ -169,5 +169,5 @@ class TarDataset(Dataset[tuple[Any, Any]]):
         process = os.getpid()
         # A fork inherits the parent's reader, whose lock a thread of the parent may have held.
         if self._reader is None or self._reader[0] != process:
-            self._reader = (process, ShardReader(self._collection))
+            self._reader = (process, FileReader(self._collection))
         return self._reader[1]

@@ -49,7 +49,7 @@ from fastload.load.stats import DeliveryCounter, Stats
 from fastload.pixels.decode import Renderer
 from fastload.stages import Stages
 from fastload.store.collection import Paths, listed, open_collection
-from fastload.store.reader import Reader, ShardReader
+from fastload.store.reader import FileReader, Reader
 from fastload.world import World
 
 _log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ class Loader:
         self._order = order_of(
             SampleTable(
                 labels=collection.index["label"].astype(np.int64),
-                shards=collection.index["shard"],
+                shards=collection.index["file"],
                 sources=collection.sources,
                 classes=collection.classes,
             ),
@@ -198,7 +198,7 @@ class Loader:
             else choose_backend(backend, self.device, num_threads=self.num_threads)
         )
         self.backend, self.backend_reason = self._backend.renderer.name, self._backend.reason
-        self._reader, self._process = ShardReader(collection), os.getpid()
+        self._reader, self._process = FileReader(collection), os.getpid()
         self._bad = BadSamples(self._reader, self._policy, epoch_samples=self._order.length)
         # The seconds of each worker, over all iterations.
         self._spent = [Stages() for _ in range(self._backend.num_threads)]

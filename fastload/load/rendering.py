@@ -39,7 +39,7 @@ from fastload.load.buffers import batches_ahead
 from fastload.load.plan import BatchPlan, EpochPlan
 from fastload.load.replacement import BadSample, render_neighbour
 from fastload.load.threads import Worker, Workers
-from fastload.pixels.decode import Memory, Renderer
+from fastload.pixels.decode import Memory, Renderer, render_upright
 from fastload.runs import run_bounds
 from fastload.stages import Stages
 from fastload.store.reader import Reader
@@ -289,7 +289,9 @@ class Rendering:
         worker.spent.read += time.perf_counter() - began
         worker.doing = f"decodes {len(rows)} samples with {self._renderer.name}"
         boxes, flips = choices.boxes[part], choices.flips[part]
-        undecoded = self._renderer.render(encoded, boxes, flips, batch.pixels[part], worker.spent)
+        undecoded = render_upright(
+            self._renderer, encoded, boxes, flips, batch.pixels[part], worker.spent
+        )
         for i, reason in sorted((undecoded | unread).items()):
             self._mend(batch, chunk.first + i, reason, worker)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastload.errors import TooManyCorruptError
 from fastload.load.plan import EpochPlan
-from fastload.pixels.decode import Renderer
+from fastload.pixels.decode import Renderer, render_upright
 from fastload.store.reader import Reader, Scratch
 
 NEIGHBOURS = 64  # tried in place of a bad sample
@@ -59,7 +59,9 @@ def render_neighbour(
         neighbour = plan.replacement(position, attempt)
         encoded, bad = reader.read(neighbour.rows, scratch)
         choices = neighbour.choices
-        if not bad and not renderer.render(encoded, choices.boxes, choices.flips, out):
+        if bad:
+            continue
+        if not render_upright(renderer, encoded, choices.boxes, choices.flips, out):
             return int(neighbour.rows[0])
     raise TooManyCorruptError(
         f"the sample at position {position} of epoch {plan.number} and the {NEIGHBOURS} after it"

@@ -16,6 +16,7 @@ import threading
 import time
 import warnings
 import zlib
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,6 +40,7 @@ from fastload.errors import (
 )
 from fastload.pixels import native
 from fastload.pixels.jpeg import MAX_PIXELS, Box, Encoded, read_header, slice_jpeg
+from fastload.pixels.orientation import turning_of
 from fastload.stages import Stages
 
 # What Pillow may open. Its other formats call external programs, or hold no photographs.
@@ -109,6 +111,28 @@ class DeviceMemory(Protocol):
 
     def copy_from_cpu(self, pixels: NDArray[np.uint8], out: torch.Tensor) -> None:
         """Copy pixels that the CPU rendered; returns when the copy is complete."""
+
+
+def render_upright(
+    renderer: Renderer,
+    encoded: Encoded,
+    boxes: NDArray[np.int32],
+    flips: NDArray[np.bool_],
+    out: NDArray[np.uint8],
+    spent: Stages | None = None,
+) -> dict[int, str]:
+    """As `Renderer.render`, with the boxes of the upright pictures, whichever way they are stored.
+
+    A renderer knows nothing of orientations: it gets the boxes of the stored pictures, and the
+    pixels are turned afterwards.
+    """
+    if encoded.upright is None:
+        return renderer.render(encoded, boxes, flips, out, spent)
+    turning = turning_of(boxes, flips, encoded.upright)
+    stored = replace(encoded, upright=None)
+    failures = renderer.render(stored, turning.boxes, turning.flips, out, spent)
+    turning.finish(out)
+    return failures
 
 
 class CpuRenderer:

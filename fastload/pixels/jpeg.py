@@ -49,6 +49,19 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length: TEM,
 
 
 @dataclass(frozen=True, slots=True)
+class Upright:
+    """How pictures that are not stored upright become so.
+
+    Attributes:
+        orientations: uint8 [N], EXIF's, in [1, 8].
+        sizes: int32 [N, 2], height and width of the upright pictures.
+    """
+
+    orientations: NDArray[np.uint8]
+    sizes: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """Encoded images in one buffer, as a reader leaves them and a decoder takes them.
 
@@ -56,11 +69,17 @@ class Encoded:
         buffer: uint8 [M], the bytes of all images, owned by whoever made the value.
         starts: int64 [N], where each image begins in `buffer`.
         sizes: int64 [N], bytes of each image; `starts + sizes <= M`.
+        tables: The seek tables of the same images, of 0 bytes where an image has none; None where
+            none has.
+        upright: How the pictures become upright; None where all are. Boxes are those of the upright
+            pictures: see `decode.render_upright`.
     """
 
     buffer: NDArray[np.uint8]
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    tables: Encoded | None = None
+    upright: Upright | None = None
 
     def __len__(self) -> int:
         return len(self.starts)

@@ -12,16 +12,21 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from fastload.errors import CorruptImageError
-from fastload.pixels.jpeg import segments
+from fastload.pixels.jpeg import Upright, segments
 
 _ORIENTATION = 0x0112
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')  # as an attribute, or as an element
 _APP1 = 0xE1
+_LAST_UNSWAPPED = 4  # orientation; those behind it swap height and width
 _EXIF_NAME, _XMP_NAME = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 
 
@@ -74,3 +79,91 @@ def _exif_value(exif: bytes) -> object:
             return tags.get(_ORIENTATION)
     except Exception:  # noqa: BLE001  a parser of hostile bytes may raise anything
         return 1
+
+
+@dataclass(frozen=True, slots=True)
+class Turning:
+    """What a renderer does that knows nothing of orientations, and what is left to do afterwards.
+
+    Pixel (r, c) of an upright picture H x W is the pixel (r or H-1-r, c or W-1-c) of the stored
+    one, its two numbers swapped by the orientations 5 to 8 (TIFF 6.0, section 8). So a crop is
+    that of another box, mirrored or not as a renderer can do it, turned over and transposed.
+
+    Attributes:
+        boxes: int32 [N, 4]: top, left, height, width in pixels of the stored pictures.
+        flips: bool [N]: mirror left and right.
+        overs: bool [N]: then turn upside down.
+        swaps: bool [N]: then swap rows and columns.
+    """
+
+    boxes: NDArray[np.int32]
+    flips: NDArray[np.bool_]
+    overs: NDArray[np.bool_]
+    swaps: NDArray[np.bool_]
+
+    def finish(self, out: Any) -> None:  # noqa: ANN401  an array, or a tensor on a GPU
+        """Do what is left, in place; returns when it is done.
+
+        Args:
+            out: uint8 [N, S, S, 3], an array or a tensor.
+        """
+        for over, swap in ((True, False), (False, True), (True, True)):
+            chosen = np.flatnonzero((self.overs == over) & (self.swaps == swap))
+            if not len(chosen):
+                continue
+            if isinstance(out, torch.Tensor):
+                squares = out[torch.from_numpy(chosen).to(out.device)]
+                squares = squares.flip(1) if over else squares
+                out[torch.from_numpy(chosen).to(out.device)] = (
+                    squares.transpose(1, 2) if swap else squares
+                )
+            else:
+                squares = out[chosen]
+                squares = squares[:, ::-1] if over else squares
+                out[chosen] = squares.swapaxes(1, 2) if swap else squares
+        if isinstance(out, torch.Tensor) and out.is_cuda:
+            torch.cuda.current_stream(out.device).synchronize()
+
+
+def turning_of(boxes: NDArray[np.int32], flips: NDArray[np.bool_], upright: Upright) -> Turning:
+    """How the boxes of upright pictures are rendered from the pictures as they are stored.
+
+    Args:
+        boxes: int32 [N, 4]: top, left, height, width in pixels of the upright pictures.
+        flips: bool [N]: mirror the upright crop left and right.
+        upright: How the pictures become upright.
+    """
+    orientations = upright.orientations
+    rows_back = np.isin(orientations, (3, 4, 7, 8))
+    columns_back = np.isin(orientations, (2, 3, 6, 7))
+    swaps = orientations > _LAST_UNSWAPPED
+    top, left, height, width = boxes.T
+    top = np.where(rows_back, upright.sizes[:, 0] - top - height, top)
+    left = np.where(columns_back, upright.sizes[:, 1] - left - width, left)
+    straight = np.stack([top, left, height, width], axis=1)
+    swapped = np.stack([left, top, width, height], axis=1)
+    mirrored = columns_back ^ flips.astype(np.bool_)
+    return Turning(
+        boxes=np.where(swaps[:, None], swapped, straight).astype(np.int32),
+        flips=np.where(swaps, rows_back, mirrored),
+        overs=np.where(swaps, mirrored, rows_back),
+        swaps=swaps,
+    )
+
+
+def turned_upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """A whole stored picture, upright.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        orientation: In [1, 8].
+
+    Returns:
+        uint8, C-contiguous; `pixels` itself where they are upright.
+    """
+    if orientation == 1:
+        return pixels
+    upright = pixels.swapaxes(0, 1) if orientation > _LAST_UNSWAPPED else pixels
+    upright = upright[::-1] if orientation in (3, 4, 7, 8) else upright
+    upright = upright[:, ::-1] if orientation in (2, 3, 6, 7) else upright
+    return np.ascontiguousarray(upright)

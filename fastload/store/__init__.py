@@ -1,14 +1,18 @@
 """What is on disk, and how the bytes of a sample are read from it.
 
     tar         the bytes of a tar: headers, padding, offsets, keys; the writer
-    facts       JSON that anybody may have written, read within bounds
+    facts rows  JSON and NumPy files that anybody may have written, read within bounds
     manifest    a shard directory: its classes, splits and shards
-    index       one SAMPLE for each image of a split
-    collection  the indexes of several shard directories, put end to end
-    reader      rows of an index -> the bytes of their JPEGs
+    index       one SAMPLE for each image of a split, in shards
+    places      the index of data in place: one PLACE for each image of a split
+    freshness   whether data in place are those that were indexed
+    holders     the files that hold the bytes: shards, or files in place
+    collection  the indexes of several directories, put end to end
+    reader      rows of an index -> the bytes of their images
     faults      whether manifest, indexes and tars agree
+    misplaced   what a path leads to that leads to no data
 
-The loader knows this wing by the collection and the reader alone. A shard directory is one kind of
-store: another kind (data in place, an object store) brings an index of its own, and a class of its
-own that is a `reader.Reader`.
+The loader knows this wing by the collection and the reader alone. Whatever the data are, an image
+is a range of bytes in a file. Another kind of store brings an index and `holders.Holders` of its
+own, or a class of its own that is a `reader.Reader`.
 """

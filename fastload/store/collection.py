@@ -1,4 +1,4 @@
-"""Manifests and indexes to a Collection: the samples of one split, of one directory or several."""
+"""Indexes to a Collection: the samples of one split, of one directory or several."""
 
 from __future__ import annotations
 
@@ -13,20 +13,33 @@ from numpy.typing import NDArray
 
 from fastload.arguments import shown
 from fastload.errors import ShardError
+from fastload.store.freshness import warn_of_changes
+from fastload.store.holders import Holders, JoinedFiles, ShardFiles
 from fastload.store.index import index_of
-from fastload.store.manifest import Manifest, read_manifest
+from fastload.store.manifest import MANIFEST_NAME, Manifest, read_manifest
+from fastload.store.places import (
+    PLACE,
+    POINTS_NAME,
+    PlacedData,
+    Places,
+    files_of,
+    find_index,
+    places_of,
+    read_places,
+)
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collection:
-    """The samples of one split, of one shard directory or of several put end to end.
+    """The samples of one split, of one directory or of several put end to end.
 
     Attributes:
-        index: SAMPLE [N]; `shard` counts through `shards`.
-        shards: Paths of the tars.
-        shard_bytes: What the manifest says of their sizes.
+        index: PLACE [N]; `file` counts through `files`.
+        files: The shards, or the files in place.
+        points: For each of the directories the file of its seek tables, and its bytes; None where
+            it has none.
         sources: int64 [N], from which of the directories each sample is.
         classes: Names of the class folders; a label is a position in it.
         class_names: Readable names of the same.
@@ -34,8 +47,8 @@ class Collection:
     """
 
     index: NDArray[np.void]
-    shards: tuple[Path, ...]
-    shard_bytes: tuple[int, ...]
+    files: Holders
+    points: tuple[tuple[Path, int] | None, ...]
     sources: NDArray[np.int64]
     classes: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -66,8 +79,25 @@ def listed(path: Paths) -> list[str | os.PathLike[str]]:
     return list(paths)
 
 
+def read_contents(path: str | os.PathLike[str]) -> Manifest | Places:
+    """What a directory holds: its manifest, or the facts of the index of data in place.
+
+    Raises:
+        ShardError: If it has neither, or one that is damaged.
+    """
+    found = _directory(path)
+    return found if isinstance(found, Manifest) else found.places
+
+
+def _directory(path: str | os.PathLike[str]) -> Manifest | PlacedData:
+    """Shards where there is a manifest, else the index in place."""
+    if not (Path(path) / MANIFEST_NAME).exists() and (folder := find_index(path)):
+        return read_places(folder)
+    return read_manifest(path)
+
+
 def open_collection(path: Paths, split: str) -> Collection:
-    """Read manifests and indexes of one shard directory or of several.
+    """Read the indexes of one directory or of several: shards, or data in place.
 
     Raises:
         ShardError: If a directory, its split or its index is missing or damaged, or the classes of
@@ -76,38 +106,63 @@ def open_collection(path: Paths, split: str) -> Collection:
         ValueError: If `path` names no directory.
     """
     directories = listed(path)
-    manifests = [read_manifest(directory) for directory in directories]
-    _check_classes(directories, manifests)
-    indexes, sources = [], []
-    shards: list[Path] = []
-    sizes: list[int] = []
-    for number, (directory, manifest) in enumerate(zip(directories, manifests, strict=True)):
-        index = index_of(directory, manifest, split)
-        index["shard"] += len(shards)
-        indexes.append(index)
-        sources.append(np.full(len(index), number, np.int64))
-        shards += [Path(directory) / shard.name for shard in manifest.splits[split].shards]
-        sizes += [shard.bytes for shard in manifest.splits[split].shards]
-    prints = [manifest.fingerprint for manifest in manifests]
+    found = [_directory(directory) for directory in directories]
+    contents = [one if isinstance(one, Manifest) else one.places for one in found]
+    _check_classes(directories, contents)
+    indexes, sources, points = [], [], []
+    files: list[Holders] = []
+    count = 0
+    for number, (directory, one) in enumerate(zip(directories, found, strict=True)):
+        rows, holders = _rows_and_files(directory, one, split)
+        rows["file"] += count
+        count += len(holders)
+        indexes.append(rows)
+        sources.append(np.full(len(rows), number, np.int64))
+        files.append(holders)
+        points.append(_points_of(one))
+    prints = [one.fingerprint for one in contents]
     joined = hashlib.sha256("\n".join(prints).encode()).hexdigest()[:32]
     return Collection(
-        index=np.concatenate(indexes),
-        shards=tuple(shards),
-        shard_bytes=tuple(sizes),
+        index=indexes[0] if len(indexes) == 1 else np.concatenate(indexes),
+        files=files[0] if len(files) == 1 else JoinedFiles(files),
+        points=tuple(points),
         sources=np.concatenate(sources),
-        classes=manifests[0].classes,
-        class_names=manifests[0].class_names,
+        classes=contents[0].classes,
+        class_names=contents[0].class_names,
         fingerprint=prints[0] if len(prints) == 1 else joined,
     )
 
 
+def _rows_and_files(
+    directory: str | os.PathLike[str], found: Manifest | PlacedData, split: str
+) -> tuple[NDArray[np.void], Holders]:
+    if isinstance(found, PlacedData):
+        rows = places_of(found, split)
+        warn_of_changes(found)
+        return rows, files_of(found)
+    samples = index_of(directory, found, split)
+    rows = np.zeros(len(samples), PLACE)
+    rows["file"], rows["orientation"] = samples["shard"], 1
+    for name in ("offset", "size", "label", "height", "width", "crc32"):
+        rows[name] = samples[name]
+    shards = found.splits[split].shards
+    paths = tuple(Path(directory) / shard.name for shard in shards)
+    return rows, ShardFiles(paths, tuple(shard.bytes for shard in shards))
+
+
+def _points_of(found: Manifest | PlacedData) -> tuple[Path, int] | None:
+    if isinstance(found, Manifest) or not found.places.points_bytes:
+        return None
+    return found.path / POINTS_NAME, found.places.points_bytes
+
+
 def _check_classes(
-    directories: Sequence[str | os.PathLike[str]], manifests: Sequence[Manifest]
+    directories: Sequence[str | os.PathLike[str]], contents: Sequence[Manifest | Places]
 ) -> None:
-    for directory, manifest in zip(directories, manifests, strict=True):
-        if manifest.classes != manifests[0].classes:
+    for directory, one in zip(directories, contents, strict=True):
+        if one.classes != contents[0].classes:
             raise ShardError(
-                f"has other classes ({len(manifest.classes)}) than {directories[0]}"
-                f" ({len(manifests[0].classes)}); shard both with the same class folders",
+                f"has other classes ({len(one.classes)}) than {directories[0]}"
+                f" ({len(contents[0].classes)}); prepare both with the same class folders",
                 where=os.fspath(directory),
             )

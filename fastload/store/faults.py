@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from fastload.errors import ImageError, ShardError
 from fastload.files import READ_BYTES, explain_os_error, open_regular, sha256_of
 from fastload.pixels.jpeg import read_header
+from fastload.store.holders import checked_status
 from fastload.store.index import index_of
 from fastload.store.manifest import Manifest, Shard
-from fastload.store.reader import checked_status
 from fastload.store.tar import (
     END,
     TAR_BLOCK,

@@ -9,25 +9,22 @@ offset, shard or label points outside what the manifest lists.
 
 from __future__ import annotations
 
-import io
 import os
-import re
-import struct
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastload.arguments import did_you_mean, shown
 from fastload.errors import ShardError
-from fastload.files import explain_os_error, open_regular, write_atomically
+from fastload.files import explain_os_error, open_regular
 from fastload.store.manifest import (
     REBUILD,
     Manifest,
     Split,
     read_manifest,
 )
+from fastload.store.rows import read_rows, write_rows
 from fastload.store.tar import END, TAR_BLOCK, next_offset
 
 SAMPLE = np.dtype(
@@ -42,10 +39,6 @@ SAMPLE = np.dtype(
     ]
 )
 
-_START = struct.Struct("<6sBBH")  # of a NumPy file, version 1.0: magic, version, header's length
-# What NumPy writes behind it, padded with spaces: matched, not evaluated.
-_HEADER = r"\{'descr': (.+), 'fortran_order': False, 'shape': \(([0-9, ]*)\), \} *\n"
-
 
 def write_index(directory: Path, split: str, samples: NDArray[np.void]) -> None:
     """Write the index of a split atomically.
@@ -58,9 +51,7 @@ def write_index(directory: Path, split: str, samples: NDArray[np.void]) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    buffer = io.BytesIO()
-    np.save(buffer, samples.astype(SAMPLE, copy=False), allow_pickle=False)
-    write_atomically(directory / index_name(split), buffer.getbuffer())
+    write_rows(directory / index_name(split), samples.astype(SAMPLE, copy=False))
 
 
 def index_name(split: str) -> str:
@@ -97,7 +88,7 @@ def index_of(directory: str | os.PathLike[str], manifest: Manifest, split: str) 
     path = Path(directory) / index_name(split)
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            samples = _read_rows(file, manifest.splits[split].samples)
+            samples = read_rows(file, SAMPLE, manifest.splits[split].samples)
     except FileNotFoundError as error:
         raise ShardError(f"{explain_os_error(error)}; copy it again, or {REBUILD}") from error
     except OSError as error:
@@ -108,38 +99,6 @@ def index_of(directory: str | os.PathLike[str], manifest: Manifest, split: str) 
     if fault:
         raise ShardError(f"{fault}; {REBUILD}", where=str(path))
     return samples
-
-
-def _read_rows(file: BinaryIO, expected: int) -> NDArray[np.void]:
-    """The rows of an index, SAMPLE [expected]; memory is taken only for what the file holds.
-
-    NumPy's own reader allocates what a header claims, before it looks at the size of the file.
-
-    Raises:
-        ValueError: If the file is another NumPy file or none, or has other rows.
-    """
-    size = os.fstat(file.fileno()).st_size
-    start = file.read(_START.size)
-    if len(start) < _START.size or start[:6] != np.lib.format.MAGIC_PREFIX:
-        raise ValueError("is not an index (it does not begin as a NumPy file does)")
-    _, major, minor, length = _START.unpack(start)
-    if (major, minor) != (1, 0):
-        raise ValueError(f"is not an index (of NumPy's format {major}.{minor}, expected 1.0)")
-    header = re.fullmatch(_HEADER, file.read(length).decode("latin-1"))
-    if header is None:
-        raise ValueError("is not an index (its header is not one that NumPy writes)")
-    kind, shape = header.groups()
-    if kind != repr(SAMPLE.descr) or not re.fullmatch("[0-9]{1,19},", shape):
-        raise ValueError(f"holds {kind[:60]!a} [{shape[:40]}], expected SAMPLE [N]")
-    if int(shape[:-1]) != expected:
-        raise ValueError(f"has {shape[:-1]} samples, the manifest says {expected}")
-    needed = _START.size + length + expected * SAMPLE.itemsize
-    if size != needed:
-        raise ValueError(f"has {size:,} bytes, {expected:,} samples need {needed:,}")
-    data = file.read(expected * SAMPLE.itemsize)
-    if len(data) < expected * SAMPLE.itemsize:
-        raise ValueError("became shorter while it was read")
-    return np.frombuffer(data, SAMPLE).copy()
 
 
 def _fault_of(samples: NDArray[np.void], split: Split, num_classes: int) -> str:

@@ -148,7 +148,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     try:
         version = count_of(typed(facts, dict, "the whole")["format_version"], "format_version")
         if version == FORMAT_VERSION:
-            return _manifest_of(facts)
+            return _manifest_of(typed(facts, dict, "the whole"))
     except KeyError as error:
         raise ShardError(f"is damaged (it lacks {error}); {REBUILD}", where=str(path)) from None
     except ValueError as error:

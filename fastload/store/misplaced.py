@@ -8,7 +8,7 @@ import shlex
 from itertools import islice
 from pathlib import Path
 
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _LOOKED_AT = 100  # entries of a folder: enough to tell what it is, quick on any disk
 _FOLDERS = 10  # of a folder, looked into
 _DEPTH = 3  # folders above an image: the source, split, class
@@ -54,7 +54,7 @@ def _of_folder(folder: Path, marker: str) -> str:
             " finish the run or the copy that was interrupted, or make shards of the images with"
             " `python -m fastload.shard data/`"
         )
-    if _has_images(folder, _DEPTH):
+    if has_images(folder):
         return (
             f"there is no complete set of shards (no {marker}), but images; make shards of them"
             f" with `python -m fastload.shard {shlex.quote(str(folder))}`, and give the folder that"
@@ -74,9 +74,10 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _has_images(folder: Path, depth: int) -> bool:
+def has_images(folder: Path, depth: int = _DEPTH) -> bool:
+    """Whether a folder, or a folder so far below it, has files whose names are those of images."""
     entries = _entries(folder)
-    if any(entry.name.lower().endswith(_IMAGES) for entry in entries):
+    if any(entry.name.lower().endswith(IMAGES) for entry in entries):
         return True
     folders = [Path(entry) for entry in entries if depth > 1 and entry.is_dir()]
-    return any(_has_images(each, depth - 1) for each in folders[:_FOLDERS])
+    return any(has_images(each, depth - 1) for each in folders[:_FOLDERS])

@@ -2,14 +2,16 @@
 
     rows -> Reader.read -> bytes in the thread's Scratch, and the bad samples with reasons
 
-The loader knows the protocol `Reader` alone. `ShardReader` reads shard directories. It reads files
-with `preadv` and never maps them: a shard that is truncated or changed under a running job is an
-error that names the shard, not a SIGBUS.
+The loader knows the protocol `Reader` alone. `FileReader` reads byte ranges of files: of shards, or
+of files in place. It reads with `preadv` and never maps a file: one that is truncated or changed
+under a running job is an error that names it, not a SIGBUS.
 
-A shard is the same while its size is the same and its samples have their CRC-32: a backup, a copy
-or a network file system may give it another time or inode at any moment. Where the storage refuses
-to read, the shard is opened anew and asked once more. That is no fault of the sample: if it is
-refused again, it is an error.
+A file is the same while its size is the same and its samples have their CRC-32: a backup, a copy
+or a network file system may give it another time or inode at any moment. A file of many samples
+that is another is an error. A file that is one image makes one bad sample, as a flipped bit does.
+
+Where the storage refuses to read, the file is opened anew and asked once more. That is no fault of
+the sample: if it is refused again, it is an error.
 """
 
 from __future__ import annotations
@@ -30,17 +32,21 @@ from numpy.typing import NDArray
 from fastload.errors import SamplePlace, ShardError
 from fastload.files import explain_os_error, open_regular, refuse_irregular
 from fastload.pixels import native
-from fastload.pixels.jpeg import Encoded, frame_size
+from fastload.pixels.jpeg import Encoded, Upright, frame_size
 from fastload.store.collection import Collection
-from fastload.store.manifest import REBUILD
-from fastload.store.tar import read_key
+from fastload.store.holders import stamp_of
 
-OPEN_SHARDS = 128  # at most; no more than an eighth of the descriptors that a process may have
+OPEN_FILES = 128  # at most; no more than an eighth of the descriptors that a process may have
 _WAIT_SECONDS = 1.0  # for a descriptor; other threads give theirs back within a read
 _ALIGNMENT = 64  # bytes: no two images share a cache line
 # Linux cuts a request to the device's read-ahead window, 128 KiB unless it was changed: what lies
 # beyond is not read, and no error says so (force_page_cache_ra in mm/readahead.c).
 _AHEAD_BYTES = 128 * 1024
+# Errors of one file, not of the storage: it vanished, or another kind of file has its name.
+_OF_THE_FILE = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL, errno.ENXIO)
+)
+_LAST_UNTURNED = 4  # of EXIF's orientations: those behind it swap height and width
 _MERGE_GAP = 64 * 1024  # bytes between two samples that are read ahead in one request all the same
 
 
@@ -94,7 +100,7 @@ class Reader(Protocol):
         """Close all files; a thread that still reads keeps its file until it is done."""
 
 
-class _OpenShard:
+class _OpenFile:
     """A file descriptor, closed when the last thread that reads from it drops the object."""
 
     __slots__ = ("descriptor",)
@@ -107,52 +113,65 @@ class _OpenShard:
             os.close(self.descriptor)
 
 
-class ShardReader:
-    """Reads the samples of a collection of shards; see `Reader`.
+class FileReader:
+    """Reads the samples of a collection from files; see `Reader`.
 
     Args:
-        collection: Index and shards.
-        max_open: Shards kept open at a time, at most; as the limit of descriptors allows when None.
+        collection: Index and files.
+        max_open: Files of many samples kept open at a time, at most; as the limit of descriptors
+            allows when None.
 
     Raises:
-        ShardError: If a shard is missing, or its size is not what the manifest says.
+        ShardError: If a file of many samples is missing, or of another size than was listed.
     """
 
     def __init__(self, collection: Collection, *, max_open: int | None = None) -> None:
-        self._index = collection.index
-        self._shards = collection.shards
-        self._max_open = max_open or _open_shards()
-        self._open_shards: dict[int, _OpenShard] = {}
+        self._index, self._files = collection.index, collection.files
+        self._sources = collection.sources
+        self._max_open = max_open or _most_open()
+        self._open_files: dict[int, _OpenFile] = {}
         self._lock = threading.Lock()
-        self._stamps = [
-            _checked_stamp(path, size)
-            for path, size in zip(collection.shards, collection.shard_bytes, strict=True)
-        ]
+        used = np.unique(self._index["file"])
+        shared = used[~self._files.alone(used)].tolist()
+        self._stamps = {number: self._files.checked_stamp(number) for number in shared}
+        self._points = [points and _opened_points(points) for points in collection.points]
 
     def read(self, rows: NDArray[np.int64], scratch: Scratch) -> tuple[Encoded, dict[int, str]]:
         """See `Reader.read`."""
         records = self._index[rows]
         sizes = records["size"].astype(np.int64)
-        spaces = (sizes + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
+        tables = records["seek_size"].astype(np.int64)
+        lengths = np.concatenate([sizes, tables]) if tables.any() else sizes
+        spaces = (lengths + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
         starts = np.cumsum(spaces) - spaces
         buffer = scratch.take(int(spaces.sum()))
         memory = buffer.data
         places = zip(
-            *(records["shard"].tolist(), records["offset"].tolist(), sizes.tolist()),
-            starts.tolist(),
+            *(records["file"].tolist(), records["offset"].tolist(), sizes.tolist()),
+            *(starts[: len(rows)].tolist(), self._files.alone(records["file"]).tolist()),
             strict=True,
         )
-        images = []
-        for shard, offset, size, start in places:
+        images, bad = [], {}
+        for i, (file, offset, size, start, alone) in enumerate(places):
             part = memory[start : start + size]
             images.append(part)
+            if alone:
+                if reason := self._read_alone(file, part):
+                    bad[i] = reason
+                continue
             try:
-                self._read_sample(shard, part, offset)
+                self._read_sample(file, part, offset)
             except OSError:
                 # ESTALE: the server knows the file by another handle now. EIO, ETIMEDOUT: may pass.
-                self._read_again(shard, part, offset)
-        encoded = Encoded(buffer, starts, sizes)
-        return encoded, self._bad_among(encoded, images, records)
+                self._read_again(file, part, offset)
+        encoded = Encoded(
+            buffer,
+            starts[: len(rows)],
+            sizes,
+            tables=self._read_tables(rows, Encoded(buffer, starts[len(rows) :], tables)),
+            upright=_upright(records),
+        )
+        return encoded, self._bad_among(encoded, images, records) | bad
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
         """See `Reader.read_ahead`: the kernel brings the samples into the page cache.
@@ -163,11 +182,17 @@ class ShardReader:
             return
         records = self._index[rows]
         offsets = records["offset"].astype(np.int64)
-        for shard, begin, end in merged_ranges(
-            records["shard"], offsets, offsets + records["size"]
+        ranges = merged_ranges(records["file"], offsets, offsets + records["size"])
+        numbers = np.array([number for number, _, _ in ranges], np.int64)
+        for (number, begin, end), alone in zip(
+            ranges, self._files.alone(numbers).tolist(), strict=True
         ):
             try:
-                file = self._open_shards.get(shard) or self._open(shard)
+                file = (
+                    _OpenFile(self._files.path(number))
+                    if alone
+                    else self._open_files.get(number) or self._open(number)
+                )
             except (ShardError, OSError):
                 continue
             with suppress(OSError):  # it is advice: a file system may know nothing of it
@@ -177,12 +202,11 @@ class ShardReader:
 
     def locate(self, row: int) -> SamplePlace:
         """See `Reader.locate`."""
-        shard, offset = int(self._index["shard"][row]), int(self._index["offset"][row])
-        return self._place(shard, offset)
+        return self._files.place(int(self._index["file"][row]), int(self._index["offset"][row]))
 
     def file_of(self, row: int) -> str:
-        """See `Reader.file_of`: the file name of the shard."""
-        return self._shards[int(self._index["shard"][row])].name
+        """See `Reader.file_of`."""
+        return self._files.path(int(self._index["file"][row])).name
 
     def renew(self) -> None:
         """See `Reader.renew`: a thread of the parent may have held the lock at the fork."""
@@ -190,108 +214,203 @@ class ShardReader:
 
     def close(self) -> None:
         """See `Reader.close`."""
-        self._open_shards = {}
+        self._open_files = {}
 
-    def _open(self, shard: int) -> _OpenShard:
+    def _open(self, number: int) -> _OpenFile:
         with self._lock:
-            if shard in self._open_shards:
-                return self._open_shards[shard]
-            while len(self._open_shards) >= self._max_open:
+            if number in self._open_files:
+                return self._open_files[number]
+            while len(self._open_files) >= self._max_open:
                 self._close_oldest()
-            file = self._opened(self._shards[shard])
-            self._check_size(file, shard)
-            self._open_shards[shard] = file
+            file = self._opened(self._files.path(number))
+            self._check_size(file, number)
+            self._open_files[number] = file
             return file
 
-    def _opened(self, path: Path) -> _OpenShard:
-        """Open a shard; where the process has no descriptor left, give back one of our own."""
+    def _opened(self, path: Path) -> _OpenFile:
+        """Open a file; where the process has no descriptor left, give back one of our own."""
         deadline = time.monotonic() + _WAIT_SECONDS
         while True:
             try:
-                return _OpenShard(path)
+                return _OpenFile(path)
             except OSError as error:
                 full = error.errno in {errno.EMFILE, errno.ENFILE}
                 if not full or time.monotonic() > deadline:
                     words = f"cannot be opened: {explain_os_error(error)}"
                     raise ShardError(words, where=path.name) from error
-            if self._open_shards:
+            if self._open_files:
                 self._close_oldest()
-                self._max_open = len(self._open_shards) + 1
+                self._max_open = len(self._open_files) + 1
             else:
                 time.sleep(0.01)
 
     def _close_oldest(self) -> None:
         # The oldest first: where access is random no other choice is better.
-        del self._open_shards[next(iter(self._open_shards))]
+        with suppress(StopIteration, KeyError):  # another thread has closed it
+            del self._open_files[next(iter(self._open_files))]
 
-    def _check_size(self, file: _OpenShard, shard: int) -> None:
-        found, expected = os.fstat(file.descriptor).st_size, self._stamps[shard][0]
+    def _check_size(self, file: _OpenFile, number: int) -> None:
+        found, expected = os.fstat(file.descriptor).st_size, self._stamps[number][0]
         if found != expected:
             what = "was truncated" if found < expected else "was replaced or changed"
             raise ShardError(
                 f"{what} while it was in use: it has {found} bytes, at the start it had {expected};"
-                " start again with the new data",
-                where=str(self._shards[shard]),
+                f" {self._files.remedy(number)}",
+                where=str(self._files.path(number)),
             )
 
-    def _read_sample(self, shard: int, memory: memoryview, offset: int) -> None:
-        file = self._open_shards.get(shard) or self._open(shard)
+    def _read_alone(self, number: int, memory: memoryview) -> str:
+        """Read a file that is one image; why it is none that was indexed, or ""."""
+        path = self._files.path(number)
+        try:
+            return self._read_whole(path, number, memory)
+        except OSError as error:
+            if error.errno in _OF_THE_FILE:
+                return f"{explain_os_error(error)}; {self._files.remedy(number)}"
+        try:  # the storage failed, or no descriptor is left: once more
+            return self._read_whole(path, number, memory)
+        except OSError as error:
+            raise self._refused(error, number, 0) from error
+
+    def _read_whole(self, path: Path, number: int, memory: memoryview) -> str:
+        descriptor = self._descriptor(path)
+        try:
+            status = os.fstat(descriptor)
+            refuse_irregular(status, path)
+            count = 0
+            while status.st_size == len(memory) > count:
+                more = _read_into(descriptor, memory[count:], count)
+                if more == 0:
+                    break
+                count += more
+        finally:
+            os.close(descriptor)
+        if count == len(memory):
+            return ""
+        found = min(status.st_size, count) if status.st_size == len(memory) else status.st_size
+        return (
+            f"has {found} bytes, when it was indexed it had {len(memory)};"
+            f" {self._files.remedy(number)}"
+        )
+
+    def _descriptor(self, path: Path) -> int:
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            return os.open(path, flags)
+        except OSError as error:
+            if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                raise
+        with self._lock:  # give back one of our own
+            self._close_oldest()
+        time.sleep(0.01)
+        return os.open(path, flags)
+
+    def _read_sample(self, number: int, memory: memoryview, offset: int) -> None:
+        file = self._open_files.get(number) or self._open(number)
         count = _read_into(file.descriptor, memory, offset)
         while count < len(memory):
             more = _read_into(file.descriptor, memory[count:], offset + count)
             if more == 0:
-                self._check_size(file, shard)
+                self._check_size(file, number)
                 raise ShardError(
-                    f"ends before byte {offset + len(memory)}", where=str(self._shards[shard])
+                    f"ends before byte {offset + len(memory)}", where=str(self._files.path(number))
                 )
             count += more
 
-    def _read_again(self, shard: int, memory: memoryview, offset: int) -> None:
+    def _read_again(self, number: int, memory: memoryview, offset: int) -> None:
         with self._lock:
-            self._open_shards.pop(shard, None)
+            self._open_files.pop(number, None)
         try:
-            self._read_sample(shard, memory, offset)
+            self._read_sample(number, memory, offset)
         except OSError as error:
-            raise ShardError(
-                f"cannot be read: {error.strerror}; the storage failed, the sample may be sound:"
-                " look at the system's log, or use a copy of the shards on another disk",
-                where=self._place(shard, offset),
-            ) from error
+            raise self._refused(error, number, offset) from error
 
-    def _place(self, shard: int, offset: int) -> SamplePlace:
-        return SamplePlace(self._shards[shard].name, read_key(self._shards[shard], offset), offset)
+    def _refused(self, error: OSError, number: int, offset: int) -> ShardError:
+        return ShardError(
+            f"cannot be read: {error.strerror}; the storage failed, the sample may be sound:"
+            " look at the system's log, or use a copy of the data on another disk",
+            where=self._files.place(number, offset),
+        )
+
+    def _read_tables(self, rows: NDArray[np.int64], tables: Encoded) -> Encoded | None:
+        """The seek tables of some samples, read into their places; None where there are none."""
+        if not len(tables):
+            return None
+        places = zip(
+            *(self._index["seek"][rows].tolist(), self._sources[rows].tolist()),
+            *(tables.starts.tolist(), tables.sizes.tolist()),
+            strict=True,
+        )
+        memory = tables.buffer.data
+        for i, (offset, source, start, size) in enumerate(places):
+            file = self._points[source]
+            if size == 0 or file is None:
+                continue
+            if _read_into(file.descriptor, memory[start : start + size], offset) < size:
+                tables.sizes[i] = 0  # the image is decoded without
+        return tables
 
     def _bad_among(
         self, encoded: Encoded, images: list[memoryview], records: NDArray[np.void]
     ) -> dict[int, str]:
         """The samples that are not what their rows say; `images` are those of `encoded`."""
         bad = {}
-        sizes = zip(records["height"].tolist(), records["width"].tolist(), strict=True)
-        for i, (image, expected) in enumerate(zip(images, sizes, strict=True)):
+        turned = records["orientation"] > _LAST_UNTURNED
+        heights = np.where(turned, records["width"], records["height"]).tolist()
+        widths = np.where(turned, records["height"], records["width"]).tolist()
+        for i, (image, *expected) in enumerate(zip(images, heights, widths, strict=True)):
             found = frame_size(image)
-            if found not in (None, expected):
+            if found not in (None, tuple(expected)):
                 bad[i] = "is {} x {} pixels, the index says {} x {}".format(*found, *expected)
         sums = crc32s(encoded)
         for i in np.flatnonzero(sums != records["crc32"]).tolist():
             bad[i] = f"its CRC-32 is {sums[i]:08x}, the index says {int(records['crc32'][i]):08x}"
-            self._check_unchanged(int(records["shard"][i]), int(records["offset"][i]), bad[i])
+            number, offset = int(records["file"][i]), int(records["offset"][i])
+            if number in self._stamps:
+                self._check_unchanged(number, offset, bad[i])
+            else:
+                bad[i] += f"; it changed since it was indexed: {self._files.remedy(number)}"
         return bad
 
-    def _check_unchanged(self, shard: int, offset: int, reason: str) -> None:
-        """See that a sample whose bytes are others is in the shard that was there at the start."""
+    def _check_unchanged(self, number: int, offset: int, reason: str) -> None:
+        """See that a sample whose bytes are others is in the file that was there at the start."""
         try:
-            file = self._open_shards.get(shard) or self._open(shard)
-            self._check_size(file, shard)
-            stamp = _stamp(os.fstat(file.descriptor))
+            file = self._open_files.get(number) or self._open(number)
+            self._check_size(file, number)
+            stamp = stamp_of(os.fstat(file.descriptor))
         except OSError as error:  # such as ESTALE
-            words = f"{reason}, and the shard cannot be used: {explain_os_error(error)}"
-            raise ShardError(words, where=self._place(shard, offset)) from error
-        if stamp != self._stamps[shard]:
+            words = f"{reason}, and its file cannot be used: {explain_os_error(error)}"
+            raise ShardError(words, where=self._files.place(number, offset)) from error
+        if stamp != self._stamps[number]:
             raise ShardError(
-                f"{reason}, and the time of the file is another than at the start: the shard was"
-                " replaced or changed while it was in use; start again with the new data",
-                where=self._place(shard, offset),
+                f"{reason}, and the time of the file is another than at the start: the file was"
+                f" replaced or changed while it was in use; {self._files.remedy(number)}",
+                where=self._files.place(number, offset),
             )
+
+
+def _upright(records: NDArray[np.void]) -> Upright | None:
+    """How the pictures of some rows are turned; None where all are stored upright."""
+    orientations = records["orientation"]
+    if (orientations == 1).all():
+        return None
+    sizes = np.stack([records["height"], records["width"]], axis=1).astype(np.int32)
+    return Upright(orientations, sizes)
+
+
+def _opened_points(points: tuple[Path, int]) -> _OpenFile:
+    """The file of the seek tables of a directory, as long as its index says."""
+    path, size = points
+    try:
+        file = _OpenFile(path)
+        found = os.fstat(file.descriptor).st_size
+    except OSError as error:
+        raise ShardError(f"{explain_os_error(error)}; make the index again") from error
+    if found < size:
+        raise ShardError(
+            f"has {found} bytes, the index says {size}; make the index again", where=str(path)
+        )
+    return file
 
 
 def merged_ranges(
@@ -300,12 +419,12 @@ def merged_ranges(
     """Byte ranges merged into few: neighbours with at most 64 KiB between them become one.
 
     Args:
-        shards: [N], shard of each range.
+        shards: [N], number of the file of each range.
         begins: int64 [N].
         ends: int64 [N].
 
     Returns:
-        (shard, begin, end) of each merged range, in the order of the ranges.
+        (file, begin, end) of each merged range, in the order of the ranges.
     """
     if not len(shards):
         return []
@@ -324,43 +443,10 @@ def _read_into(descriptor: int, memory: memoryview, offset: int) -> int:
     return len(read)
 
 
-def _open_shards() -> int:
-    """How many shards may be open, so that most descriptors are left to the rest of the process."""
+def _most_open() -> int:
+    """How many files may be open, so that most descriptors are left to the rest of the process."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return OPEN_SHARDS if limit == resource.RLIM_INFINITY else min(OPEN_SHARDS, limit // 8 or 1)
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
-
-
-def _checked_stamp(path: Path, size: int) -> tuple[int, int]:
-    try:
-        return _stamp(checked_status(path, size))
-    except OSError as error:
-        raise ShardError(f"cannot be used: {explain_os_error(error)}", where=path.name) from error
-
-
-def checked_status(path: Path, size: int) -> os.stat_result:
-    """The status of a shard; the file is not opened.
-
-    Raises:
-        ShardError: If there is none, or its size is not what the manifest says.
-        OSError: If it is no regular file, or the system does not tell.
-    """
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise ShardError(
-            f"is missing: {explain_os_error(error)}; copy it again, or {REBUILD}", where=path.name
-        ) from error
-    refuse_irregular(status, path)
-    if status.st_size != size:
-        raise ShardError(
-            f"has {status.st_size} bytes, the manifest says {size}; copy it again, or {REBUILD}",
-            where=str(path),
-        )
-    return status
+    return OPEN_FILES if limit == resource.RLIM_INFINITY else min(OPEN_FILES, limit // 8 or 1)
 
 
 def crc32s(encoded: Encoded) -> NDArray[np.uint32]:

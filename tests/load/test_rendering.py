@@ -22,7 +22,7 @@ from fastload.pixels.decode import CpuRenderer
 from fastload.pixels.jpeg import Encoded
 from fastload.stages import Stages
 from fastload.store.collection import open_collection
-from fastload.store.reader import Reader, ShardReader
+from fastload.store.reader import FileReader, Reader
 from fastload.world import World
 from tests.shards import flat_picture, number_of, numbered
 
@@ -96,7 +96,7 @@ def begin():
     ) -> Rendering:
         rendering = Rendering(
             plan_of(directory, **options),
-            reader or ShardReader(open_collection([directory], "train")),
+            reader or FileReader(open_collection([directory], "train")),
             renderer,
             plain_memory(),
             spent=[Stages(), Stages()],
@@ -198,7 +198,7 @@ def test_a_worker_that_does_not_end_is_named(shards, begin):
 
 def test_a_shard_that_vanishes_is_an_error_that_names_it(tmp_path, begin):
     directory = numbered(tmp_path / "s", {"train": 40})
-    reader = ShardReader(open_collection([directory], "train"))
+    reader = FileReader(open_collection([directory], "train"))
     (directory / "train-000002.tar").unlink()
     rendering = begin(directory, CpuRenderer(core=False), reader=reader)
     seen: list[int] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastload.store.collection import open_collection
-from fastload.store.reader import Scratch, ShardReader
+from fastload.store.reader import FileReader, Scratch
 from tests.shards import flat_picture, numbered, write_shards
 
 
@@ -17,7 +17,7 @@ def test_several_directories_are_put_end_to_end(tmp_path):
     )
     collection = open_collection([one, two], "train")
     assert collection.sources.tolist() == [0] * 12 + [1] * 7
-    encoded, bad = ShardReader(collection).read(np.array([11, 12, 18]), Scratch())
+    encoded, bad = FileReader(collection).read(np.array([11, 12, 18]), Scratch())
     assert bad == {}
     images = [bytes(encoded[i]) for i in range(3)]
     assert images == [flat_picture(number, 0).jpeg for number in (11, 50, 56)]

@@ -18,8 +18,10 @@ import pytest
 
 from fastload.errors import ShardError
 from fastload.store.collection import Collection, open_collection
-from fastload.store.index import SAMPLE, read_index, write_index
-from fastload.store.reader import Reader, Scratch, ShardReader, crc32s, merged_ranges
+from fastload.store.holders import ShardFiles
+from fastload.store.index import read_index, write_index
+from fastload.store.places import PLACE
+from fastload.store.reader import FileReader, Reader, Scratch, crc32s, merged_ranges
 from tests.shards import (
     flat_picture,
     flip_bit,
@@ -37,12 +39,13 @@ def shards(tmp_path) -> Path:
 
 def collection_of(path: Path, **places) -> Collection:
     """A collection of one file and one sample, made by hand."""
-    sample = {"shard": 0, "offset": 0, "size": 1, "label": 0, "height": 1, "width": 1, "crc32": 0}
-    record = tuple({**sample, **places}.values())
+    index = np.zeros(1, PLACE)
+    for name, value in {"size": 1, "height": 1, "width": 1, "orientation": 1, **places}.items():
+        index[name] = value
     return Collection(
-        index=np.array([record], SAMPLE),
-        shards=(path,),
-        shard_bytes=(path.stat().st_size,),
+        index=index,
+        files=ShardFiles((path,), (path.stat().st_size,)),
+        points=(None,),
         sources=np.zeros(1, np.int64),
         classes=("a",),
         class_names=("a",),
@@ -62,7 +65,7 @@ def read(reader: Reader, rows: list[int]) -> tuple[list[bytes], dict[int, str]]:
 
 
 def test_the_bytes_are_those_that_were_stored(shards):
-    reader = ShardReader(open_collection([shards], "train"))
+    reader = FileReader(open_collection([shards], "train"))
     images, bad = read(reader, [29, 0, 13, 13])
     assert images == [flat_picture(number, 0).jpeg for number in (29, 0, 13, 13)]
     assert bad == {}
@@ -70,11 +73,11 @@ def test_the_bytes_are_those_that_were_stored(shards):
 
 
 def test_no_samples_are_no_error(shards):
-    assert read(ShardReader(open_collection([shards], "train")), []) == ([], {})
+    assert read(FileReader(open_collection([shards], "train")), []) == ([], {})
 
 
 def test_more_shards_than_may_be_open_are_read_all_the_same(shards):
-    reader = ShardReader(open_collection([shards], "train"), max_open=1)
+    reader = FileReader(open_collection([shards], "train"), max_open=1)
     before = open_descriptors()
     for row in list(range(30)) * 2:
         assert read(reader, [row])[0] == [flat_picture(row, 0).jpeg]
@@ -84,7 +87,7 @@ def test_more_shards_than_may_be_open_are_read_all_the_same(shards):
 
 
 def test_many_threads_share_a_reader_that_may_open_one_shard(shards):
-    reader = ShardReader(open_collection([shards], "train"), max_open=1)
+    reader = FileReader(open_collection([shards], "train"), max_open=1)
     wrong = []
 
     def work(seed: int) -> None:
@@ -109,7 +112,7 @@ def test_most_descriptors_of_a_process_are_left_to_others(limit, shards_open):
     program = (
         "import resource; from fastload.store import reader;"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}));"
-        "print(reader._open_shards())"
+        "print(reader._most_open())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert int(done.stdout) == shards_open
@@ -134,7 +137,7 @@ def test_without_a_free_descriptor_a_shard_of_its_own_is_closed_for_the_next(sha
     full_table.pop().close()
     full_table.pop().close()
     collection = open_collection([shards], "train")
-    reader = ShardReader(collection, max_open=128)
+    reader = FileReader(collection, max_open=128)
     for row in [0, 10, 20, 29, 1, 11]:
         assert read(reader, [row]) == ([flat_picture(row, 0).jpeg], {})
     assert reader._max_open == 2
@@ -143,7 +146,7 @@ def test_without_a_free_descriptor_a_shard_of_its_own_is_closed_for_the_next(sha
 
 def test_without_any_descriptor_the_limit_is_named(shards, full_table):
     full_table.pop().close()
-    reader = ShardReader(open_collection([shards], "train"))
+    reader = FileReader(open_collection([shards], "train"))
     full_table.append((shards / "manifest.json").open())
     with pytest.raises(
         ShardError, match=r"cannot be opened: .*may open no more files; raise `ulimit -n`"
@@ -170,8 +173,8 @@ with Loader(sys.argv[1], **options) as train, Loader(sys.argv[1], split="val", *
 
 def test_a_flipped_bit_is_found_and_only_there(shards):
     collection = open_collection([shards], "train")
-    flip_bit(collection.shards[1], int(collection.index["offset"][14]) + 300)
-    images, bad = read(ShardReader(collection), [13, 14, 15])
+    flip_bit(collection.files.path(1), int(collection.index["offset"][14]) + 300)
+    images, bad = read(FileReader(collection), [13, 14, 15])
     assert list(bad) == [1]
     assert "its CRC-32 is" in bad[1]
     assert images[0] == flat_picture(13, 0).jpeg
@@ -180,19 +183,19 @@ def test_a_flipped_bit_is_found_and_only_there(shards):
 def test_a_missing_shard_is_named_at_once(shards):
     (shards / "train-000001.tar").unlink()
     with pytest.raises(ShardError, match=r"train-000001\.tar: is missing"):
-        ShardReader(open_collection([shards], "train"))
+        FileReader(open_collection([shards], "train"))
 
 
 def test_a_shard_of_another_size_is_named_at_once(shards):
     with (shards / "train-000002.tar").open("ab") as file:
         file.write(bytes(512))
     with pytest.raises(ShardError, match=r"train-000002\.tar: has \d+ bytes, the manifest says"):
-        ShardReader(open_collection([shards], "train"))
+        FileReader(open_collection([shards], "train"))
 
 
 @pytest.mark.parametrize("opened", [False, True])
 def test_a_shard_truncated_while_in_use_is_named(shards, opened):
-    reader = ShardReader(open_collection([shards], "train"))
+    reader = FileReader(open_collection([shards], "train"))
     if opened:
         read(reader, [0])
     os.truncate(shards / "train-000000.tar", 700)
@@ -201,14 +204,14 @@ def test_a_shard_truncated_while_in_use_is_named(shards, opened):
 
 
 def test_a_shard_deleted_while_in_use_is_named(shards):
-    reader = ShardReader(open_collection([shards], "train"))
+    reader = FileReader(open_collection([shards], "train"))
     (shards / "train-000000.tar").unlink()
     with pytest.raises(ShardError, match=r"train-000000\.tar: cannot be opened.*no such file"):
         read(reader, [0])
 
 
 def test_a_shard_that_is_open_when_it_is_deleted_is_read_on(shards):
-    reader = ShardReader(open_collection([shards], "train"))
+    reader = FileReader(open_collection([shards], "train"))
     read(reader, [0])
     (shards / "train-000000.tar").unlink()
     assert read(reader, [5])[0] == [flat_picture(5, 0).jpeg]
@@ -237,7 +240,7 @@ def make_read_only(path: Path) -> None:
 @pytest.mark.parametrize("opened", [False, True])
 @pytest.mark.parametrize("change", [touch, copy_over, link_elsewhere, make_read_only])
 def test_a_shard_that_is_merely_touched_or_copied_is_read_on(shards, change, opened):
-    reader = ShardReader(open_collection([shards], "train"), max_open=1)
+    reader = FileReader(open_collection([shards], "train"), max_open=1)
     if opened:
         read(reader, [0])
     change(shards / "train-000000.tar")
@@ -246,7 +249,7 @@ def test_a_shard_that_is_merely_touched_or_copied_is_read_on(shards, change, ope
 
 
 def test_a_shard_replaced_by_others_samples_of_the_same_size_is_named(shards):
-    reader = ShardReader(open_collection([shards], "train"))
+    reader = FileReader(open_collection([shards], "train"))
     path, other = shards / "train-000000.tar", shards / "other.tar"
     other.write_bytes((shards / "train-000001.tar").read_bytes())
     assert other.stat().st_size == path.stat().st_size
@@ -254,13 +257,13 @@ def test_a_shard_replaced_by_others_samples_of_the_same_size_is_named(shards):
     with pytest.raises(
         ShardError,
         match=r"train-000000\.tar, sample 000010, offset 512: its CRC-32 is .*"
-        r"the shard was replaced or changed while it was in use",
+        r"the file was replaced or changed while it was in use",
     ):
         read(reader, [0])
 
 
 def test_a_shard_that_grew_or_shrank_before_it_is_opened_is_named_with_both_sizes(shards):
-    reader = ShardReader(open_collection([shards], "train"))
+    reader = FileReader(open_collection([shards], "train"))
     path = shards / "train-000000.tar"
     size = path.stat().st_size
     for other, what in ((size + 512, "was replaced or changed"), (size - 512, "was truncated")):
@@ -271,14 +274,14 @@ def test_a_shard_that_grew_or_shrank_before_it_is_opened_is_named_with_both_size
 
 
 def test_a_pipe_in_the_place_of_a_shard_is_not_waited_for(shards):
-    reader = ShardReader(open_collection([shards], "train"))
+    reader = FileReader(open_collection([shards], "train"))
     (shards / "train-000000.tar").unlink()
     os.mkfifo(shards / "train-000000.tar")
     with pytest.raises(ShardError, match=r"cannot be opened: .*is a pipe, expected a regular file"):
         read(reader, [0])
     assert reader.locate(0).key == "?"
     with pytest.raises(ShardError, match=r"train-000000\.tar: cannot be used: .*is a pipe"):
-        ShardReader(open_collection([shards], "train"))
+        FileReader(open_collection([shards], "train"))
 
 
 @pytest.mark.parametrize("field", ["height", "width"])
@@ -286,13 +289,13 @@ def test_an_index_that_lies_about_pixels_makes_a_bad_sample(shards, field):
     samples = read_index(shards, "train")
     samples[field][4] //= 2
     write_index(shards, "train", samples)
-    _, bad = read(ShardReader(open_collection([shards], "train")), [3, 4, 5])
+    _, bad = read(FileReader(open_collection([shards], "train")), [3, 4, 5])
     assert list(bad) == [1]
     assert bad[1].startswith("is 48 x 64 pixels, the index says ")
 
 
 def test_a_shard_overwritten_in_place_is_named(shards):
-    reader = ShardReader(open_collection([shards], "train"))
+    reader = FileReader(open_collection([shards], "train"))
     read(reader, [0])
     write_tar(shards / "train-000000.tar", [(n, flat_picture(n + 100, 0)) for n in range(10)])
     with pytest.raises(ShardError, match=r"was replaced or changed|was truncated"):
@@ -303,7 +306,7 @@ def test_a_shard_that_is_a_directory_is_named(tmp_path):
     path = tmp_path / "folder.tar"
     path.mkdir()
     with pytest.raises(ShardError, match=r"folder\.tar: is a folder, expected a regular file"):
-        ShardReader(collection_of(path))
+        FileReader(collection_of(path))
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc/self/mem")
@@ -314,15 +317,15 @@ def test_a_read_that_the_device_refuses_is_an_error_that_names_the_sample(tmp_pa
         ShardError,
         match=r"mem\.tar, sample \?, offset 512: cannot be read: Input/output error; the storage",
     ):
-        read(ShardReader(collection_of(path, offset=512)), [0])
+        read(FileReader(collection_of(path, offset=512)), [0])
 
 
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT])
 def test_a_read_that_fails_once_is_tried_again_with_a_file_opened_anew(shards, monkeypatch, code):
     """`preadv` is patched: no local file system loses the handle of a file as a server does."""
-    reader = ShardReader(open_collection([shards], "train"))
+    reader = FileReader(open_collection([shards], "train"))
     read(reader, [0])
-    stale = reader._open_shards[0].descriptor
+    stale = reader._open_files[0].descriptor
     preadv = os.preadv
 
     def once(descriptor: int, buffers: list[memoryview], offset: int) -> int:
@@ -339,9 +342,9 @@ def test_a_shard_that_is_lost_as_its_damage_is_looked_into_is_named(shards, monk
     """`fstat` is patched: no local file system loses the handle of a file as a server does."""
     collection = open_collection([shards], "train")
     collection.index["crc32"][5] ^= 1
-    reader = ShardReader(collection)
+    reader = FileReader(collection)
     read(reader, [0])
-    stale, fstat = reader._open_shards[0].descriptor, os.fstat
+    stale, fstat = reader._open_files[0].descriptor, os.fstat
 
     def lost(descriptor: int) -> os.stat_result:
         if descriptor == stale:
@@ -357,7 +360,7 @@ def test_a_shard_that_is_lost_as_its_damage_is_looked_into_is_named(shards, monk
 
 def test_the_key_and_place_of_a_sample_are_told(shards):
     collection = open_collection([shards], "train")
-    shard, key, offset = ShardReader(collection).locate(23)
+    shard, key, offset = FileReader(collection).locate(23)
     assert (shard, key) == ("train-000002.tar", "000023")
     assert offset == collection.index["offset"][23]
 
@@ -385,14 +388,14 @@ def covered(asked: list[tuple[int, int, int]], directory: Path, rows: list[int])
         bytes_of.setdefault(inode, set()).update(range(begin, end))
     return all(
         set(range(int(record["offset"]), int(record["offset"]) + int(record["size"])))
-        <= bytes_of.get(collection.shards[record["shard"]].stat().st_ino, set())
+        <= bytes_of.get(collection.files.path(record["file"]).stat().st_ino, set())
         for record in collection.index[rows]
     )
 
 
 @pytest.mark.parametrize("rows", [list(range(30)), [3, 3, 29, 0], [17]])
 def test_whatever_rows_are_read_ahead_the_kernel_is_asked_for_their_bytes(shards, advised, rows):
-    reader = ShardReader(open_collection([shards], "train"))
+    reader = FileReader(open_collection([shards], "train"))
     reader.read_ahead(np.array(rows))
     assert covered(advised, shards, rows)
     if len(rows) < 30:
@@ -401,12 +404,12 @@ def test_whatever_rows_are_read_ahead_the_kernel_is_asked_for_their_bytes(shards
 
 
 def test_no_rows_ask_the_kernel_for_nothing(shards, advised):
-    ShardReader(open_collection([shards], "train")).read_ahead(np.zeros(0, np.int64))
+    FileReader(open_collection([shards], "train")).read_ahead(np.zeros(0, np.int64))
     assert advised == []
 
 
 def test_a_shard_that_is_gone_does_not_keep_the_others_from_being_read_ahead(shards, advised):
-    reader = ShardReader(open_collection([shards], "train"))
+    reader = FileReader(open_collection([shards], "train"))
     missing = shards / "train-000001.tar"
     inode = missing.stat().st_ino
     missing.rename(shards / "elsewhere")
@@ -445,7 +448,7 @@ def test_what_is_read_ahead_is_in_the_page_cache(tmp_path):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if resident() > 0:
         pytest.skip("needs a file system that forgets pages when it is asked to")
-    reader = ShardReader(open_collection([directory], "train"))
+    reader = FileReader(open_collection([directory], "train"))
     reader.read_ahead(np.arange(4))
     deadline = time.monotonic() + 120
     while resident() < 0.98 * path.stat().st_size:
@@ -456,5 +459,5 @@ def test_what_is_read_ahead_is_in_the_page_cache(tmp_path):
 
 def test_crcs_are_zlibs(shards):
     collection = open_collection([shards], "train")
-    encoded, _ = ShardReader(collection).read(np.arange(30), Scratch())
+    encoded, _ = FileReader(collection).read(np.arange(30), Scratch())
     assert crc32s(encoded).tolist() == collection.index["crc32"].tolist()
