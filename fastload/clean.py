@@ -49,6 +49,14 @@ def add_data_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_cleaning_options(parser: argparse.ArgumentParser) -> None:
     """The options that cleaning and sharding share."""
+    add_rule_options(parser)
+    parser.add_argument(
+        "--quarantine", type=Path, metavar="DIR", help="move what is set aside there, at the end"
+    )
+
+
+def add_rule_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is taken, and with how many processes."""
     parser.add_argument(
         "--convert",
         action="store_true",
@@ -57,9 +65,6 @@ def add_cleaning_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--min-side", type=int, default=32, metavar="N", help="smallest side in pixels (default 32)"
-    )
-    parser.add_argument(
-        "--quarantine", type=Path, metavar="DIR", help="move what is set aside there, at the end"
     )
     add_workers_option(parser)
 

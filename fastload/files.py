@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -130,6 +131,29 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -
     writer.writerow(names)
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+@contextmanager
+def locked(
+    path: Path, *, held: Callable[[], None], unlockable: Callable[[OSError], None]
+) -> Iterator[None]:
+    """Hold a file against other processes within the `with` block; the lock ends with the process.
+
+    Args:
+        path: The file; it is made where there is none.
+        held: Called where another process holds the file, which is then waited for unless `held`
+            raises.
+        unlockable: Called where the file system has no locks; the block runs without.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            unlockable(error)
+        yield
 
 
 def sync_file(file: IO[Any]) -> None:

@@ -249,7 +249,7 @@ def decode_jpeg(jpeg: bytes | memoryview, *, box: Box | None = None) -> NDArray[
 def decode_image(image: bytes | memoryview) -> NDArray[np.uint8]:
     """Decode an image of any format that is stored or converted to RGB pixels.
 
-    EXIF orientation is not applied; transparency is dropped, not blended.
+    EXIF orientation is not applied, but by Pillow to a TIFF; transparency becomes white.
 
     Returns:
         uint8 [H, W, 3] in [0, 255], C-contiguous, owned by the caller.
@@ -274,11 +274,29 @@ def _decode_with_pillow(
         with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings are about metadata; errors are raised
             opened = Image.open(io.BytesIO(image), formats=formats)
-            return np.array(opened.convert("RGB"))
+            return np.array(to_rgb(opened))
     except PILLOW_ERRORS as error:
         # Pillow names the address of the buffer; without it, the same fault has the same reason.
         reason = str(error).partition(" <_io.BytesIO")[0]
         raise CorruptImageError(f"Pillow cannot decode it: {reason}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image as RGB: transparency becomes white, deep grey keeps its upper eight bits."""
+    if image.mode.startswith("I"):
+        pixels = np.clip(np.asarray(image), 0, 0xFFFF).astype(np.uint16) >> (_bits_of(image) - 8)
+        return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+    if image.mode in {"LA", "La", "RGBA", "RGBa", "PA"} or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _bits_of(image: Image.Image) -> int:
+    """Bits of a deep grey pixel: what a TIFF says (tag 258, BitsPerSample), else 16."""
+    bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]
+    return bits if bits in {10, 12, 14} else 16
 
 
 def resize_image(pixels: NDArray[np.uint8], size: int, *, flip: bool = False) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fastload.errors import FastloadError, LayoutError
 from fastload.pixels import native
+from fastload.prepare.in_place import place_image
 from fastload.prepare.reading import read_bytes
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 from fastload.prepare.source import File
@@ -33,6 +34,7 @@ def examine_file(file: File, *, root: Path, rules: Rules, with_jpeg: bool) -> tu
 
     Returns:
         The verdict, and the JPEG to store; b"" where the file is dropped or `with_jpeg` is false.
+        Of an image that stays in place its seek table instead, b"" where it has none.
 
     Raises:
         LayoutError: If the file is gone or changes: the folder changes while it is read.
@@ -52,6 +54,8 @@ def examine_file(file: File, *, root: Path, rules: Rules, with_jpeg: bool) -> tu
             "the folder no longer changes"
         )
     try:
+        if rules.store == "in place":
+            return place_image(data, extension=_extension_of(file.path), rules=rules)
         stored = store_image(data, extension=_extension_of(file.path), rules=rules)
     except SetAsideError as error:
         return Dropped(error.kind, error.reason), b""

@@ -65,7 +65,7 @@ def finish_shards(
     verdicts = [verdict for journal in journals for verdict in journal.verdicts]
     examined = without_duplicates(list(zip(files, verdicts, strict=True)))
     rows = report_rows(plan.source, examined)
-    _check_what_is_left(plan, [file for file, one in examined if isinstance(one, Kept)], rows)
+    check_what_is_left(plan, [file for file, one in examined if isinstance(one, Kept)], rows)
     remaining = (verdict for _, verdict in examined)
     finished: dict[str, list[FinishedShard]] = {}
     for shard, journal in zip(plan.shards, journals, strict=True):
@@ -96,8 +96,18 @@ def finish_shards(
     return manifest, rows
 
 
-def _check_what_is_left(plan: Plan, kept: Sequence[File], rows: Sequence[Row]) -> None:
-    """See that there is something to train on; what is said names the option that would help."""
+def check_what_is_left(plan: Plan, kept: Sequence[File], rows: Sequence[Row]) -> None:
+    """See that there is something to train on; what is said names the option that would help.
+
+    Args:
+        plan: Whose source and options count.
+        kept: The files that are left.
+        rows: Of the report.
+
+    Raises:
+        OutputError: If no image is left to train on.
+        LayoutError: If a class has none.
+    """
     source = plan.source
     remedy = refusal_advice(source, rows, plan.options.rules)
     if not any(file.split == "train" for file in kept):

@@ -8,7 +8,6 @@ OUT/NAME.tar.partial             the shard, until duplicates are known
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from typing import Any
 
 from fastload.console.terminal import say
 from fastload.errors import OutputError
-from fastload.files import write_atomically
+from fastload.files import locked, write_atomically
 from fastload.prepare.reasons import Reason
 from fastload.prepare.verdict import Dropped, Kept, Verdict
 
@@ -126,20 +125,19 @@ class StateFolder:
 
         Where the file system has no locks, a line says so, and the run goes on without.
         """
+
+        def refuse() -> None:
+            raise OutputError(f"another fastload.shard is writing to {self.out}; wait for it")
+
+        def warn(error: OSError) -> None:
+            say(
+                f"{self.out} cannot be locked ({error.strerror}): see that no second"
+                " fastload.shard writes to it",
+                error=True,
+            )
+
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OutputError(
-                    f"another fastload.shard is writing to {self.out}; wait for it"
-                ) from None
-            except OSError as error:
-                say(
-                    f"{self.out} cannot be locked ({error.strerror}): see that no second"
-                    " fastload.shard writes to it",
-                    error=True,
-                )
+        with locked(self.folder / "lock", held=refuse, unlockable=warn):
             yield
         # NFS keeps an open file that was removed under another name, so its folder stays till now.
         with suppress(OSError):

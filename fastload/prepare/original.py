@@ -44,7 +44,7 @@ def why_not_original(jpeg: bytes) -> str:
         return error.reason
     if header.frame not in _HUFFMAN or header.precision != 8 or len(header.sampling) != 3:
         return "its JPEG process is not that of photographs"
-    if not _is_whole(jpeg):
+    if not is_whole(jpeg):
         return "a scan or the end of the JPEG is missing"
     try:
         pixels = simplejpeg.decode_jpeg(jpeg, "RGB", strict=True)
@@ -72,7 +72,7 @@ def refuse_lack_of_memory(error: Exception) -> None:
         cause = cause.__cause__ or cause.__context__
 
 
-def _is_whole(jpeg: bytes) -> bool:
+def is_whole(jpeg: bytes) -> bool:
     """Whether the header is made of segments, all bits of all coefficients come, and then EOI."""
     coverage, in_header = None, True
     for marker, body, adjacent in _segments(jpeg):

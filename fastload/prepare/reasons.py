@@ -67,8 +67,8 @@ class Rules:
     """What is taken and how it is stored.
 
     Attributes:
-        store: "seekable" (same picture, restart intervals) or "original" (the bytes as they are,
-            where they are an upright three-channel JPEG).
+        store: "seekable" (same picture, restart intervals), "original" (the bytes as they are,
+            where they are an upright three-channel JPEG), or "in place" (nothing is stored).
         max_side: Images with a longer side are resized to it; None resizes none.
         quality: Quality of JPEGs that must be encoded anew, in [1, 100].
         convert: Turn grey, palette, alpha and CMYK images, and sound images with a wrong
@@ -83,10 +83,10 @@ class Rules:
     min_side: int = 32
 
     def __post_init__(self) -> None:
-        if self.store not in {"seekable", "original"}:
-            raise ValueError(f"store must be seekable or original, got {self.store!r}")
-        if self.store == "original" and self.max_side is not None:
-            raise ValueError("max_side must be None when store is original, got both")
+        if self.store not in {"seekable", "original", "in place"}:
+            raise ValueError(f"store must be seekable, original or in place, got {self.store!r}")
+        if self.store != "seekable" and self.max_side is not None:
+            raise ValueError(f"max_side must be None when store is {self.store}, got both")
         if not 1 <= self.quality <= 100:
             raise ValueError(f"quality must be in [1, 100], got {self.quality}")
         if self.min_side < 1:

@@ -35,6 +35,7 @@ from PIL import (
 
 from fastload.errors import CorruptImageError, ImageError, UnsupportedImageError
 from fastload.pixels import native
+from fastload.pixels.decode import to_rgb
 from fastload.pixels.jpeg import MAX_PIXELS, JpegHeader, read_header, restart_interval_for
 from fastload.pixels.orientation import orientation_of_info, orientation_of_jpeg
 from fastload.prepare.bare import bare_jpeg, bare_png
@@ -125,12 +126,7 @@ def store_image(data: bytes, *, extension: str, rules: Rules) -> Stored:
 
 
 def _store_image(data: bytes, extension: str, rules: Rules) -> Stored:
-    kind = sniff_format(data)
-    _check_kind(data, kind)
-    mislabelled = kind != format_named(extension)
-    if mislabelled and not rules.convert:
-        named = f"is named {extension}" if extension else "has no extension"
-        raise SetAsideError(Reason.MISLABELLED, f"is {_article(kind)} file, but {named}")
+    kind, mislabelled = recognised(data, extension, rules)
     stored = _store_jpeg(data, rules) if kind == "JPEG" else _store_other(data, kind, rules)
     if kind == "JPEG" and rules.store == "original" and not stored.change:
         stored = _as_it_is(data, stored)
@@ -145,6 +141,21 @@ def _as_it_is(jpeg: bytes, stored: Stored) -> Stored:
     if why:
         return replace(stored, change=f"not kept as it is: {why}")
     return replace(stored, jpeg=jpeg, how="original")
+
+
+def recognised(data: bytes, extension: str, rules: Rules) -> tuple[str, bool]:
+    """The format of a file, and whether its extension is that of another.
+
+    Raises:
+        SetAsideError: If the format is not taken, or the extension counts.
+    """
+    kind = sniff_format(data)
+    _check_kind(data, kind)
+    mislabelled = kind != format_named(extension)
+    if mislabelled and not rules.convert:
+        named = f"is named {extension}" if extension else "has no extension"
+        raise SetAsideError(Reason.MISLABELLED, f"is {_article(kind)} file, but {named}")
+    return kind, mislabelled
 
 
 def _check_kind(data: bytes, kind: str) -> None:
@@ -181,7 +192,7 @@ def _store_jpeg(data: bytes, rules: Rules) -> Stored:
     except UnsupportedImageError as error:
         raise SetAsideError(Reason.UNSUPPORTED, error.reason) from error
     except CorruptImageError as error:
-        raise SetAsideError(_damage_kind(error.reason), error.reason) from error
+        raise SetAsideError(damage_kind(error.reason), error.reason) from error
     _check_size(header.height, header.width, rules)
     _check_process(header)
     if len(header.sampling) == 1 and not rules.convert:
@@ -213,12 +224,13 @@ def _store_natively(data: bytes) -> Stored | None:
         refuse_lack_of_memory(error)
         return None
     except CorruptImageError as error:
-        raise SetAsideError(_damage_kind(error.reason), error.reason) from error
+        raise SetAsideError(damage_kind(error.reason), error.reason) from error
     change = "turned upright" if done.turned else ""
     return Stored(done.jpeg, "lossless", done.height, done.width, change)
 
 
-def _damage_kind(reason: str) -> Reason:
+def damage_kind(reason: str) -> Reason:
+    """The kind of damage that a decoder's words are about."""
     if _NOT_TAKEN.search(reason):
         return Reason.UNSUPPORTED
     if _TOO_MUCH_TEXT.search(reason):
@@ -262,7 +274,7 @@ def _store_with_pillow(data: bytes, kind: str, rules: Rules) -> Stored:
     except SetAsideError:
         raise
     except ImageError as error:
-        raise SetAsideError(_damage_kind(error.reason), error.reason) from error
+        raise SetAsideError(damage_kind(error.reason), error.reason) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise SetAsideError(Reason.BOMB, str(error)) from error
     except Exception as error:  # a decoder of hostile bytes may raise anything
@@ -271,7 +283,7 @@ def _store_with_pillow(data: bytes, kind: str, rules: Rules) -> Stored:
         cause = error.__cause__
         if kind == "TIFF" and isinstance(cause, KeyError) and cause.args[0] not in TiffTags.TAGS_V2:
             words = f"has the compression {error}, which is not supported"
-        reason = _damage_kind(words)
+        reason = damage_kind(words)
         if reason is Reason.CORRUPT and is_cut_off(data, kind):
             reason, words = Reason.TRUNCATED, "has fewer bytes than its header says"
         raise SetAsideError(reason, words) from error
@@ -292,7 +304,7 @@ def _store_pixels(data: bytes, kind: str, rules: Rules) -> Stored:
     changes = ["turned upright"] if turn is not None else []
     if image.mode != "RGB":
         changes.append(f"{image.mode} made RGB")
-        upright = _to_rgb(upright)
+        upright = to_rgb(upright)
     size = _size_within(upright.size, rules.max_side)
     how, options = "re-encoded", _new_options(rules)
     if size != upright.size:
@@ -355,7 +367,7 @@ def _check_damage(jpeg: bytes, image: Image.Image) -> None:
             break
         jpeg, warning = unpadded, _warning_of(unpadded, colours)
     if _DAMAGE.search(warning):
-        raise SetAsideError(_damage_kind(warning), f"libjpeg-turbo says: {warning}")
+        raise SetAsideError(damage_kind(warning), f"libjpeg-turbo says: {warning}")
 
 
 def _warning_of(jpeg: bytes, colours: str) -> str:
@@ -401,24 +413,6 @@ def _orientation_of(data: bytes, kind: str, image: Image.Image) -> int:
     if kind == "JPEG":
         return orientation_of_jpeg(data)
     return 1 if kind == "TIFF" else orientation_of_info(image.info)  # Pillow itself turns a TIFF
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """The image as RGB: transparency becomes white, deep grey keeps its upper eight bits."""
-    if image.mode.startswith("I"):
-        pixels = np.clip(np.asarray(image), 0, 0xFFFF).astype(np.uint16) >> (_bits_of(image) - 8)
-        return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
-    if image.mode in {"LA", "La", "RGBA", "RGBa", "PA"} or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _bits_of(image: Image.Image) -> int:
-    """Bits of a deep grey pixel: what a TIFF says (tag 258, BitsPerSample), else 16."""
-    bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]
-    return bits if bits in {10, 12, 14} else 16
 
 
 def _size_within(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:

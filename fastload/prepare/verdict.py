@@ -18,8 +18,9 @@ class Kept(NamedTuple):
         crc32: CRC-32 of the JPEG as stored.
         digest: 128 bits of the JPEG as stored by default, hexadecimal: equal digests, equal
             images, whatever metadata a file that is stored as it is keeps.
-        how: One of `transcode.HOW`.
+        how: One of `transcode.HOW`, or of `places.KINDS` where the image stays where it lies.
         change: What the owner of the image may want to know, such as "turned upright"; or "".
+        orientation: EXIF's, in [1, 8], by which the stored picture becomes upright.
     """
 
     size: int
@@ -29,6 +30,7 @@ class Kept(NamedTuple):
     digest: str
     how: str
     change: str
+    orientation: int = 1
 
 
 class Dropped(NamedTuple):

@@ -19,12 +19,12 @@ from fastload.store.index import index_of
 from fastload.store.manifest import MANIFEST_NAME, Manifest, read_manifest
 from fastload.store.places import (
     PLACE,
-    POINTS_NAME,
     PlacedData,
     Places,
     files_of,
     find_index,
     places_of,
+    points_name,
     read_places,
 )
 
@@ -153,7 +153,7 @@ def _rows_and_files(
 def _points_of(found: Manifest | PlacedData) -> tuple[Path, int] | None:
     if isinstance(found, Manifest) or not found.places.points_bytes:
         return None
-    return found.path / POINTS_NAME, found.places.points_bytes
+    return found.path / points_name(found.places.points), found.places.points_bytes
 
 
 def _check_classes(

@@ -4,8 +4,8 @@
     .fastload/index-XXXXXXXX/       {split}.index.npy   PLACE for each image
                                     files.npy, files    FILE for each file, and its name
                                     folders.npy, folders    FOLDER for each folder, and its name
-    .fastload/points.seek           the seek tables of all images, end to end
-    .fastload/examined              what is known of each file: `prepare/examined`
+    .fastload/points-N.seek         the seek tables of all images, end to end
+    .fastload/examined-N            what is known of each file: `prepare/examined`
     .fastload/cleaning.csv          what was left out
 
 The folder lies beside the data, or in the user's cache where the data cannot be written. What
@@ -35,6 +35,7 @@ from fastload.console.shell import module_command
 from fastload.errors import ShardError
 from fastload.files import explain_os_error, open_regular, write_atomically
 from fastload.store.facts import (
+    JSON_BYTES,
     count_of,
     counts_by_name,
     plain_name,
@@ -50,7 +51,6 @@ from fastload.store.rows import read_rows, write_rows
 FORMAT_VERSION = 1
 FOLDER_NAME = ".fastload"
 INDEX_NAME = "index.json"
-POINTS_NAME = "points.seek"
 KINDS = ("baseline JPEG", "other JPEG", "other format")  # PLACE["kind"]; the core takes the first
 
 PLACE = np.dtype(
@@ -113,6 +113,7 @@ class Places:
         folder: Name of the folder that holds the files of `digests`.
         files: Files that were found.
         folders: Folders that were found.
+        points: Number of the file of the seek tables.
         points_bytes: Bytes of all seek tables.
         digests: Name of each other file of the index -> 128 bits, hexadecimal.
         format_version: Version of this layout.
@@ -131,6 +132,7 @@ class Places:
     folder: str = ""
     files: int = 0
     folders: int = 0
+    points: int = 0
     points_bytes: int = 0
     digests: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -182,6 +184,11 @@ class PlacedData:
         return self.path / self.places.folder / name
 
 
+def points_name(number: int) -> str:
+    """File name of the seek tables of that number."""
+    return f"points-{number}.seek"
+
+
 def index_command(data: PlacedData) -> str:
     """The command that makes this index again."""
     source = data.root / data.places.source if data.places.source else data.root
@@ -220,7 +227,7 @@ def find_index(path: str | os.PathLike[str]) -> Path | None:
     own = Path(path) / INDEX_NAME
     if own.is_file():  # of --out; another program may call a file so too
         with suppress(OSError), own.open("rb") as file:
-            if b'"digests"' in file.read(_BLOCK) or (Path(path) / POINTS_NAME).exists():
+            if b'"points_bytes"' in file.read(JSON_BYTES):
                 return Path(path)
     return None
 
@@ -323,6 +330,7 @@ def _places_of(facts: dict[str, Any]) -> Places:
         folder=plain_name(typed(facts["folder"], str, "folder"), "the folder"),
         files=count_of(facts["files"], "files"),
         folders=count_of(facts["folders"], "folders"),
+        points=count_of(facts["points"], "points"),
         points_bytes=count_of(facts["points_bytes"], "points_bytes"),
         digests={name: typed(value, str, f"digest of {name}") for name, value in digests.items()},
     )

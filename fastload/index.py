@@ -1,0 +1,150 @@
+"""Images where they lie -> an index to train from: `python -m fastload.index data/`.
+
+    read_source ─▶ examine what is not known ─▶ without duplicates ─▶ DATA/.fastload/index.json
+
+`Loader("data/")` reads the images through the index, and no image is copied or changed. A second
+run takes only what changed. A run that was killed goes on where it stopped. Where the data cannot
+be written, the index lies in the user's cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastload.clean import add_layout_options, add_rule_options, parse_layout, parse_rules
+from fastload.console.command import run_command
+from fastload.console.parser import CommandParser, whole_number
+from fastload.console.shell import module_command, trainer_command
+from fastload.console.terminal import counted, say
+from fastload.pixels import native
+from fastload.prepare.indexing import (
+    IndexOptions,
+    IndexOutcome,
+    folder_for,
+    held,
+    write_index_of,
+)
+from fastload.prepare.layout import LayoutOptions
+from fastload.prepare.reasons import Rules
+from fastload.prepare.report import REPORT_NAME, reason_table
+from fastload.prepare.source import read_source
+from fastload.store.places import KINDS
+
+
+def closing_lines(outcome: IndexOutcome, named: Path) -> list[str]:
+    """What a run did and what to type next."""
+    places, folder = outcome.data.places, outcome.data.path
+    splits = ", ".join(f"{name} {split.samples:,}" for name, split in places.splits.items())
+    count = sum(places.stored.values())
+    aside = sum(places.cleaning.values())
+    lines = [
+        f"indexed     {counted(count, 'image')} of {counted(len(places.classes), 'class')}",
+        f"splits      {splits}",
+        f"speed       {outcome.images_per_second:,.0f} images/s, {outcome.examined:,} were read",
+        f"left out    {counted(aside, 'file')}",
+        *reason_table(places.cleaning),
+        *([f"            {outcome.remedy}"] if outcome.remedy else []),
+        *_slow_lines(places.stored, named),
+        f"report      {folder / REPORT_NAME}",
+        f"index       {folder}",
+    ]
+    return [*lines, *_next_lines(outcome, named)]
+
+
+def _slow_lines(stored: dict[str, int], named: Path) -> list[str]:
+    """How many images the core does not decode, and what to do where they are many."""
+    slow = {name: stored[name] for name in KINDS[1:] if stored.get(name)}
+    if not slow:
+        return []
+    kinds = ", ".join(f"{count:,} of {name}" for name, count in slow.items())
+    return [
+        f"slower      {kinds}: read whole, by slower decoders;",
+        f"            `{module_command('fastload.shard', named)}` stores them for the fast one",
+    ]
+
+
+def _next_lines(outcome: IndexOutcome, named: Path) -> list[str]:
+    val = outcome.data.places.splits.get("val")
+    if val is None or not val.samples:
+        return ["no val      training needs it; --val-fraction 0.1 takes it from train"]
+    return [f"next        {trainer_command('--loader', 'dali', '--data', named)}"]
+
+
+def _run(arguments: argparse.Namespace, rules: Rules, layout: LayoutOptions) -> int:
+    named: Path = arguments.source
+    source = read_source(named, seed=arguments.seed, options=layout)
+    folder = arguments.out or folder_for(named)
+    options = IndexOptions(
+        rules=rules,
+        allow_missing_classes=arguments.allow_missing_classes,
+        words=deciding_words(arguments),
+    )
+    with held(folder) as waited:
+        if waited:  # the other run may have found other files
+            source = read_source(named, seed=arguments.seed, options=layout)
+        say(*source.described(), error=True)
+        if not native.is_available():
+            why = native.why_unavailable()
+            say(f"without the native core ({why}): slower", error=True)
+        try:
+            outcome = write_index_of(source, named, options, folder, workers=arguments.workers)
+        except KeyboardInterrupt:
+            say("what was read is kept: the same command goes on from there", error=True)
+            raise
+    if outcome.fresh:
+        say(f"{folder} already holds this index", *_next_lines(outcome, named))
+    else:
+        say(*closing_lines(outcome, named))
+    return 0
+
+
+def deciding_words(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The options that decide what is taken, as words of a command line; defaults are left out."""
+    switches = ("convert", "allow_missing_classes")
+    words = [f"--{name.replace('_', '-')}" for name in switches if getattr(arguments, name)]
+    defaults = {"min_side": Rules().min_side, "layout": "auto", "seed": 0}
+    for name in ("min_side", "layout", "val_fraction", "test_fraction", "seed"):
+        value = getattr(arguments, name)
+        if value is not None and value != defaults.get(name):
+            words.append(f"--{name.replace('_', '-')}={value}")
+    return (*words, *(f"--exclude={name}" for name in arguments.exclude))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = CommandParser(
+        prog="python -m fastload.index",
+        description="Index images where they lie, to train from them without a copy.",
+    )
+    parser.add_argument("source", type=Path, help="folder of class folders, such as data/")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the index goes (default DATA/.fastload, or the user's cache)",
+    )
+    add_rule_options(parser)
+    add_layout_options(parser)
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0, 2**63 - 1),
+        default=0,
+        metavar="N",
+        help="of the split, where there is none (default 0)",
+    )
+    parser.add_argument(
+        "--allow-missing-classes",
+        action="store_true",
+        help="keep classes that have no image in train",
+    )
+    options = parser.read(sys.argv[1:] if argv is None else argv)
+    rules, layout = parse_rules(parser, options), parse_layout(parser, options)
+    rules = Rules(store="in place", convert=rules.convert, min_side=rules.min_side)
+    return run_command("fastload.index", lambda: _run(options, rules, layout))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,388 @@
+"""A source to an index in place: examine what is new, leave out duplicates, write the index.
+
+    files ─▶ known already? ─▶ examine the others, in processes ─▶ `examined`, block by block
+    all that is known ─▶ duplicates go ─▶ PLACE of each split, lists of files and folders
+                                        ─▶ cleaning.csv ─▶ index.json, last
+
+Nothing of the source is copied or changed. What is written depends neither on the number of workers
+nor on where a run was stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastload.console.progress import Progress
+from fastload.console.terminal import say
+from fastload.errors import OutputError, ShardError
+from fastload.files import explain_os_error, locked
+from fastload.prepare.duplicates import find_duplicates
+from fastload.prepare.examine import examine_files
+from fastload.prepare.examined import Examined, Known
+from fastload.prepare.finish import check_what_is_left
+from fastload.prepare.naming import SPLITS
+from fastload.prepare.plan import Plan, ShardOptions, refuse_missing_classes
+from fastload.prepare.reasons import Rules
+from fastload.prepare.remedies import remedy_line
+from fastload.prepare.report import REPORT_NAME, Row, count_reasons, report_rows, write_report
+from fastload.prepare.source import File, Source
+from fastload.prepare.verdict import Dropped, Verdict
+from fastload.store.freshness import find_change, look_at_folders
+from fastload.store.holders import FILE
+from fastload.store.manifest import digest_of
+from fastload.store.places import (
+    FOLDER,
+    INDEX_NAME,
+    KINDS,
+    PLACE,
+    PlacedData,
+    PlacedSplit,
+    Places,
+    Tables,
+    cache_folder,
+    fingerprint_of,
+    index_folder,
+    names_of,
+    places_of,
+    read_places,
+    write_places,
+)
+
+_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOptions:
+    """What decides the index of a source.
+
+    Attributes:
+        rules: What is taken.
+        allow_missing_classes: Keep a class that has no image in train.
+        words: The options of the command line that decide what is taken, to say them again.
+    """
+
+    rules: Rules
+    allow_missing_classes: bool = False
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOutcome:
+    """What a run did, for its closing lines.
+
+    Attributes:
+        data: The index.
+        examined: Files that were read in this run.
+        images_per_second: How fast they were read.
+        remedy: Options that would keep what was left out, or "".
+        fresh: Whether the index was there already, and held.
+    """
+
+    data: PlacedData
+    examined: int
+    images_per_second: float
+    remedy: str
+    fresh: bool = False
+
+
+def folder_for(source: Path) -> Path:
+    """Where the index of a source is written: beside the data, or else in the user's cache.
+
+    Raises:
+        OutputError: If neither can be written.
+    """
+    beside = index_folder(source)
+    try:
+        _make(beside)
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise OutputError(explain_os_error(error)) from error
+        cache = cache_folder(source)
+        try:
+            _make(cache)
+        except OSError as behind:
+            raise OutputError(
+                f"{beside} cannot be written ({error.strerror}), nor {cache} ({behind.strerror});"
+                " choose --out DIR"
+            ) from behind
+        say(f"{beside} cannot be written: the index goes to {cache}", error=True)
+        return cache
+    return beside
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Hold the folder of an index against a second run, which is waited for.
+
+    Yields:
+        Whether another run was waited for.
+    """
+    waited = []
+
+    def wait() -> None:
+        waited.append(folder)
+        say(f"another fastload.index is at {folder}; this one waits for it", error=True)
+
+    def warn(error: OSError) -> None:
+        say(
+            f"{folder} cannot be locked ({error.strerror}): see that no second fastload.index"
+            " writes to it",
+            error=True,
+        )
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / "lock", held=wait, unlockable=warn):
+            yield bool(waited)
+    except OSError as error:
+        words = explain_os_error(error)
+        if error.errno in _FULL:
+            words += "; what was read is kept, and the same command goes on from there"
+        raise OutputError(words) from error
+
+
+def write_index_of(
+    source: Source, named: Path, options: IndexOptions, folder: Path, *, workers: int
+) -> IndexOutcome:
+    """Make or renew the index of a source, in a folder that is `held`.
+
+    Args:
+        source: The files.
+        named: What the user called the source.
+        options: What is taken.
+        folder: Where the index goes.
+        workers: Number of processes.
+
+    Raises:
+        LayoutError: If a class has no image in train.
+        OutputError: If no image can be trained on.
+        OSError: If a file cannot be written.
+    """
+    shard_options = ShardOptions(
+        rules=options.rules, allow_missing_classes=options.allow_missing_classes
+    )
+    plan = Plan(source=source, options=shard_options, shards=(), digest="")
+    refuse_missing_classes(
+        plan, [file for file in source.files if file.label not in source.imageless]
+    )
+    former = _former(folder)
+    number = former.places.points if former else 0
+    with Examined(folder, number, options.rules) as examined:
+        keys = examined.keys_of(source.files)
+        count, seconds = _examine(source, options, examined, keys, workers=workers)
+        known, _ = examined.find(keys)
+        recipe = _recipe(source, options, keys)
+        if former and not count and former.places.recipe == recipe and not find_change(former):
+            return IndexOutcome(
+                data=former, examined=0, images_per_second=0.0, remedy="", fresh=True
+            )
+        known = Known(examined.shrink(known.rows), known.texts)
+        outcome = _write(plan, known, named, options, folder, recipe, examined)
+        examined.remove_others()
+    return IndexOutcome(
+        data=outcome[0],
+        examined=count,
+        images_per_second=count / max(seconds, 1e-9),
+        remedy=remedy_line(outcome[1], options.rules),
+    )
+
+
+def _former(folder: Path) -> PlacedData | None:
+    """The index that is there, if it is whole."""
+    if not (folder / INDEX_NAME).exists():
+        return None
+    try:
+        data = read_places(folder)
+        for split in data.places.splits:
+            places_of(data, split)
+    except ShardError as error:
+        say(f"{error.where}: the index was damaged, and is made anew", error=True)
+        return None
+    return data
+
+
+def _examine(
+    source: Source,
+    options: IndexOptions,
+    examined: Examined,
+    keys: NDArray[np.uint64],
+    *,
+    workers: int,
+) -> tuple[int, float]:
+    """Examine the files that are not known; returns how many, and in how many seconds."""
+    known, found = examined.find(keys)
+    missing = np.flatnonzero(~found | known.doubtful()).tolist()
+    todo = [source.files[place] for place in missing]
+    if not todo:
+        return 0, 0.0
+    begin, aside = time.monotonic(), 0
+    results = examine_files(
+        todo, root=source.root, rules=options.rules, workers=workers, with_jpeg=False
+    )
+    total = len(source.files)
+    with Progress(total, "images", done=total - len(todo)) as progress:
+        for file, verdict, table in results:
+            examined.add(file, verdict, table)
+            aside += isinstance(verdict, Dropped)
+            progress.add(note=f"{aside:,} set aside")
+    examined.sync()
+    return len(todo), time.monotonic() - begin
+
+
+def _write(
+    plan: Plan,
+    known: Known,
+    named: Path,
+    options: IndexOptions,
+    folder: Path,
+    recipe: str,
+    examined: Examined,
+) -> tuple[PlacedData, list[Row]]:
+    source, files = plan.source, plan.source.files
+    copies = _duplicates(files, known)
+    stays = known.kept()
+    stays[list(copies)] = False
+    told = np.flatnonzero(~stays | (known.rows["text_size"] > 0)).tolist()
+    rows = report_rows(
+        source, [(files[place], copies.get(place) or known.verdict(place)) for place in told]
+    )
+    kept = np.flatnonzero(stays)
+    check_what_is_left(plan, [files[place] for place in kept.tolist()], rows)
+    numbers, table, names = _holders(source)
+    samples = _samples(source, known, kept, numbers)
+    folder_names, folders = _folders(source)
+    write_report(folder / REPORT_NAME, rows)
+    num_classes = len(source.classes)
+    kinds = np.bincount(known.rows["kind"][kept], minlength=len(KINDS)).tolist()
+    places = Places(
+        source=os.path.relpath(named, source.root) if named != source.root else "",
+        root=_root_from(folder, source.root),
+        classes=source.classes,
+        class_names=source.class_names,
+        splits={
+            split: PlacedSplit(
+                samples=len(placed),
+                class_counts=tuple(np.bincount(placed["label"], minlength=num_classes).tolist()),
+            )
+            for split, placed in samples.items()
+        },
+        options=options.words,
+        stored=dict(zip(KINDS, kinds, strict=True)),
+        cleaning=count_reasons(rows),
+        fingerprint=fingerprint_of(source.classes, samples),
+        recipe=recipe,
+        points=examined.number,
+        points_bytes=examined.points_bytes,
+    )
+    tables = Tables(
+        samples=samples,
+        files=table,
+        file_names=names,
+        folders=folders,
+        folder_names=folder_names,
+    )
+    return PlacedData(folder, write_places(folder, places, tables)), rows
+
+
+def _duplicates(files: Sequence[File], known: Known) -> dict[int, Verdict]:
+    """Place among the files -> why a copy goes."""
+    kept = np.flatnonzero(known.kept())
+    digests = known.rows[["digest", "twin"]][kept]
+    order = np.lexsort((digests["twin"], digests["digest"]))
+    ordered = digests[order]
+    same = ordered[1:] == ordered[:-1]
+    repeated = np.concatenate([[False], same]) | np.concatenate([same, [False]])
+    places = kept[order[repeated[: len(order)]]].tolist()
+    images = ((files[place], known.rows[place]) for place in places)
+    dropped = find_duplicates(
+        (file, f"{int(row['digest']):016x}{int(row['twin']):016x}") for file, row in images
+    )
+    return {place: dropped[files[place].path] for place in places if files[place].path in dropped}
+
+
+def _holders(source: Source) -> tuple[NDArray[np.uint32], NDArray[np.void], bytes]:
+    """Number of the file that holds each image; FILE of all files there are, and their names.
+
+    What is no image is among them, so that it is not taken for new when a folder is looked at.
+    """
+    numbers = np.empty(len(source.files), np.uint32)
+    first: dict[str, int] = {}
+    facts: list[tuple[str, int, int, int]] = []
+    for place, file in enumerate(source.files):
+        if not file.container:
+            numbers[place] = len(facts)
+            facts.append((file.path, file.bytes, file.modified_ns, 1))
+            continue
+        if file.container not in first:
+            first[file.container] = len(facts)
+            size = (source.root / file.container).stat().st_size
+            facts.append((file.container, size, file.modified_ns, 0))
+        numbers[place] = first[file.container]
+    facts += [(odd.path, 0, 0, 1) for odd in source.oddities]
+    names, ends = names_of(path for path, *_ in facts)
+    table = np.zeros(len(facts), FILE)
+    table["name_end"] = ends
+    for column, name in enumerate(("bytes", "modified_ns", "alone"), 1):
+        table[name] = [fact[column] for fact in facts]
+    return numbers, table, names
+
+
+def _samples(
+    source: Source, known: Known, kept: NDArray[np.intp], numbers: NDArray[np.uint32]
+) -> dict[str, NDArray[np.void]]:
+    """PLACE of each split, in the order of the files."""
+    found, splits = known.rows[kept], [source.files[place].split for place in kept.tolist()]
+    rows = np.zeros(len(kept), PLACE)
+    rows["file"] = numbers[kept]
+    rows["offset"] = [source.files[place].offset for place in kept.tolist()]
+    rows["label"] = [source.files[place].label for place in kept.tolist()]
+    for name in ("size", "height", "width", "crc32", "orientation", "kind", "seek", "seek_size"):
+        rows[name] = found[name]
+    present = {file.split for file in source.files}
+    of_split = np.array(splits)
+    return {split: rows[of_split == split] for split in SPLITS if split in present}
+
+
+def _folders(source: Source) -> tuple[bytes, NDArray[np.void]]:
+    paths = (file.container or file.path for file in source.files)
+    found = look_at_folders(source.root, paths)
+    names, ends = names_of(path for path, _, _ in found)
+    table = np.zeros(len(found), FOLDER)
+    table["name_end"] = ends
+    table["modified_ns"] = [modified_ns for _, modified_ns, _ in found]
+    table["folders"] = [folders for _, _, folders in found]
+    return names, table
+
+
+def _root_from(folder: Path, root: Path) -> str:
+    """The root as the index names it: relative where the index lies in it, as both may move."""
+    real, inner = Path(os.path.realpath(root)), Path(os.path.realpath(folder))
+    return os.path.relpath(real, inner) if inner.is_relative_to(real) else str(real)
+
+
+def _recipe(source: Source, options: IndexOptions, keys: NDArray[np.uint64]) -> str:
+    facts = [list(source.classes), list(source.class_names), list(options.words)]
+    digest = hashlib.blake2b(digest_of(facts).encode(), digest_size=16)
+    digest.update(keys.tobytes())
+    digest.update(np.array([file.label for file in source.files], "<i4").tobytes())
+    digest.update(bytes(SPLITS.index(file.split) for file in source.files))
+    for odd in source.oddities:
+        digest.update(os.fsencode(f"{odd.path}\0{odd.reason.slug}\0"))
+    return digest.hexdigest()
