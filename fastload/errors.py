@@ -52,9 +52,9 @@ class SamplePlace(NamedTuple):
     """Where a sample is stored. `str` puts the place in words, as every message says it.
 
     Attributes:
-        shard: File name of the shard.
-        key: Key of the sample within the shard.
-        offset: Byte offset of the sample's image within the shard.
+        shard: File name of the shard; of data in place the path of the file.
+        key: Key of the sample within the shard; that path again where the file is the image.
+        offset: Byte offset of the sample's image within the file.
     """
 
     shard: str
@@ -62,6 +62,8 @@ class SamplePlace(NamedTuple):
     offset: int
 
     def __str__(self) -> str:
+        if self.key == self.shard:
+            return self.shard
         return f"{self.shard}, sample {self.key}, offset {self.offset}"
 
 

@@ -25,7 +25,9 @@ from fastload.console.terminal import counted
 from fastload.errors import CorruptImageError, ImageError, ShardError
 from fastload.load.rows import row_of
 from fastload.pixels.decode import decode_image
+from fastload.pixels.orientation import turned_upright
 from fastload.store.collection import Collection, Paths, listed, open_collection
+from fastload.store.making import make_missing_indexes
 from fastload.store.reader import FileReader, Reader, Scratch
 
 OutputKind = Literal["pil", "tensor"]
@@ -48,7 +50,8 @@ class TarDataset(Dataset[tuple[Any, Any]]):
     the crop.
 
     Args:
-        path: A shard directory, or several with the same classes.
+        path: A shard directory, or a folder of images, which is indexed where it has no index yet;
+            or several of them with the same classes.
         split: Name of the split.
         transform: Called with each image, such as one of torchvision's transforms.
         target_transform: Called with each label.
@@ -83,6 +86,7 @@ class TarDataset(Dataset[tuple[Any, Any]]):
         self.target_transform = target_transform
         self.output = output
         name = f"split {split} of {', '.join(map(str, listed(path)))}"
+        make_missing_indexes(path)
         self._hold(open_collection(path, split), name)
 
     @classmethod
@@ -134,6 +138,8 @@ class TarDataset(Dataset[tuple[Any, Any]]):
             raise ShardError(bad[0], where=self._open_reader().locate(row))
         try:
             pixels = decode_image(encoded[0])
+            if encoded.upright is not None:
+                pixels = turned_upright(pixels, int(encoded.upright.orientations[0]))
         except ImageError as error:
             place = self._open_reader().locate(row)
             raise CorruptImageError(error.reason, name=str(place)) from error

@@ -49,6 +49,7 @@ from fastload.load.stats import DeliveryCounter, Stats
 from fastload.pixels.decode import Renderer
 from fastload.stages import Stages
 from fastload.store.collection import Paths, listed, open_collection
+from fastload.store.making import make_missing_indexes
 from fastload.store.reader import FileReader, Reader
 from fastload.world import World
 
@@ -96,7 +97,8 @@ class Loader:
     Not thread-safe: one thread iterates. A new iteration ends the one before it.
 
     Args:
-        path: A shard directory, or several with the same classes.
+        path: A shard directory, or a folder of images, which is indexed where it has no index yet;
+            or several of them with the same classes.
         split: Name of the split.
         batch_size: Samples for each rank in each batch.
         augment: What happens to each image; `Augment.train(224)` for "train", else
@@ -162,6 +164,7 @@ class Loader:
         )
         _check_transform(transform)
         self._transform = transform
+        make_missing_indexes(path, quiet=self.world.rank > 0)
         collection = open_collection(path, split)
         self._collection = collection
         self._name = f"split {split} of {', '.join(map(str, listed(path)))}"

@@ -17,11 +17,10 @@ import time
 import warnings
 import zlib
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import simplejpeg
-import torch
 from numpy.typing import NDArray
 from PIL import (
     BmpImagePlugin,
@@ -42,6 +41,9 @@ from fastload.pixels import native
 from fastload.pixels.jpeg import MAX_PIXELS, Box, Encoded, read_header, slice_jpeg
 from fastload.pixels.orientation import turning_of
 from fastload.stages import Stages
+
+if TYPE_CHECKING:
+    import torch  # imported where it resizes: who prepares data decodes without it
 
 # What Pillow may open. Its other formats call external programs, or hold no photographs.
 # Importing a plugin registers it; the plugin of JPEG takes multi-picture files (MPO) too.
@@ -310,6 +312,8 @@ def resize_image(pixels: NDArray[np.uint8], size: int, *, flip: bool = False) ->
     Returns:
         uint8 [size, size, 3], perhaps a view with negative or permuted strides.
     """
+    import torch
+
     planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(
         planes, (size, size), mode="bilinear", antialias=True, align_corners=False

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -109,19 +108,15 @@ class Turning:
         """
         for over, swap in ((True, False), (False, True), (True, True)):
             chosen = np.flatnonzero((self.overs == over) & (self.swaps == swap))
-            if not len(chosen):
-                continue
-            if isinstance(out, torch.Tensor):
-                squares = out[torch.from_numpy(chosen).to(out.device)]
-                squares = squares.flip(1) if over else squares
-                out[torch.from_numpy(chosen).to(out.device)] = (
-                    squares.transpose(1, 2) if swap else squares
-                )
-            else:
-                squares = out[chosen]
-                squares = squares[:, ::-1] if over else squares
-                out[chosen] = squares.swapaxes(1, 2) if swap else squares
-        if isinstance(out, torch.Tensor) and out.is_cuda:
+            if len(chosen):
+                squares = out[chosen.tolist()]
+                if over:
+                    back = [*range(out.shape[1])][::-1]  # tensors have no negative steps
+                    squares = squares[:, back]
+                out[chosen.tolist()] = squares.swapaxes(1, 2) if swap else squares
+        if getattr(out, "is_cuda", False):  # whoever goes on may do so in another stream
+            import torch
+
             torch.cuda.current_stream(out.device).synchronize()
 
 

@@ -1,0 +1,86 @@
+"""An index in place for data that have none yet, made in another process: `fastload.index`.
+
+What makes it is a command of its own, since whoever reads knows nothing of how data are prepared.
+Of several processes that want the same index, as the ranks of a run do, one makes it: the others
+wait for its lock, and find the index there.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fastload.console.shell import module_command
+from fastload.console.terminal import say
+from fastload.errors import ShardError
+from fastload.store.collection import Paths, listed
+from fastload.store.manifest import MANIFEST_NAME
+from fastload.store.misplaced import has_images
+from fastload.store.places import FOLDER_NAME, find_index
+
+_PROGRAM = "from fastload.index import main; sys.exit(main(sys.argv[1:]))"
+
+
+def make_missing_indexes(path: Paths, *, quiet: bool = False) -> None:
+    """Index each folder of images among the paths that holds neither shards nor an index.
+
+    Args:
+        path: What the caller was given; a path that is something else is passed over.
+        quiet: Show no progress.
+
+    Raises:
+        ShardError: If an index could not be made; says why.
+        TypeError: If `path` is neither a path nor a list of them.
+        ValueError: If `path` names no directory.
+    """
+    for each in listed(path):
+        if lacks_index(Path(each)):
+            _make(Path(each), quiet=quiet)
+
+
+def lacks_index(path: Path) -> bool:
+    """Whether a folder of images holds neither shards, finished or begun, nor an index."""
+    if not path.is_dir() or (path / MANIFEST_NAME).exists():
+        return False
+    begun = (path / FOLDER_NAME / "run.json").exists()
+    return not begun and find_index(path) is None and has_images(path)
+
+
+def _make(path: Path, *, quiet: bool) -> None:
+    command = module_command("fastload.index", path)
+    if not quiet:
+        say(f"{path} has no index yet: `{command}` makes it, once", error=True)
+    shown = not quiet and sys.stderr is not None and sys.stderr.isatty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {_PROGRAM}", path],
+            stdin=subprocess.DEVNULL,
+            stdout=2 if shown else subprocess.PIPE,
+            stderr=None if shown else subprocess.STDOUT,
+        )
+    except OSError as error:
+        raise ShardError(
+            f"no index could be made ({error.strerror}); run `{command}`", where=str(path)
+        ) from error
+    with process:
+        try:
+            last = _passed_on(process, quiet=quiet)
+            status = process.wait()
+        except BaseException:  # Ctrl-C: what was read is kept
+            process.terminate()
+            raise
+    if status:
+        why = last.removeprefix("fastload.index: ") or "see above"
+        raise ShardError(f"no index could be made: {why}", where=os.fspath(path))
+
+
+def _passed_on(process: subprocess.Popen[bytes], *, quiet: bool) -> str:
+    """What the command says, said here too as it comes; returns its last line."""
+    last = ""
+    for line in process.stdout or ():
+        last = line.decode(errors="replace").rstrip("\n")
+        if not quiet:
+            say(last, error=True)
+    return last
