@@ -17,16 +17,21 @@ from torchvision.transforms import v2
 
 from fastload import TarDataset
 from fastload.errors import CorruptImageError, ShardError
-from fastload.store.index import SAMPLE, read_index
+from fastload.store.holders import FILE
+from fastload.store.index import read_index
+from fastload.store.places import PLACE
+from tests.places import NUMBERED
 from tests.shards import Picture, flip_bit, noisy_picture, number_of, numbered, write_shards
 
 # Python 3.12 and later warn of any fork beside threads, such as torch's.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> Path:
-    return numbered(tmp_path_factory.mktemp("dataset") / "shards", {"train": 40, "val": 7})
+@pytest.fixture(scope="module", params=NUMBERED)
+def shards(tmp_path_factory, request) -> Path:
+    return NUMBERED[request.param](
+        tmp_path_factory.mktemp("dataset") / "shards", {"train": 40, "val": 7}
+    )
 
 
 def numbers_of(images: Iterable[torch.Tensor]) -> list[int]:
@@ -126,7 +131,8 @@ def test_a_copy_by_pickle_is_small_and_reads_the_same(shards):
     dataset = TarDataset(shards, output="tensor")
     assert dataset[0][1] == dataset.targets[0]  # opens a file, and makes the list of labels
     data = pickle.dumps(dataset)
-    assert len(data) < 40 * SAMPLE.itemsize + 4000
+    files = 40 + 7  # in place
+    assert len(data) < 40 * PLACE.itemsize + files * (FILE.itemsize + 32) + 4000
     assert numbers_of([pickle.loads(data)[17][0]]) == [17]
 
 

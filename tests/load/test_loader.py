@@ -30,14 +30,21 @@ from fastload.load.selection import Select
 from fastload.pixels import native
 from fastload.stages import Stages
 from fastload.world import World
+from tests.places import NUMBERED
 from tests.shards import noisy_picture, number_of, numbered, write_shards
 
 pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core")
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> Path:
-    return numbered(tmp_path_factory.mktemp("loader") / "shards", {"train": 100, "val": 37})
+@pytest.fixture(scope="module", params=NUMBERED)
+def shards(tmp_path_factory, request) -> Path:
+    directory = tmp_path_factory.mktemp("loader") / "shards"
+    return NUMBERED[request.param](directory, {"train": 100, "val": 37})
+
+
+def stems(keys: list[str]) -> list[str]:
+    """Keys as shards have them: in place the key of a file is its path."""
+    return [Path(key).stem for key in keys]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +92,7 @@ def test_labels_indices_and_keys_belong_to_the_images(shards):
             numbers = numbers_of(images)
             assert labels.tolist() == [number % 3 for number in numbers]
             assert loader.last_indices().tolist() == numbers
-            assert loader.last_keys() == [f"{number:06d}" for number in numbers]
+            assert stems(loader.last_keys()) == [f"{number:06d}" for number in numbers]
         assert loader.epoch == 1
 
 
@@ -514,7 +521,7 @@ def test_the_data_set_of_a_loader_has_the_samples_that_take_part(shards):
     with Loader(shards, batch_size=10, select=select, drop_last=False) as loader:
         assert len(loader.dataset) == loader.class_counts.sum() == 16
         assert set(loader.dataset.targets) == {1}
-        assert loader.dataset.locate(-1)[1] == "000097"
+        assert Path(loader.dataset.locate(-1)[1]).stem == "000097"
         assert number_of(np.asarray(loader.dataset[0][0])[24, 32]) == 52
 
 
@@ -544,8 +551,8 @@ def test_a_loader_cannot_be_copied_and_says_what_to_do(shards, take):
 
 def test_keys_are_asked_for_by_rows(shards):
     with Loader(shards, split="val", augment=Augment.eval(32)) as loader:
-        assert loader.keys([3, -1, 3]) == ["000003", "000036", "000003"]
-        assert loader.keys(np.arange(37) < 2) == ["000000", "000001"]
+        assert stems(loader.keys([3, -1, 3])) == ["000003", "000036", "000003"]
+        assert stems(loader.keys(np.arange(37) < 2)) == ["000000", "000001"]
         assert loader.keys([]) == []
         for wrong in (["a"], "a", 5, [1.5], None):
             with pytest.raises(TypeError, match="rows must be a row of integers"):

@@ -14,7 +14,7 @@ import pytest
 
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
-from tests.shards import numbered
+from tests.places import NUMBERED
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:fastload's native core")]
 
@@ -112,18 +112,16 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize(
-    ("backend", "sizes"),
+    ("kind", "backend", "sizes"),
     [
-        ("gloo", (2, 4)),
-        pytest.param(
-            *("nccl", (2, 2)),
-            marks=pytest.mark.gpu(2),
-        ),
+        *((kind, "gloo", (2, 4)) for kind in NUMBERED),
+        pytest.param("shards", "nccl", (2, 2), marks=pytest.mark.gpu(2)),
     ],
-    ids=["gloo", "nccl"],
 )
-def test_a_run_moves_from_one_rank_to_several_and_evaluation_is_exact(tmp_path, backend, sizes):
-    directory = numbered(tmp_path / "shards", {"train": 61, "val": 43})
+def test_a_run_moves_from_one_rank_to_several_and_evaluation_is_exact(
+    tmp_path, kind, backend, sizes
+):
+    directory = NUMBERED[kind](tmp_path / "shards", {"train": 61, "val": 43})
     options: dict[str, Any] = {"augment": Augment.train(16), "drop_last": False}
     with Loader(directory, batch_size=GLOBAL_BATCH, **options) as loader:
         whole = [loader.last_indices().tolist() for _ in loader]

@@ -24,6 +24,7 @@ from fastload.stages import Stages
 from fastload.store.collection import open_collection
 from fastload.store.reader import FileReader, Reader
 from fastload.world import World
+from tests.places import NUMBERED
 from tests.shards import flat_picture, number_of, numbered
 
 
@@ -57,9 +58,9 @@ class FailingRenderer(CpuRenderer):
         return super().render(encoded, boxes, flips, out, spent)
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> Path:
-    return numbered(tmp_path_factory.mktemp("batch") / "shards", {"train": 120})
+@pytest.fixture(scope="module", params=NUMBERED)
+def shards(tmp_path_factory, request) -> Path:
+    return NUMBERED[request.param](tmp_path_factory.mktemp("batch") / "shards", {"train": 120})
 
 
 def plain_memory() -> Buffers:
