@@ -31,7 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(
         prog="python -m fastload.doctor", description="Try every back-end on ten images."
     )
-    parser.add_argument("shards", type=Path, nargs="?", help="a shard directory to take them from")
+    parser.add_argument(
+        "shards",
+        type=Path,
+        nargs="?",
+        help="shards, or indexed images, to take them from",
+    )
     parser.add_argument(
         "--device",
         type=_gpu_name,

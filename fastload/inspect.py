@@ -1,4 +1,4 @@
-"""Look at a shard directory: `python -m fastload.inspect shards/`.
+"""Look at a shard directory, or at data in place: `python -m fastload.inspect shards/`.
 
 Prints what is in it: splits, the classes of one split from the most to the least frequent, sizes of
 the images, how they were stored and what was set aside. Draws a contact sheet of what a model would
@@ -24,8 +24,8 @@ from fastload.errors import ShardError
 from fastload.files import write_atomically
 from fastload.load.augment import Augment
 from fastload.load.reweighting import class_weights
-from fastload.store.index import read_index
-from fastload.store.manifest import read_manifest
+from fastload.store.collection import open_collection, read_contents
+from fastload.store.making import make_missing_indexes
 
 AUGMENTS: dict[str, Callable[[int], Augment]] = {
     "train": Augment.train,
@@ -42,12 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _inspect(options: argparse.Namespace) -> int:
     directory: Path = options.shards
-    manifest = read_manifest(directory)
-    split = options.split or next((name for name in manifest.splits), "train")
-    index = read_index(directory, split)
+    make_missing_indexes(directory)
+    contents = read_contents(directory)
+    split = options.split or next((name for name in contents.splits), "train")
+    index = open_collection(directory, split).index
     width = shutil.get_terminal_size().columns
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"  # None where it is closed
-    say(*report(manifest, split, index, width=width, whole=options.all, encoding=encoding))
+    say(*report(contents, split, index, width=width, whole=options.all, encoding=encoding))
     if not len(index):
         raise ShardError(f"split {split!r} has no images to draw", where=str(directory))
     sheet = options.sheet or Path(f"{directory.resolve().name}-sheet.html")
@@ -68,9 +69,9 @@ def _inspect(options: argparse.Namespace) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m fastload.inspect",
-        description="Print what is in a shard directory, and draw augmented samples of it.",
+        description="Print what is in shards or a folder of images, and draw augmented samples.",
     )
-    parser.add_argument("shards", type=Path, help="the shard directory")
+    parser.add_argument("shards", type=Path, help="a shard directory, or a folder of images")
     parser.add_argument("--split", help="whose classes are listed and drawn; the first by default")
     parser.add_argument("--all", action="store_true", help="list every class")
     parser.add_argument(

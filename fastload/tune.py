@@ -37,7 +37,8 @@ from fastload.console.terminal import say
 from fastload.cores import explain_cores
 from fastload.errors import FastloadError
 from fastload.load.backend import BackendName
-from fastload.store.manifest import read_manifest
+from fastload.store.collection import read_contents
+from fastload.store.making import make_missing_indexes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,17 +69,18 @@ def _tune(question: Question, out: Path, *, card: Card | None, images: int | Non
     on_gpu = question.device.type == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise FastloadError(f"{question.device}: PyTorch finds no GPU; leave out --device")
-    manifest = read_manifest(question.shards)
-    if "train" not in manifest.splits:
+    make_missing_indexes(question.shards)
+    contents = read_contents(question.shards)
+    if "train" not in contents.splits:
         raise FastloadError(f"{question.shards}: there is no split train to tune with")
-    if not manifest.splits["train"].samples:
+    if not contents.splits["train"].samples:
         raise FastloadError(f"{question.shards}: split train has no images to tune with")
-    samples = images or manifest.splits["train"].samples
+    samples = images or contents.splits["train"].samples
     require_model(question.model)  # a wrong name ends the command here
     expectation = None
     if card:
         room = gpu_room(card.memory_gib * 2**30, BackendName.NATIVE)
-        expectation = expect(card, question, classes=len(manifest.classes), room=room)
+        expectation = expect(card, question, classes=len(contents.classes), room=room)
     trials = run_trials(question)
     memory = torch.cuda.get_device_properties(question.device).total_memory if on_gpu else 0
     advice = advise(
@@ -106,7 +108,7 @@ def _parser() -> CommandParser:
         description="Find the parameters for this machine; takes less than 3 minutes.",
         epilog=f"Cards that --gpu knows: {', '.join(card_table().cards)}.",
     )
-    parser.add_argument("shards", help="a shard directory, from python -m fastload.shard")
+    parser.add_argument("shards", help="a shard directory, or a folder of images")
     parser.add_argument(
         "--out",
         type=Path,

@@ -1,50 +1,68 @@
 """Check a shard directory: sizes, SHA-256, CRC-32, and that index and tars agree.
 
-`python -m fastload.verify shards/` reads every byte once and says which shard is wrong.
+`python -m fastload.verify shards/` reads every byte once and says which shard is wrong. Of data in
+place it reads every image of the index, and says which file is another.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser
 from fastload.console.progress import Progress
 from fastload.console.terminal import counted, say
-from fastload.store.faults import find_faults
-from fastload.store.manifest import REBUILD, read_manifest
+from fastload.store.collection import ShardDirectory, find_data
+from fastload.store.faults import find_faults, find_placed_faults
+from fastload.store.manifest import REBUILD, Manifest
+from fastload.store.places import Places
 
 
 def _run(directory: Path) -> int:
-    manifest = read_manifest(directory)
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    total = sum(shard.bytes for shard in shards)
-    faults = []
+    data = find_data(directory)
+    if isinstance(data, ShardDirectory):
+        shards = [shard for split in data.manifest.splits.values() for shard in split.shards]
+        total, remedy = sum(shard.bytes for shard in shards), REBUILD
+        found = f"{counted(len(shards), 'shard')} and " + _samples(data.manifest)
+        said = "the manifest"
+        faults = _faults_among(find_faults(directory, data.manifest), total)
+    else:
+        total, remedy = data.places.bytes, data.remedy
+        found, said = _samples(data.places), "the index"
+        faults = _faults_among(find_placed_faults(data), total)
+    if faults:
+        say(*faults, f"{counted(len(faults), 'fault')} in {directory}; {remedy}", error=True)
+        return 1
+    say(f"{directory}: {found} are as {said} says")
+    return 0
+
+
+def _samples(contents: Manifest | Places) -> str:
+    return counted(sum(split.samples for split in contents.splits.values()), "sample")
+
+
+def _faults_among(checked: Iterator[tuple[int, str]], total: int) -> list[str]:
+    """The faults, of data of so many bytes."""
+    faults, done = [], 0
     with Progress(total >> 20, "MB") as progress:
-        done = 0
-        for size, fault in find_faults(directory, manifest):
+        for size, fault in checked:
             progress.add((done + size >> 20) - (done >> 20))
             done += size
             if fault:
                 faults.append(fault)
-    samples = sum(split.samples for split in manifest.splits.values())
-    if faults:
-        say(*faults, f"{counted(len(faults), 'fault')} in {directory}; {REBUILD}", error=True)
-        return 1
-    found = f"{counted(len(shards), 'shard')} and {counted(samples, 'sample')}"
-    say(f"{directory}: {found} are as the manifest says")
-    return 0
+    return faults
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = CommandParser(
         prog="python -m fastload.verify",
-        description="Check every byte of a shard directory; exit status 1 if anything is wrong.",
+        description="Check every byte of a shard directory, or of indexed images where they lie; "
+        "exit status 1 if anything is wrong.",
     )
-    parser.add_argument("directory", type=Path, help="shard directory, such as shards/")
+    parser.add_argument("directory", type=Path, help="shard directory, such as shards/, or data/")
     options = parser.read(argv)
     return run_command("fastload.verify", lambda: _run(options.directory))
 

@@ -70,6 +70,7 @@ def placed(
             for split, rows in samples.items()
         },
         options=(),
+        bytes=int(files["bytes"].sum()),
         stored={KINDS[0]: len(paths)},
         cleaning={},
         fingerprint=fingerprint_of(classes, samples),

@@ -26,7 +26,7 @@ ORDER: list[tuple[str, ...]] = [
     ("prepare", "load"),
     ("advise",),
     ("clean", "doctor", "inspect", "sample", "tune", "verify"),
-    ("shard",),  # it cleans too, and takes the options of `clean`
+    ("shard", "index"),  # they clean too, and take the options of `clean`
     ("__init__",),
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

@@ -31,8 +31,7 @@ from fastload.load.augment import (
     RandomResizedCrop,
 )
 from fastload.load.backend import find_backend
-from fastload.store.collection import open_collection
-from fastload.store.manifest import read_manifest
+from fastload.store.collection import open_collection, read_contents
 from fastload.store.reader import FileReader, Scratch
 from fastload.world import World
 from train.options import AugmentOptions, DataOptions, ModelOptions, Options, fields
@@ -130,13 +129,14 @@ def open_loaders(
     )
     stack.enter_context(train)
     place = Path(data.val_data or data.data)
-    splits = read_manifest(place).splits
+    splits = read_contents(place).splits
     present = [name for name in ("val", "test") if name in splits and splits[name].samples]
     if "val" not in present:
         raise DataError(
             f"{place}: has no images in its val split, which chooses the best epoch; take val from "
-            "train with `python -m fastload.shard FOLDER --val-fraction 0.1 --out OTHER`, or name "
-            "other shards with --val-data"
+            "train with `python -m fastload.shard FOLDER --val-fraction 0.1 --out OTHER` (in place "
+            "with `python -m fastload.index FOLDER --val-fraction 0.1`), or name other data with "
+            "--val-data"
         )
     view = Augment.eval(options.resolution.eval_size or options.resolution.size)
     view = replace(view, normalise=normalise)
@@ -204,7 +204,7 @@ def check_held_out(options: Options, ranks: Ranks) -> None:
         DataError: If more images are damaged than --max-corrupt-val allows.
     """
     place = Path(options.data.val_data or options.data.data)
-    splits = read_manifest(place).splits
+    splits = read_contents(place).splits
     for split in (name for name in ("val", "test") if name in splits and splits[name].samples):
         total = splits[split].samples
         progress = Progress(

@@ -10,7 +10,8 @@ from wcwidth import ljust
 from wcwidth import width as cells
 
 from fastload.console.terminal import bar, byte_size, counted, elide, for_encoding, printable, table
-from fastload.store.manifest import Manifest
+from fastload.store.manifest import Manifest, Split
+from fastload.store.places import Places
 
 RARE = 20  # images; a class with fewer is hardly learned, and its accuracy is hardly known
 REWEIGHT_RATIO = 10  # of the most to the least frequent class; a usual start of "long-tailed"
@@ -21,7 +22,7 @@ NAME_CELLS = 36
 
 
 def report(
-    manifest: Manifest,
+    contents: Manifest | Places,
     split: str,
     index: NDArray[np.void],
     *,
@@ -32,37 +33,41 @@ def report(
     """What is printed about a shard directory, as lines of text.
 
     Args:
-        manifest: The manifest of the directory.
+        contents: The manifest of the directory, or the facts of its index in place.
         split: The split whose classes and sizes are shown.
-        index: The index of that split, SAMPLE [N].
+        index: The index of that split, PLACE [N].
         width: Width of the terminal, in columns.
         whole: List every class, however many there are.
         encoding: Encoding of the terminal; what it cannot show becomes ASCII.
     """
     blocks = [
-        _splits(manifest),
+        _splits(contents),
         _classes(
-            [for_encoding(printable(name), encoding) for name in manifest.class_names],
-            np.array(manifest.splits[split].class_counts),
+            [for_encoding(printable(name), encoding) for name in contents.class_names],
+            np.array(contents.splits[split].class_counts),
             title=f"classes of {printable(split)}, with their labels and numbers of images",
             width=min(width, WIDEST),
             whole=whole,
         ),
-        _imbalance(np.array(manifest.splits[split].class_counts)),
+        _imbalance(np.array(contents.splits[split].class_counts)),
         _sizes(index),
-        _preparation(manifest),
+        _preparation(contents),
     ]
     lines = [line for block in blocks if block for line in ("", *block)]
     return [for_encoding(line, encoding) for line in lines[1:]]
 
 
-def _splits(manifest: Manifest) -> list[str]:
-    rows: list[tuple[str, ...]] = [("split", "images", "classes", "shards", "size")]
-    for name, split in manifest.splits.items():
+def _splits(contents: Manifest | Places) -> list[str]:
+    rows: list[tuple[str, ...]] = [("split", "images", "classes")]
+    if isinstance(contents, Manifest):
+        rows = [(*rows[0], "shards", "size")]
+    for name, split in contents.splits.items():
         present = sum(count > 0 for count in split.class_counts)
-        size = sum(shard.bytes for shard in split.shards)
-        counts = (f"{split.samples:,}", f"{present:,}", f"{len(split.shards):,}")
-        rows.append((printable(name), *counts, byte_size(size)))
+        row: tuple[str, ...] = (printable(name), f"{split.samples:,}", f"{present:,}")
+        if isinstance(split, Split):
+            size = sum(shard.bytes for shard in split.shards)
+            row = (*row, f"{len(split.shards):,}", byte_size(size))
+        rows.append(row)
     return table(rows)
 
 
@@ -130,9 +135,9 @@ def _sizes(index: NDArray[np.void]) -> list[str]:
     return table(rows)
 
 
-def _preparation(manifest: Manifest) -> list[str]:
+def _preparation(contents: Manifest | Places) -> list[str]:
     lines = []
-    for title, facts in (("stored", manifest.stored), ("set aside", manifest.cleaning)):
+    for title, facts in (("stored", contents.stored), ("set aside", contents.cleaning)):
         if any(facts.values()):
             lines += [f"{title}: {_counted(facts)}"]
     return lines

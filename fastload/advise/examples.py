@@ -13,7 +13,8 @@ from PIL import Image
 from fastload.errors import ShardError
 from fastload.load.augment import Augment
 from fastload.pixels.jpeg import restart_interval_for
-from fastload.store.collection import open_collection
+from fastload.store.collection import open_collection, read_contents
+from fastload.store.places import find_index
 from fastload.store.reader import FileReader, Scratch
 
 IMAGES = 10
@@ -61,7 +62,7 @@ def made_examples() -> Examples:
 
 
 def stored_examples(directory: Path) -> Examples:
-    """Ten images of a shard directory, spread over its split train, or else its first split.
+    """Ten images of shards or of data in place, of their split train, or else their first one.
 
     Raises:
         ShardError: If the directory holds no shards or no images, or the shards are damaged.
@@ -71,17 +72,20 @@ def stored_examples(directory: Path) -> Examples:
             "is no folder; give a folder written by `python -m fastload.shard`",
             where=str(directory),
         )
-    splits = sorted(path.name.split(".")[0] for path in directory.glob("*.index.npy"))
-    if not splits:
+    if find_index(directory) is None and not any(directory.glob("*.index.npy")):
         raise ShardError(
             "holds no index of samples; give a folder written by `python -m fastload.shard`",
             where=str(directory),
         )
+    splits = sorted(read_contents(directory).splits)
     split = "train" if "train" in splits else splits[0]
     collection = open_collection([directory], split)
-    if not len(collection.index):
+    # Those that every back-end takes as they are; in place others may lie among them.
+    index = collection.index
+    plain = np.flatnonzero((index["orientation"] == 1) & (index["kind"] == 0))
+    if not len(plain):
         raise ShardError(f"split {split!r} has no images to try", where=str(directory))
-    rows = np.linspace(0, len(collection.index) - 1, IMAGES).astype(np.int64)
+    rows = plain[np.linspace(0, len(plain) - 1, IMAGES).astype(np.int64)]
     reader = FileReader(collection)
     encoded, bad = reader.read(rows, Scratch())
     for place, reason in bad.items():

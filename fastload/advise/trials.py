@@ -20,7 +20,7 @@ from fastload.load.augment import Augment
 from fastload.load.backend import BackendName
 from fastload.load.loader import Loader
 from fastload.load.stats import Stats
-from fastload.store.manifest import read_manifest
+from fastload.store.collection import read_contents
 
 BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 LOADER_BATCH = 128
@@ -106,7 +106,7 @@ def measure_loader(
             another trial has just read them.
     """
     trial = LoaderTrial(backend=backend, num_threads=num_threads)
-    samples = read_manifest(question.shards).splits["train"].samples
+    samples = read_contents(question.shards).splits["train"].samples
     try:
         with Loader(
             question.shards,
@@ -278,7 +278,7 @@ def run_trials(question: Question) -> Trials:
 
 
 def _step_measurer(question: Question, *, seconds: float) -> Callable[[StepTrial], StepTrial]:
-    build = partial(build_model, question.model, len(read_manifest(question.shards).classes))
+    build = partial(build_model, question.model, len(read_contents(question.shards).classes))
 
     def measure(trial: StepTrial) -> StepTrial:
         size, device = question.size, question.device

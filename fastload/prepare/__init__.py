@@ -1,4 +1,4 @@
-"""Images to shards: find, clean, transcode, write.
+"""Images to shards, or to an index in place: find, clean, transcode, write.
 
 given source found reading    what was given; what images there are; their bytes
 tree naming spelling layout   what lies in a folder; what names tell; which folder is what
@@ -14,5 +14,6 @@ report remedies               cleaning.csv, quarantine, the options that would k
 plan                          which file goes into which shard
 write finish                  phase 1, with a journal for each shard; phase 2, with foreign_index
 folder                        the whole
+in_place examined indexing    the same for images that stay where they lie; what is known of them
 flowers sample_folder         pictures to try everything with
 """

@@ -51,7 +51,9 @@ from fastload.store.places import (
     Places,
     Tables,
     cache_folder,
+    files_of,
     fingerprint_of,
+    folders_of,
     index_folder,
     names_of,
     places_of,
@@ -212,6 +214,8 @@ def _former(folder: Path) -> PlacedData | None:
         data = read_places(folder)
         for split in data.places.splits:
             places_of(data, split)
+        files_of(data)
+        folders_of(data)
     except ShardError as error:
         say(f"{error.where}: the index was damaged, and is made anew", error=True)
         return None
@@ -284,6 +288,7 @@ def _write(
             for split, placed in samples.items()
         },
         options=options.words,
+        bytes=sum(int(placed["size"].sum()) for placed in samples.values()),
         stored=dict(zip(KINDS, kinds, strict=True)),
         cleaning=count_reasons(rows),
         fingerprint=fingerprint_of(source.classes, samples),

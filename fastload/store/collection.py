@@ -85,15 +85,27 @@ def read_contents(path: str | os.PathLike[str]) -> Manifest | Places:
     Raises:
         ShardError: If it has neither, or one that is damaged.
     """
-    found = _directory(path)
-    return found if isinstance(found, Manifest) else found.places
+    found = find_data(path)
+    return found.manifest if isinstance(found, ShardDirectory) else found.places
 
 
-def _directory(path: str | os.PathLike[str]) -> Manifest | PlacedData:
-    """Shards where there is a manifest, else the index in place."""
+@dataclass(frozen=True, slots=True)
+class ShardDirectory:
+    """A directory of shards, and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+
+def find_data(path: str | os.PathLike[str]) -> ShardDirectory | PlacedData:
+    """Shards where there is a manifest, else the index in place.
+
+    Raises:
+        ShardError: If there is neither, or one that is damaged.
+    """
     if not (Path(path) / MANIFEST_NAME).exists() and (folder := find_index(path)):
         return read_places(folder)
-    return read_manifest(path)
+    return ShardDirectory(Path(path), read_manifest(path))
 
 
 def open_collection(path: Paths, split: str) -> Collection:
@@ -105,15 +117,18 @@ def open_collection(path: Paths, split: str) -> Collection:
         TypeError: If `path` is neither a path nor a list of them.
         ValueError: If `path` names no directory.
     """
-    directories = listed(path)
-    found = [_directory(directory) for directory in directories]
-    contents = [one if isinstance(one, Manifest) else one.places for one in found]
-    _check_classes(directories, contents)
+    return collection_of([find_data(directory) for directory in listed(path)], split)
+
+
+def collection_of(found: Sequence[ShardDirectory | PlacedData], split: str) -> Collection:
+    """As `open_collection`, of data that were found already."""
+    contents = [one.manifest if isinstance(one, ShardDirectory) else one.places for one in found]
+    _check_classes(found, contents)
     indexes, sources, points = [], [], []
     files: list[Holders] = []
     count = 0
-    for number, (directory, one) in enumerate(zip(directories, found, strict=True)):
-        rows, holders = _rows_and_files(directory, one, split)
+    for number, one in enumerate(found):
+        rows, holders = _rows_and_files(one, split)
         rows["file"] += count
         count += len(holders)
         indexes.append(rows)
@@ -134,35 +149,35 @@ def open_collection(path: Paths, split: str) -> Collection:
 
 
 def _rows_and_files(
-    directory: str | os.PathLike[str], found: Manifest | PlacedData, split: str
+    found: ShardDirectory | PlacedData, split: str
 ) -> tuple[NDArray[np.void], Holders]:
     if isinstance(found, PlacedData):
         rows = places_of(found, split)
         warn_of_changes(found)
         return rows, files_of(found)
-    samples = index_of(directory, found, split)
+    samples = index_of(found.path, found.manifest, split)
     rows = np.zeros(len(samples), PLACE)
     rows["file"], rows["orientation"] = samples["shard"], 1
     for name in ("offset", "size", "label", "height", "width", "crc32"):
         rows[name] = samples[name]
-    shards = found.splits[split].shards
-    paths = tuple(Path(directory) / shard.name for shard in shards)
+    shards = found.manifest.splits[split].shards
+    paths = tuple(found.path / shard.name for shard in shards)
     return rows, ShardFiles(paths, tuple(shard.bytes for shard in shards))
 
 
-def _points_of(found: Manifest | PlacedData) -> tuple[Path, int] | None:
-    if isinstance(found, Manifest) or not found.places.points_bytes:
+def _points_of(found: ShardDirectory | PlacedData) -> tuple[Path, int] | None:
+    if isinstance(found, ShardDirectory) or not found.places.points_bytes:
         return None
     return found.path / points_name(found.places.points), found.places.points_bytes
 
 
 def _check_classes(
-    directories: Sequence[str | os.PathLike[str]], contents: Sequence[Manifest | Places]
+    found: Sequence[ShardDirectory | PlacedData], contents: Sequence[Manifest | Places]
 ) -> None:
-    for directory, one in zip(directories, contents, strict=True):
-        if one.classes != contents[0].classes:
+    for one, content in zip(found, contents, strict=True):
+        if content.classes != contents[0].classes:
             raise ShardError(
-                f"has other classes ({len(one.classes)}) than {directories[0]}"
+                f"has other classes ({len(content.classes)}) than {found[0].path}"
                 f" ({len(contents[0].classes)}); prepare both with the same class folders",
-                where=os.fspath(directory),
+                where=os.fspath(one.path),
             )

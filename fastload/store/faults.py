@@ -1,4 +1,4 @@
-"""What is wrong with a shard directory: sizes, hashes, and whether index and tars agree."""
+"""What is wrong with data: whether index and shards agree, or index and files in place."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 from fastload.errors import ImageError, ShardError
 from fastload.files import READ_BYTES, explain_os_error, open_regular, sha256_of
 from fastload.pixels.jpeg import read_header
+from fastload.store.collection import collection_of
+from fastload.store.freshness import find_change
 from fastload.store.holders import checked_status
 from fastload.store.index import index_of
 from fastload.store.manifest import Manifest, Shard
+from fastload.store.places import PlacedData
+from fastload.store.reader import FileReader, Scratch
 from fastload.store.tar import (
     END,
     TAR_BLOCK,
@@ -50,6 +54,31 @@ def find_faults(directory: Path, manifest: Manifest) -> Iterator[tuple[int, str]
             mine = None if samples is None else samples[samples["shard"] == number]
             fault = shard_fault(directory / shard.name, shard, mine, len(manifest.classes))
             yield shard.bytes, f"{shard.name}: {fault}" if fault else ""
+
+
+def find_placed_faults(data: PlacedData) -> Iterator[tuple[int, str]]:
+    """Read every image of an index in place, and look for files that came or went.
+
+    Yields:
+        As `find_faults`.
+    """
+    yield 0, find_change(data)
+    for split in data.places.splits:
+        try:
+            collection = collection_of([data], split)
+            reader = FileReader(collection)
+        except ShardError as error:
+            yield 0, str(error)
+            continue
+        scratch, sizes = Scratch(), collection.index["size"]
+        for row in range(len(collection.index)):
+            try:
+                _, bad = reader.read(np.array([row]), scratch)
+                fault = f"{reader.locate(row)}: {bad[0]}" if bad else ""
+            except ShardError as error:
+                fault = str(error)
+            yield int(sizes[row]), fault
+        reader.close()
 
 
 def shard_fault(

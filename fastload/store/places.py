@@ -104,6 +104,7 @@ class Places:
         class_names: Readable names of the same classes.
         splits: Name -> split, in the order train, val, test.
         options: Options of the command that wrote the index, as words of its command line.
+        bytes: Of all images.
         stored: Number of images of each of `KINDS`.
         cleaning: Reason -> number of files that were left out.
         fingerprint: Digest of the classes, labels, sizes and CRC-32 of all images: equal
@@ -125,6 +126,7 @@ class Places:
     class_names: tuple[str, ...]
     splits: dict[str, PlacedSplit]
     options: tuple[str, ...]
+    bytes: int
     stored: dict[str, int]
     cleaning: dict[str, int]
     fingerprint: str
@@ -323,6 +325,7 @@ def _places_of(facts: dict[str, Any]) -> Places:
         class_names=texts_of(facts["class_names"], "class_names"),
         splits=splits,
         options=texts_of(facts["options"], "options"),
+        bytes=count_of(facts["bytes"], "bytes"),
         stored=counts_by_name(facts["stored"], "stored"),
         cleaning=counts_by_name(facts["cleaning"], "cleaning"),
         fingerprint=typed(facts["fingerprint"], str, "fingerprint"),

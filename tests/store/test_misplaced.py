@@ -43,7 +43,7 @@ def pictures(tmp_path) -> Path:
         ("{root}/x*/y", "the folder does not exist.; give a folder, no pattern: {root}/x"),
         ("~/nowhere", "the folder does not exist.; ~ is the shell's, give /.*/nowhere"),
         ("{root}/nowhere", "does not exist.; make it with `python -m fastload.shard data/`"),
-        ("{root}/my pictures", "but images; .*`python -m fastload.shard '{root}/my pictures'`"),
+        ("{root}/my pictures", "no index could be made: none of the 1 files of .* --min-side 20"),
         ("{root}/my pictures/train/ash/1.JPG", "is no folder of shards; give the folder that"),
         ("{root}/empty", "the folder is empty or holds other files.; make it with `python -m"),
     ],

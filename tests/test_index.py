@@ -1,0 +1,624 @@
+"""Images where they lie: what is indexed, in which order; kills, full disks, two runs at once."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import logging
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastload import Augment, Loader, TarDataset, doctor, index, inspect, shard, verify
+from fastload.errors import ShardError, TooManyCorruptError
+from fastload.load.loader import Loader as AnyLoader
+from fastload.prepare.examined import BLOCK_FILES
+from fastload.prepare.source import read_source
+from fastload.store import freshness
+from fastload.store.collection import open_collection
+from fastload.store.places import cache_folder, read_places
+from tests.odd import odd_files
+from tests.pictures import (
+    encoded,
+    flower_tree,
+    jpeg,
+    orientation_exif,
+    picture,
+    with_orientation,
+    write_tree,
+)
+from tests.test_odd import upright
+from tests.test_shard import snapshot
+
+SIDE = ["--min-side", "16", "--workers", "2"]
+UNMENDED = {"no-eoi.jpg", "stray-bytes.jpg", "segment-too-short.jpg"}  # `fastload.shard` mends them
+
+pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch) -> Path:
+    """The user's cache, and no warning that another test has seen."""
+    folder: Path = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    freshness._warn_once.cache_clear()
+    return folder
+
+
+def make(root: Path, *options: str) -> int:
+    return index.main([str(root), *SIDE, *options])
+
+
+def report_of(root: Path) -> dict[str, str]:
+    with (root / ".fastload/cleaning.csv").open(newline="", encoding="utf-8") as lines:
+        return {row["path"]: row["reason"] for row in csv.DictReader(lines)}
+
+
+def said(capsys) -> str:
+    return str(capsys.readouterr().out)
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory) -> Path:
+    """A data set with a few files of each sort; indexed by nobody yet."""
+    root = flower_tree(tmp_path_factory.mktemp("source") / "data")
+    twin, stranger = jpeg(2001), jpeg(2002)
+    return write_tree(
+        root,
+        {
+            "train/daisy/grey.jpg": encoded(picture(1, mode="L")),
+            "train/daisy/empty.jpg": b"",
+            "train/daisy/twin.jpg": twin,
+            "val/daisy/twin.jpg": twin,
+            "train/daisy/stranger.jpg": stranger,
+            "train/st. john/stranger.jpg": stranger,
+            "train/rose 中文/lossless.png": encoded(picture(4), "PNG"),
+            "train/st. john/sub/progressive.jpg": jpeg(2003, progressive=True),
+            **{f"train/daisy/turned-{n}.jpg": with_orientation(n, height=50 + n) for n in range(9)},
+        },
+    )
+
+
+@pytest.fixture
+def root(flowers, tmp_path) -> Path:
+    return Path(shutil.copytree(flowers, tmp_path / "data"))
+
+
+def test_the_samples_are_the_files_in_their_order_and_nothing_is_changed(root, capsys):
+    before = snapshot(root)
+    assert make(root) == 0
+    after = snapshot(root)
+    assert {name: data for name, data in after.items() if ".fastload" not in name} == before
+    report = report_of(root)
+    for split in ("train", "val", "test"):
+        listed = [file for file in read_source(root).files if file.split == split]
+        kept = [file for file in listed if report.get(file.path, "changed") == "changed"]
+        samples = TarDataset(root, split)
+        assert [samples.locate(i)[1] for i in range(len(samples))] == [f.path for f in kept]
+        assert samples.targets == [file.label for file in kept]
+        for i, file in enumerate(kept):
+            pixels = upright((root / file.path).read_bytes())
+            assert np.array_equal(np.asarray(samples[i][0]), pixels)
+    assert "slower      1 of other JPEG, 1 of other format" in said(capsys)
+
+
+def test_what_is_left_out_and_why_is_what_shard_says(root, tmp_path):
+    assert make(root) == 0
+    assert shard.main([str(root), "--out", str(tmp_path / "out"), *SIDE]) == 0
+    with (tmp_path / "out/cleaning.csv").open(newline="", encoding="utf-8") as lines:
+        rows = {row["path"]: row["reason"] for row in csv.DictReader(lines)}
+    aside = {path: reason for path, reason in rows.items() if reason != "changed"}
+    found = {path: reason for path, reason in report_of(root).items() if reason != "changed"}
+    assert found == aside
+    assert set(aside.values()) == {"grey", "empty", "two-splits", "two-classes"}
+
+
+@pytest.mark.parametrize("convert", [False, True])
+def test_odd_files_are_read_where_they_lie_or_left_out_with_their_reason(tmp_path, convert):
+    root, odd = flower_tree(tmp_path / "data", {"daisy": 1, "rose": 1}), odd_files()
+    write_tree(root, {f"train/odd/{one.name}": one.data for one in odd})
+    options = ["--convert"] if convert else []
+    assert index.main([str(root), "--min-side", "2", "--workers", "2", *options]) == 0
+    found = {Path(path).name: why for path, why in report_of(root).items() if why != "changed"}
+    samples = TarDataset(root)
+    names = [Path(samples.locate(row)[1]).name for row in range(len(samples))]
+    assert set(found) | set(names) >= {one.name for one in odd}
+    for one in odd:
+        if one.name in UNMENDED:
+            assert found[one.name] == "unsupported"
+        elif not convert:
+            assert found.get(one.name, "") == one.reason, one.name
+        if one.name in names and not one.reason:
+            pixels = np.asarray(samples[names.index(one.name)][0]).astype(int)
+            assert abs(pixels - upright(one.data)).mean() < 1, one.name
+
+
+def test_crops_are_those_of_the_shards_of_the_same_files(root, tmp_path):
+    """The rows of shards are permuted, so the samples are found by their paths."""
+    assert make(root) == 0
+    assert shard.main([str(root), "--out", str(tmp_path / "out"), *SIDE]) == 0
+    with (tmp_path / "out/train.sources.csv").open(newline="", encoding="utf-8") as lines:
+        path_of = {row["key"]: row["path"] for row in csv.DictReader(lines)}
+    options = {"order": "index", "augment": Augment.eval(48), "drop_last": False, "batch_size": 7}
+    pictures: list[dict[str, np.ndarray]] = []
+    for place in (root, tmp_path / "out"):
+        with Loader(place, max_corrupt_fraction=0, **options) as loader:
+            found = {}
+            for images, _ in loader:
+                keys = (path_of.get(key, key) for key in loader.last_keys())
+                found |= dict(zip(keys, images.numpy().astype(int), strict=True))
+        pictures.append(found)
+    assert set(pictures[0]) == set(pictures[1])
+    for path, image in pictures[0].items():
+        encoded_anew = path.endswith("png") or "turned" in path  # in shards
+        assert abs(image - pictures[1][path]).mean() < (3 if encoded_anew else 1), path
+
+
+def test_a_second_run_reads_only_what_changed(root, capsys):
+    assert make(root) == 0
+    before = read_places(root / ".fastload").places
+    said(capsys)
+    assert make(root) == 0
+    assert "already holds this index" in said(capsys)
+    write_tree(root, {"train/daisy/new.jpg": jpeg(3009), "train/daisy/0.jpg": jpeg(3010)})
+    (root / "train/daisy/1.jpg").unlink()
+    assert make(root) == 0
+    assert ", 2 were read" in said(capsys)
+    after = read_places(root / ".fastload").places
+    assert after.fingerprint != before.fingerprint
+    assert len(list((root / ".fastload").glob("index-*"))) == 1
+    paths = {TarDataset(root).locate(i)[1] for i in range(len(TarDataset(root)))}
+    assert "train/daisy/new.jpg" in paths
+    assert "train/daisy/1.jpg" not in paths
+    assert verify.main([str(root)]) == 0
+
+
+def test_the_same_data_have_the_same_fingerprint_wherever_they_lie(root, tmp_path):
+    assert make(root) == 0
+    other = shutil.copytree(root, tmp_path / "moved")
+    prints = {open_collection(place, "train").fingerprint for place in (root, other)}
+    shutil.rmtree(other / ".fastload")
+    assert make(other, "--workers", "1") == 0
+    assert prints == {open_collection(other, "train").fingerprint}
+    (tmp_path / "data").rename(tmp_path / "elsewhere")  # with its index
+    assert len(TarDataset(tmp_path / "elsewhere")) == len(TarDataset(other))
+    assert verify.main([str(tmp_path / "elsewhere")]) == 0
+
+
+def test_other_rules_are_another_index_and_the_words_are_said_again(root, caplog):
+    assert make(root) == 0
+    count = len(TarDataset(root))
+    assert make(root, "--convert", "--exclude", "sub") == 0
+    assert len(TarDataset(root)) == count + 1 - 1  # the grey one, not the progressive one
+    write_tree(root, {"val/daisy/late.jpg": jpeg(77)})
+    with caplog.at_level(logging.WARNING):
+        TarDataset(root)
+    (sentence,) = caplog.messages
+    assert "val/daisy/late.jpg was added since" in sentence
+    assert "--convert --min-side=16 --exclude=sub" in sentence
+
+
+def test_much_that_is_no_more_is_forgotten(root):
+    for number in range(3):
+        assert make(root, "--seed", "0", "--min-side", str(10 + number)) == 0
+    log = root / ".fastload"
+    files = len(read_source(root).files)
+    for number in range(3 * BLOCK_FILES // files + 3):
+        assert index.main([str(root), "--workers", "1", "--min-side", str(1 + number)]) == 0
+        if len(list(log.glob("examined-*"))) == 1 and not (log / "examined-0").exists():
+            break
+    else:
+        pytest.fail("it was never written anew")
+    assert verify.main([str(root)]) == 0
+    assert index.main([str(root), "--workers", "1", "--min-side", str(1 + number)]) == 0
+    assert len(list(log.glob("points-*.seek"))) == 1
+
+
+# Files that change
+
+
+@pytest.fixture
+def indexed(root) -> Path:
+    assert make(root) == 0
+    return root
+
+
+def rows_of(root: Path) -> dict[str, int]:
+    samples = TarDataset(root)
+    return {samples.locate(row)[1]: row for row in range(len(samples))}
+
+
+def rewrite(path: Path) -> None:
+    path.write_bytes(jpeg(4321, height=90, width=70))
+
+
+def flip_in_place(path: Path) -> None:
+    status, data = path.stat(), bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def to_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def to_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+CHANGES = {
+    "truncated": (lambda path: os.truncate(path, 100), "has 100 bytes, when it was indexed it had"),
+    "emptied": (lambda path: os.truncate(path, 0), "has 0 bytes, when it was indexed"),
+    "deleted": (Path.unlink, "there is no such file or folder; run `"),
+    "replaced": (rewrite, r"has \d+ bytes, when it was indexed it had \d+; run `"),
+    "flipped": (flip_in_place, r"its CRC-32 is \w+, the index says \w+; it changed since"),
+    "a pipe": (to_pipe, "is a pipe, expected a regular file"),
+    "a folder": (to_folder, "is a folder, expected a regular file"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_file_that_changed_is_named_and_replaced_by_the_next(indexed, caplog, name, opened):
+    change, words = CHANGES[name]
+    options = {"order": "shuffled", "augment": Augment.eval(32), "batch_size": 2, "seed": 3}
+    with Loader(indexed, **options) as loader:
+        order = [row for _ in loader for row in loader.last_indices().tolist()]
+    path = "train/daisy/3.jpg"
+    row = rows_of(indexed)[path]
+    if not opened:
+        change(indexed / path)
+        caplog.clear()
+    with Loader(indexed, max_corrupt_fraction=0.1, **options) as loader:
+        if opened:
+            change(indexed / path)
+        with caplog.at_level(logging.WARNING, logger="fastload"):
+            found = [row for _ in loader for row in loader.last_indices().tolist()]
+        assert loader.stats().bad_samples == (row in order)
+    place = order.index(row)
+    expected = [*order[:place], order[place + 1], *order[place + 1 :]]
+    assert found == expected
+    assert any(message.startswith(path) for message in caplog.messages)
+    assert any(re.search(words, message) for message in caplog.messages)
+    samples = TarDataset(indexed)
+    with pytest.raises(ShardError, match=words):
+        samples[row]
+
+
+@pytest.mark.parametrize("change", [os.utime, lambda path: path.chmod(0o444)])
+def test_a_file_that_was_merely_touched_is_read_on(indexed, change):
+    change(indexed / "train/daisy/3.jpg")
+    with Loader(indexed, max_corrupt_fraction=0, batch_size=1) as loader:
+        assert sum(len(images) for images, _ in loader) == len(loader.dataset)
+
+
+def test_evaluation_ends_at_a_file_that_changed(indexed):
+    (indexed / "val/daisy/0.jpg").unlink()
+    with (
+        Loader(indexed, split="val") as loader,
+        pytest.raises(TooManyCorruptError, match=r"val/daisy/0\.jpg"),
+    ):
+        list(loader)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda root: write_tree(root, {"train/daisy/x.JPG": jpeg(5)}), "x.JPG was added since"),
+        (lambda root: write_tree(root, {"train/ash/0.jpg": jpeg(5)}), "train: a folder in it came"),
+        (lambda root: (root / "val/daisy/0.jpg").unlink(), "val/daisy/0.jpg is gone since"),
+        (lambda root: shutil.rmtree(root / "test/daisy"), "test/daisy: No such file"),
+        (lambda root: (root / "val/daisy/0.jpg").rename(root / "val/daisy/z.jpg"), "0.jpg is gone"),
+    ],
+)
+def test_what_came_or_went_is_told_once_when_the_index_is_opened(indexed, caplog, change, words):
+    change(indexed)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            TarDataset(indexed)
+    (message,) = caplog.messages
+    assert words in message
+    assert "run `" in message
+    assert "which takes only what changed" in message
+    assert verify.main([str(indexed)]) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: write_tree(root, {"notes.txt": b"x", "train/daisy/.DS_Store": b"x"}),
+        lambda root: (root / "train/daisy/.hidden").mkdir(),
+        lambda root: os.utime(root / "train"),
+    ],
+)
+def test_what_is_no_image_is_not_told(indexed, caplog, change):
+    change(indexed)
+    with caplog.at_level(logging.WARNING):
+        TarDataset(indexed)
+    assert not caplog.messages
+
+
+# Where the index lies
+
+
+def test_data_that_cannot_be_written_are_indexed_in_the_cache(root, cache, capsys, monkeypatch):
+    """`mkdir` is patched: the superuser, who runs the tests of a container, may write anywhere."""
+    mkdir = Path.mkdir
+
+    def refuse(path: Path, *arguments, **options) -> None:
+        if root in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    before = snapshot(root)
+    assert make(root) == 0
+    assert snapshot(root) == before
+    assert cache_folder(root).is_relative_to(cache)
+    assert (cache_folder(root) / "index.json").is_file()
+    assert "cannot be written: the index goes to" in capsys.readouterr().err
+    assert len(TarDataset(root)) == len(rows_of(root)) > 0
+    assert verify.main([str(root)]) == 0
+
+
+def test_the_index_goes_where_out_says_and_is_found_there(root, tmp_path):
+    before = snapshot(root)
+    assert make(root, "--out", str(tmp_path / "elsewhere")) == 0
+    assert snapshot(root) == before
+    with pytest.raises(ShardError, match="but images"):
+        open_collection(root, "train")
+    assert len(TarDataset(tmp_path / "elsewhere")) > 0
+    assert verify.main([str(tmp_path / "elsewhere")]) == 0
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_read_is_kept(root, capsys):
+    """The limit of a file's size stands for the disk: only the parent writes."""
+    program = (
+        "import resource, signal, sys; from fastload import index;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048));"
+        "sys.exit(index.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, str(root), *SIDE]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("fastload.index: ")
+    assert "grows beyond what" in last
+    assert "the same command goes on from there" in last
+    assert not (root / ".fastload/index.json").exists()
+    assert make(root) == 0
+    assert verify.main([str(root)]) == 0
+
+
+# Several processes
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    """Files for a few blocks."""
+    root = tmp_path_factory.mktemp("many") / "data"
+    pictures = [jpeg(seed, height=20, width=24) for seed in range(2 * BLOCK_FILES + 60)]
+    files = {f"train/{'ab'[i % 2]}/{i:05d}.jpg": data for i, data in enumerate(pictures)}
+    return write_tree(root, files | {"val/a/0.jpg": jpeg(70000)})
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(many, tmp_path, capsys, signal_number):
+    root = Path(shutil.copytree(many, tmp_path / "data"))
+    command = [sys.executable, "-m", "fastload.index", str(root), "--workers", "1", *SIDE[:2]]
+    log = root / ".fastload/examined-0"
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 300
+        while not log.exists() or log.stat().st_size == 0:
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.001)
+        process.send_signal(signal_number)
+        _, error = process.communicate(timeout=300)
+    if signal_number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "the same command goes on from there" in error
+    assert "Traceback" not in error
+    assert not (root / ".fastload/index.json").exists()
+    with log.open("ab") as file:
+        file.write(b"FLX1 torn")
+    said(capsys)
+    assert make(root) == 0
+    read = int(said(capsys).partition(" images/s, ")[2].partition(" were")[0].replace(",", ""))
+    assert read <= 2 * BLOCK_FILES + 61 - BLOCK_FILES
+    whole = Path(shutil.copytree(many, tmp_path / "whole"))
+    assert make(whole) == 0
+    prints = {open_collection(place, "train").fingerprint for place in (root, whole)}
+    assert len(prints) == 1
+
+
+def test_a_second_run_waits_for_the_first(root, capsys):
+    (root / ".fastload").mkdir()
+    with (root / ".fastload/lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [sys.executable, "-m", "fastload.index", str(root), *SIDE]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert "another fastload.index is at" in process.stderr.readline()
+            assert not (root / ".fastload/index.json").exists()
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            process.communicate(timeout=300)
+        assert process.returncode == 0
+    assert len(TarDataset(root)) > 0
+
+
+def test_of_several_loaders_without_an_index_one_makes_it(root):
+    program = (
+        "import sys; from fastload import Loader, World, Augment;"
+        "world = World(rank=int(sys.argv[2]), size=2);"
+        "loader = Loader(sys.argv[1], world=world, batch_size=2, augment=Augment.train(16));"
+        "print(sum(len(images) for images, _ in loader))"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(root), str(rank)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    assert "has no index yet" in outputs[0][1]
+    assert outputs[1][1] == ""
+    assert len(list((root / ".fastload").glob("index-*"))) == 1
+
+
+def test_a_loader_says_why_it_could_not_make_an_index(tmp_path, capfd):
+    write_tree(tmp_path, {"data/train/a/0.jpg": b"no image", "data/val/a/0.jpg": b"none"})
+    with pytest.raises(ShardError, match=r"data: no index could be made: none of the 2 files"):
+        AnyLoader(tmp_path / "data")
+
+
+def test_shards_are_preferred_and_an_unfinished_run_of_shard_is_not_indexed(root, tmp_path):
+    assert shard.main([str(root), "--out", str(tmp_path / "out"), *SIDE]) == 0
+    assert len(TarDataset(tmp_path / "out")) > 0
+    assert not (tmp_path / "out/.fastload").exists()
+    write_tree(tmp_path, {"begun/.fastload/run.json": b"{}", "begun/a/0.jpg": jpeg(1)})
+    with pytest.raises(ShardError, match="there is no complete set of shards"):
+        Loader(tmp_path / "begun")
+
+
+# An index that is damaged
+
+
+def damage_json(key: str, value: object):
+    def change(folder: Path) -> None:
+        facts = json.loads((folder / "index.json").read_text())
+        facts[key] = value
+        (folder / "index.json").write_text(json.dumps(facts))
+
+    return change
+
+
+def truncate(name: str):
+    def change(folder: Path) -> None:
+        (path,) = folder.glob(f"index-*/{name}")
+        os.truncate(path, path.stat().st_size - 3)
+
+    return change
+
+
+DAMAGES = {
+    "no JSON": (
+        lambda folder: (folder / "index.json").write_bytes(b"{"),
+        "is damaged .is not JSON",
+    ),
+    "version": (damage_json("format_version", 99), "has format version 99, .*install a newer"),
+    "key": (damage_json("splits", {}), "it lists no split"),
+    "type": (damage_json("classes", "ab"), "classes is .ab., expected a list"),
+    "count": (damage_json("files", 3), "files.npy: .*the manifest says 3|has .* samples"),
+    "folder": (damage_json("folder", "../x"), "is not a plain file name"),
+    "digest": (damage_json("digests", {}), "is not the one that index.json lists"),
+    "rows": (truncate("train.index.npy"), "is not the one that index.json lists"),
+    "names": (truncate("files"), "is not the one that index.json lists"),
+    "gone": (lambda folder: shutil.rmtree(next(folder.glob("index-*"))), "no such file"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_index_is_an_error_that_says_what_to_do_and_is_made_anew(indexed, name, capsys):
+    change, words = DAMAGES[name]
+    change(indexed / ".fastload")
+    with pytest.raises(ShardError, match=words) as caught:
+        Loader(indexed)
+    assert "fastload.index" in str(caught.value)
+    assert verify.main([str(indexed)]) == 1
+    said(capsys)
+    assert make(indexed) == 0
+    assert "0 were read" in said(capsys)
+    assert verify.main([str(indexed)]) == 0
+
+
+def test_names_that_are_not_utf8_are_read(tmp_path):
+    root = write_tree(tmp_path / "data", {"train/a/0.jpg": jpeg(1), "val/a/0.jpg": jpeg(2)})
+    odd = os.fsencode(root) + b"/train/a/caf\xe9.jpg"
+    try:
+        with open(odd, "wb") as file:  # noqa: PTH123  a name of bytes
+            file.write(jpeg(3))
+    except OSError:
+        pytest.skip("needs a file system that takes names which are not UTF-8")
+    assert make(root) == 0
+    assert os.fsencode(TarDataset(root).locate(1)[1]) == b"train/a/caf\xe9.jpg"
+    assert TarDataset(root)[1][1] == 0
+
+
+def test_a_link_to_a_file_is_read_through(tmp_path):
+    root = write_tree(
+        tmp_path / "data", {"train/a/0.jpg": jpeg(1), "train/b/0.jpg": jpeg(2), "store/x": jpeg(3)}
+    )
+    (tmp_path / "store").mkdir()
+    (root / "store/x").rename(tmp_path / "store/x")
+    (root / "store").rmdir()
+    (root / "train/a/linked.jpg").symlink_to(tmp_path / "store/x")
+    assert make(root) == 0
+    assert np.array_equal(np.asarray(TarDataset(root)[1][0]), upright(jpeg(3)))
+
+
+# The other commands
+
+
+def test_inspect_doctor_and_the_sheet_read_data_in_place(indexed, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert inspect.main([str(indexed), "--count", "4", "--size", "32"]) == 0
+    text = said(capsys)
+    assert "train" in text
+    assert "stored: " in text
+    assert (tmp_path / "data-sheet.html").is_file()
+    assert doctor.main([str(indexed)]) == 0
+
+
+def test_a_picture_that_is_turned_is_known_by_its_index(tmp_path):
+    image = Image.new("RGB", (64, 48))
+    data = encoded(image, exif=orientation_exif(6))
+    root = write_tree(tmp_path / "data", {"train/a/0.jpg": data, "train/b/0.jpg": jpeg(1)})
+    assert make(root) == 0
+    rows = open_collection(root, "train").index
+    assert (rows["height"][0], rows["width"][0], rows["orientation"][0]) == (64, 48, 6)
+
+
+@pytest.mark.slow
+def test_memory_and_time_to_open_a_million_files_are_bounded(tmp_path):
+    """The files do not exist: to open an index looks at none of them."""
+    program = f"""
+import resource, sys, time
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from tests.places import million
+from fastload.store.collection import open_collection
+directory = million(Path(sys.argv[1]))
+from fastload.load.dataset import TarDataset
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+began = time.monotonic()
+samples = TarDataset(directory)
+print(len(samples), samples.locate(999_999)[1])
+print("seconds", time.monotonic() - began, file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "m")], capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["1000000", "train/c999/0999999.jpg"], done.stderr
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 << 20
