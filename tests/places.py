@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastload.store.freshness import look_at_folders
 from fastload.store.holders import FILE
@@ -43,35 +48,50 @@ def placed(
             row["crc32"], row["orientation"] = zlib.crc32(picture.jpeg), 1
             paths.append(path)
         samples[split] = rows
-    folder = directory / FOLDER_NAME
-    folder.mkdir(parents=True)
-    names, ends = names_of(paths)
     files = np.zeros(len(paths), FILE)
-    files["name_end"], files["alone"] = ends, 1
     statuses = [(directory / path).stat() for path in paths]
     files["bytes"] = [status.st_size for status in statuses]
     files["modified_ns"] = [status.st_mtime_ns for status in statuses]
+    files["alone"] = 1
+    return index_by_hand(directory, samples, files, paths, classes=classes)
+
+
+def index_by_hand(
+    directory: Path,
+    samples: dict[str, NDArray[np.void]],
+    files: NDArray[np.void],
+    paths: Sequence[str],
+    *,
+    classes: Sequence[str],
+    **facts: Any,
+) -> Path:
+    """Write an index of these rows beside the data; `facts` replace those that follow from them."""
+    folder = directory / FOLDER_NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    names, files["name_end"] = names_of(paths)
     found = look_at_folders(directory, paths)
     folder_names, folder_ends = names_of(path for path, _, _ in found)
     folders = np.zeros(len(found), FOLDER)
     folders["name_end"] = folder_ends
     folders["modified_ns"] = [modified_ns for _, modified_ns, _ in found]
     folders["folders"] = [summed for _, _, summed in found]
-    counts = {
-        split: np.bincount(rows["label"], minlength=len(classes)) for split, rows in samples.items()
+    splits = {
+        split: PlacedSplit(
+            samples=len(rows),
+            class_counts=tuple(np.bincount(rows["label"], minlength=len(classes)).tolist()),
+        )
+        for split, rows in samples.items()
+        if not len(rows) or rows["label"].min() >= 0
     }
     places = Places(
         source="",
         root="..",
         classes=tuple(classes),
         class_names=tuple(classes),
-        splits={
-            split: PlacedSplit(samples=len(rows), class_counts=tuple(counts[split].tolist()))
-            for split, rows in samples.items()
-        },
+        splits=splits,
         options=(),
-        bytes=int(files["bytes"].sum()),
-        stored={KINDS[0]: len(paths)},
+        bytes=sum(int(rows["size"].sum()) for rows in samples.values()),
+        stored={KINDS[0]: sum(map(len, samples.values()))},
         cleaning={},
         fingerprint=fingerprint_of(classes, samples),
         recipe="",
@@ -83,8 +103,35 @@ def placed(
         folders=folders,
         folder_names=folder_names,
     )
-    write_places(folder, places, tables)
+    write_places(folder, replace(places, **facts), tables)
     return directory
+
+
+def rewrite_names(directory: Path, files: NDArray[np.void], names: bytes) -> None:
+    """Replace the list of files of an index, whatever its paths are, with digests that fit."""
+    facts = json.loads((directory / FOLDER_NAME / "index.json").read_text())
+    folder = directory / FOLDER_NAME / facts["folder"]
+    (folder / "files").write_bytes(names)
+    np.save(folder / "files.npy", files)
+    for name in ("files", "files.npy"):
+        digest = hashlib.blake2b((folder / name).read_bytes(), digest_size=16)
+        facts["digests"][name] = digest.hexdigest()
+    (directory / FOLDER_NAME / "index.json").write_text(json.dumps(facts))
+
+
+def million(directory: Path, count: int = 1_000_000, classes: int = 1000) -> Path:
+    """An index of files that do not exist."""
+    rows, files = np.zeros(count, PLACE), np.zeros(count, FILE)
+    labels = [f"c{label:03d}" for label in range(classes)]
+    paths = [f"train/{labels[i * classes // count]}/{i:07d}.jpg" for i in range(count)]
+    for label in labels:
+        (directory / "train" / label).mkdir(parents=True)
+    rows["file"] = np.arange(count)
+    rows["label"] = np.arange(count) * classes // count
+    rows["size"] = files["bytes"] = 43_000
+    rows["height"], rows["width"], rows["orientation"] = 375, 500, 1
+    files["alone"] = 1
+    return index_by_hand(directory, {"train": rows}, files, paths, classes=labels)
 
 
 def numbered_in_place(directory: Path, counts: dict[str, int], *, classes: int = 3) -> Path:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,11 +151,16 @@ def test_crops_are_those_of_the_shards_of_the_same_files(root, tmp_path):
     assert shard.main([str(root), "--out", str(tmp_path / "out"), *SIDE]) == 0
     with (tmp_path / "out/train.sources.csv").open(newline="", encoding="utf-8") as lines:
         path_of = {row["key"]: row["path"] for row in csv.DictReader(lines)}
-    options = {"order": "index", "augment": Augment.eval(48), "drop_last": False, "batch_size": 7}
+    options: dict[str, Any] = {
+        "order": "index",
+        "augment": Augment.eval(48),
+        "drop_last": False,
+        "batch_size": 7,
+    }
     pictures: list[dict[str, np.ndarray]] = []
     for place in (root, tmp_path / "out"):
         with Loader(place, max_corrupt_fraction=0, **options) as loader:
-            found = {}
+            found: dict[str, np.ndarray] = {}
             for images, _ in loader:
                 keys = (path_of.get(key, key) for key in loader.last_keys())
                 found |= dict(zip(keys, images.numpy().astype(int), strict=True))
@@ -229,7 +235,7 @@ def test_much_that_is_no_more_is_forgotten(root):
 
 
 @pytest.fixture
-def indexed(root) -> Path:
+def indexed(root: Path) -> Path:
     assert make(root) == 0
     return root
 
@@ -275,7 +281,12 @@ CHANGES = {
 @pytest.mark.parametrize("opened", [False, True])
 def test_a_file_that_changed_is_named_and_replaced_by_the_next(indexed, caplog, name, opened):
     change, words = CHANGES[name]
-    options = {"order": "shuffled", "augment": Augment.eval(32), "batch_size": 2, "seed": 3}
+    options: dict[str, Any] = {
+        "order": "shuffled",
+        "augment": Augment.eval(32),
+        "batch_size": 2,
+        "seed": 3,
+    }
     with Loader(indexed, **options) as loader:
         order = [row for _ in loader for row in loader.last_indices().tolist()]
     path = "train/daisy/3.jpg"

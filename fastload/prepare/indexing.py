@@ -51,7 +51,6 @@ from fastload.store.places import (
     Places,
     Tables,
     cache_folder,
-    files_of,
     fingerprint_of,
     folders_of,
     index_folder,
@@ -214,7 +213,6 @@ def _former(folder: Path) -> PlacedData | None:
         data = read_places(folder)
         for split in data.places.splits:
             places_of(data, split)
-        files_of(data)
         folders_of(data)
     except ShardError as error:
         say(f"{error.where}: the index was damaged, and is made anew", error=True)

@@ -21,7 +21,6 @@ from fastload.store.places import (
     PLACE,
     PlacedData,
     Places,
-    files_of,
     find_index,
     places_of,
     points_name,
@@ -152,9 +151,8 @@ def _rows_and_files(
     found: ShardDirectory | PlacedData, split: str
 ) -> tuple[NDArray[np.void], Holders]:
     if isinstance(found, PlacedData):
-        rows = places_of(found, split)
         warn_of_changes(found)
-        return rows, files_of(found)
+        return places_of(found, split)
     samples = index_of(found.path, found.manifest, split)
     rows = np.zeros(len(samples), PLACE)
     rows["file"], rows["orientation"] = samples["shard"], 1

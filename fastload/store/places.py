@@ -77,6 +77,7 @@ FOLDER = np.dtype(
 )
 _OF_DATA = ("label", "height", "width", "size", "crc32", "orientation")  # the fingerprint's columns
 _BLOCK = 1 << 20
+_DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,10 +223,16 @@ def _plain(name: str) -> str:
 
 
 def find_index(path: str | os.PathLike[str]) -> Path | None:
-    """The folder of the index that belongs to a source, or that `path` itself is; else None."""
-    for folder in (index_folder(path), cache_folder(path)):
-        if (folder / INDEX_NAME).is_file():
-            return folder
+    """The folder of the index that belongs to a source, or that `path` itself is; else None.
+
+    Of an index beside the data and one in the user's cache the newer counts.
+    """
+    found = {}
+    for folder in (cache_folder(path), index_folder(path)):
+        with suppress(OSError):
+            found[(folder / INDEX_NAME).stat().st_mtime_ns] = folder
+    if found:
+        return found[max(found)]
     own = Path(path) / INDEX_NAME
     if own.is_file():  # of --out; another program may call a file so too
         with suppress(OSError), own.open("rb") as file:
@@ -365,8 +372,8 @@ def _check(places: Places) -> None:
             raise ValueError(f"class_counts of {name} do not add up to its samples")
 
 
-def places_of(data: PlacedData, split: str) -> NDArray[np.void]:
-    """The rows of a split: PLACE [N], owned by the caller.
+def places_of(data: PlacedData, split: str) -> tuple[NDArray[np.void], PlacedFiles]:
+    """The rows of a split, PLACE [N], owned by the caller, and the files that they point into.
 
     Each byte range lies within what the index says of its file, each label within the classes.
 
@@ -381,10 +388,11 @@ def places_of(data: PlacedData, split: str) -> NDArray[np.void]:
             where=str(data.root),
         )
     rows = _rows_of(data, index_name(split), PLACE, places.splits[split].samples)
-    fault = _fault_of(data, rows, split)
+    files = files_of(data)
+    fault = _fault_of(data, rows, split) or _fault_of_ranges(data, rows, files.table)
     if fault:
         raise _damaged(data, index_name(split), fault)
-    return rows
+    return rows, files
 
 
 def files_of(data: PlacedData) -> PlacedFiles:
@@ -411,46 +419,45 @@ def folders_of(data: PlacedData) -> list[tuple[str, int, int]]:
 
 
 def _rows_of(data: PlacedData, name: str, kind: np.dtype[np.void], count: int) -> NDArray[np.void]:
-    _check_digest(data, name)
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     try:
         with os.fdopen(open_regular(data.table(name)), "rb") as file:
-            return read_rows(file, kind, count, name="rows of this version")
+            rows = read_rows(file, kind, count, name="rows of this version", see=digest.update)
     except OSError as error:
         raise _damaged(data, name, explain_os_error(error)) from error
     except ValueError as error:
         raise _damaged(data, name, str(error)) from None
+    _check_digest(data, name, digest.hexdigest())
+    return rows
 
 
 def _names_of(data: PlacedData, name: str, rows: NDArray[np.void]) -> bytes:
     """The names that a list of rows refers to, none of which leads out of the data."""
-    _check_digest(data, name)
     try:
         with os.fdopen(open_regular(data.table(name)), "rb") as file:
             names = file.read()
     except OSError as error:
         raise _damaged(data, name, explain_os_error(error)) from error
+    _check_digest(data, name, hashlib.blake2b(names, digest_size=_DIGEST_BYTES).hexdigest())
     ends = np.flatnonzero(np.frombuffer(names, np.uint8) == 0)
     if len(names) != (int(ends[-1]) + 1 if len(ends) else 0) or not np.array_equal(
         ends, rows["name_end"]
     ):
         raise _damaged(data, name, "holds other names than its list says")
     framed = b"\0" + names
-    if any(bad in framed for bad in (b"\0/", b"\0../", b"/../", b"/..\0", b"\0..\0")):
+    upwards = (b"\0../", b"/../", b"/..\0", b"\0..\0") if b".." in names else ()
+    if any(part in framed for part in (b"\0/", *upwards)):
         raise _damaged(data, name, "has a path that leads out of the data")
     return names
 
 
-def _check_digest(data: PlacedData, name: str) -> None:
-    try:
-        found = _digest_of(data.table(name))
-    except OSError as error:
-        raise _damaged(data, name, explain_os_error(error)) from error
+def _check_digest(data: PlacedData, name: str, found: str) -> None:
     if found != data.places.digests.get(name):
         raise _damaged(data, name, f"is not the one that {INDEX_NAME} lists")
 
 
 def _digest_of(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     with os.fdopen(open_regular(path), "rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
@@ -475,7 +482,7 @@ def _fault_of(data: PlacedData, rows: NDArray[np.void], split: str) -> str:
     counts = np.bincount(labels, minlength=num_classes)
     if not np.array_equal(counts, data.places.splits[split].class_counts):
         return f"has other class counts than {INDEX_NAME}"
-    return _fault_of_pictures(rows) or _fault_of_ranges(data, rows)
+    return _fault_of_pictures(rows)
 
 
 def _fault_of_pictures(rows: NDArray[np.void]) -> str:
@@ -486,10 +493,11 @@ def _fault_of_pictures(rows: NDArray[np.void]) -> str:
     return "has an image of an unknown kind" if rows["kind"].max() >= len(KINDS) else ""
 
 
-def _fault_of_ranges(data: PlacedData, rows: NDArray[np.void]) -> str:
+def _fault_of_ranges(data: PlacedData, rows: NDArray[np.void], files: NDArray[np.void]) -> str:
+    if not len(rows):
+        return ""
     if _beyond(rows["seek"], rows["seek_size"], np.uint64(data.places.points_bytes)):
         return "has a seek table that lies outside all seek tables"
-    files = _rows_of(data, "files.npy", FILE, data.places.files)
     if rows["file"].max() >= len(files):
         return f"names file {rows['file'].max()}, the index lists {len(files)}"
     sizes, alone = files["bytes"][rows["file"]], files["alone"][rows["file"]] != 0

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,7 +32,12 @@ def write_rows(path: Path, rows: NDArray[Any]) -> None:
 
 
 def read_rows(
-    file: BinaryIO, kind: np.dtype[np.void], expected: int, *, name: str = "SAMPLE"
+    file: BinaryIO,
+    kind: np.dtype[np.void],
+    expected: int,
+    *,
+    name: str = "SAMPLE",
+    see: Callable[[bytes | memoryview], None] | None = None,
 ) -> NDArray[np.void]:
     """The rows of a file; memory is taken only for what the file holds.
 
@@ -42,6 +48,7 @@ def read_rows(
         kind: Type of a row.
         expected: How many rows there are.
         name: What a row is called in messages.
+        see: Called with all that is read, such as the `update` of a digest.
 
     Returns:
         `kind` [expected], owned by the caller.
@@ -49,14 +56,34 @@ def read_rows(
     Raises:
         ValueError: If the file is another NumPy file or none, or has other rows.
     """
-    size = os.fstat(file.fileno()).st_size
+    head = _head_of(file, kind, expected, name)
+    size, needed = os.fstat(file.fileno()).st_size, len(head) + expected * kind.itemsize
+    if size != needed:
+        raise ValueError(f"has {size:,} bytes, {expected:,} samples need {needed:,}")
+    rows = np.empty(expected, kind)
+    memory = rows.view(np.uint8).data
+    done = 0
+    while done < len(memory):
+        more = file.readinto(memory[done:])  # type: ignore[attr-defined]  # a buffered file
+        if not more:
+            raise ValueError("became shorter while it was read")
+        done += more
+    if see is not None:
+        see(head)
+        see(memory)
+    return rows
+
+
+def _head_of(file: BinaryIO, kind: np.dtype[np.void], expected: int, name: str) -> bytes:
+    """What stands before the rows, if it is what NumPy writes before such rows."""
     start = file.read(_START.size)
     if len(start) < _START.size or start[:6] != np.lib.format.MAGIC_PREFIX:
         raise ValueError("is not an index (it does not begin as a NumPy file does)")
     _, major, minor, length = _START.unpack(start)
     if (major, minor) != (1, 0):
         raise ValueError(f"is not an index (of NumPy's format {major}.{minor}, expected 1.0)")
-    header = re.fullmatch(_HEADER, file.read(length).decode("latin-1"))
+    rest = file.read(length)
+    header = re.fullmatch(_HEADER, rest.decode("latin-1"))
     if header is None:
         raise ValueError("is not an index (its header is not one that NumPy writes)")
     found, shape = header.groups()
@@ -64,10 +91,4 @@ def read_rows(
         raise ValueError(f"holds {found[:60]!a} [{shape[:40]}], expected {name} [N]")
     if int(shape[:-1]) != expected:
         raise ValueError(f"has {shape[:-1]} samples, the manifest says {expected}")
-    needed = _START.size + length + expected * kind.itemsize
-    if size != needed:
-        raise ValueError(f"has {size:,} bytes, {expected:,} samples need {needed:,}")
-    data = file.read(expected * kind.itemsize)
-    if len(data) < expected * kind.itemsize:
-        raise ValueError("became shorter while it was read")
-    return np.frombuffer(data, kind).copy()
+    return start + rest
