@@ -14,7 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastload.clean import add_layout_options, add_rule_options, parse_layout, parse_rules
+from fastload.clean import (
+    add_data_argument,
+    add_layout_options,
+    add_rule_options,
+    parse_layout,
+    parse_rules,
+)
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
 from fastload.console.shell import module_command, trainer_command
@@ -34,7 +40,7 @@ from fastload.prepare.source import read_source
 from fastload.store.places import KINDS
 
 
-def closing_lines(outcome: IndexOutcome, named: Path) -> list[str]:
+def closing_lines(outcome: IndexOutcome, named: Sequence[Path]) -> list[str]:
     """What a run did and what to type next."""
     places, folder = outcome.data.places, outcome.data.path
     splits = ", ".join(f"{name} {split.samples:,}" for name, split in places.splits.items())
@@ -54,7 +60,7 @@ def closing_lines(outcome: IndexOutcome, named: Path) -> list[str]:
     return [*lines, *_next_lines(outcome, named)]
 
 
-def _slow_lines(stored: dict[str, int], named: Path) -> list[str]:
+def _slow_lines(stored: dict[str, int], named: Sequence[Path]) -> list[str]:
     """How many images the core does not decode, and what to do where they are many."""
     slow = {name: stored[name] for name in KINDS[1:] if stored.get(name)}
     if not slow:
@@ -62,19 +68,20 @@ def _slow_lines(stored: dict[str, int], named: Path) -> list[str]:
     kinds = ", ".join(f"{count:,} of {name}" for name, count in slow.items())
     return [
         f"slower      {kinds}: read whole, by slower decoders;",
-        f"            `{module_command('fastload.shard', named)}` stores them for the fast one",
+        f"            `{module_command('fastload.shard', *named)}` stores them for the fast one",
     ]
 
 
-def _next_lines(outcome: IndexOutcome, named: Path) -> list[str]:
+def _next_lines(outcome: IndexOutcome, named: Sequence[Path]) -> list[str]:
     val = outcome.data.places.splits.get("val")
     if val is None or not val.samples:
         return ["no val      training needs it; --val-fraction 0.1 takes it from train"]
-    return [f"next        {trainer_command('--loader', 'dali', '--data', named)}"]
+    data = named[0] if len(named) == 1 else outcome.data.path
+    return [f"next        {trainer_command('--loader', 'dali', '--data', data)}"]
 
 
 def _run(arguments: argparse.Namespace, rules: Rules, layout: LayoutOptions) -> int:
-    named: Path = arguments.source
+    named: list[Path] = arguments.data
     source = read_source(named, seed=arguments.seed, options=layout)
     folder = arguments.out or folder_for(named)
     options = IndexOptions(
@@ -106,8 +113,9 @@ def deciding_words(arguments: argparse.Namespace) -> tuple[str, ...]:
     switches = ("convert", "allow_missing_classes")
     words = [f"--{name.replace('_', '-')}" for name in switches if getattr(arguments, name)]
     defaults = {"min_side": Rules().min_side, "layout": "auto", "seed": 0}
-    for name in ("min_side", "layout", "val_fraction", "test_fraction", "seed"):
-        value = getattr(arguments, name)
+    fields = ("image_field", "label_field", "split_field")
+    for name in ("min_side", "layout", "val_fraction", "test_fraction", "seed", *fields):
+        value = getattr(arguments, name) or None if name in fields else getattr(arguments, name)
         if value is not None and value != defaults.get(name):
             words.append(f"--{name.replace('_', '-')}={value}")
     return (*words, *(f"--exclude={name}" for name in arguments.exclude))
@@ -119,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m fastload.index",
         description="Index images where they lie, to train from them without a copy.",
     )
-    parser.add_argument("source", type=Path, help="folder of class folders, such as data/")
+    add_data_argument(parser)
     parser.add_argument(
         "--out",
         type=Path,

@@ -84,7 +84,7 @@ def index_by_hand(
         if not len(rows) or rows["label"].min() >= 0
     }
     places = Places(
-        source="",
+        source=(".",),
         root="..",
         classes=tuple(classes),
         class_names=tuple(classes),

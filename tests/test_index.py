@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import io
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from PIL import Image
 from fastload import Augment, Loader, TarDataset, doctor, index, inspect, shard, verify
 from fastload.errors import ShardError, TooManyCorruptError
 from fastload.load.loader import Loader as AnyLoader
+from fastload.pixels import native
 from fastload.prepare.examined import BLOCK_FILES
 from fastload.prepare.source import read_source
 from fastload.store import freshness
@@ -609,6 +612,84 @@ def test_a_picture_that_is_turned_is_known_by_its_index(tmp_path):
     assert make(root) == 0
     rows = open_collection(root, "train").index
     assert (rows["height"][0], rows["width"][0], rows["orientation"][0]) == (64, 48, 6)
+
+
+# Other sources than folders
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture
+def tars(tmp_path) -> Path:
+    """Three tars of samples, as webdataset has them."""
+    for number in range(3):
+        members = {}
+        for i in range(4):
+            seed = 5000 + 4 * number + i
+            members[f"{i}.jpg"], members[f"{i}.cls"] = jpeg(seed), b"%d" % (i % 2)
+        tar_of(tmp_path / f"tars/train-{number}.tar", members)
+    return tmp_path / "tars"
+
+
+@pytest.mark.parametrize("where", ["tars", "tars/train-{0..2}.tar", "tars/train-*.tar"])
+@pytest.mark.parametrize("asked", ["index", "loader"])
+def test_tars_are_read_where_they_lie_by_whatever_they_are_called(
+    tars, tmp_path, monkeypatch, where, asked
+):
+    monkeypatch.chdir(tmp_path)
+    before = snapshot(tars)
+    if asked == "index":
+        assert index.main([where, *SIDE]) == 0
+    samples = TarDataset(where)
+    assert {name: data for name, data in snapshot(tars).items() if name in before} == before
+    found = {np.asarray(image).tobytes(): label for image, label in samples}
+    expected = {
+        upright(jpeg(5000 + number)).astype(np.uint8).tobytes(): number % 2 for number in range(12)
+    }
+    assert found.items() <= expected.items()
+    assert len(found) == len(samples) >= 8
+    with Loader(where, batch_size=2, max_corrupt_fraction=0) as loader:
+        assert sum(len(images) for images, _ in loader) == len(samples) // 2 * 2
+    assert verify.main([where]) == 0
+
+
+def test_a_table_of_paths_and_labels_is_read_where_it_lies(root):
+    rows = [f"train/daisy/{i}.jpg,{'xy'[i % 2]},train" for i in range(6)]
+    (root / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
+    assert index.main([str(root / "labels.csv"), *SIDE]) == 0
+    samples = TarDataset(root / "labels.csv")
+    assert samples.classes == ["x", "y"]
+    assert len(samples) == 6
+    write_tree(root, {"train/daisy/more.jpg": jpeg(8123)})  # what a table does not list is no news
+    assert verify.main([str(root / "labels.csv")]) == 0
+
+
+def test_seek_tables_change_no_pixel(indexed, monkeypatch):
+    collection = open_collection(indexed, "train")
+    if not native.is_available():
+        pytest.skip("needs the native core")
+    assert (collection.index["seek_size"] > 0).any()
+    options: dict[str, Any] = {"augment": Augment.train(32), "batch_size": 5, "backend": "native"}
+
+    def batches() -> list[np.ndarray]:
+        with Loader(indexed, max_corrupt_fraction=0, **options) as loader:
+            return [images.numpy().copy() for images, _ in loader]
+
+    with_tables, decode = batches(), native.decode_boxes
+
+    def without(encoded, boxes, flips, out, spent=None, tables=None):
+        return decode(encoded, boxes, flips, out, spent)
+
+    monkeypatch.setattr(native, "decode_boxes", without)
+    for one, other in zip(with_tables, batches(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.slow

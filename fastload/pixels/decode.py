@@ -159,7 +159,8 @@ class CpuRenderer:
         """See `Renderer.render`."""
         refused = np.arange(len(encoded))
         if self._core:
-            refused = np.flatnonzero(native.decode_boxes(encoded, boxes, flips, out, spent))
+            statuses = native.decode_boxes(encoded, boxes, flips, out, spent, encoded.tables)
+            refused = np.flatnonzero(statuses)
         failures, spent = {}, spent or Stages()
         for index in refused.tolist():
             began = time.perf_counter()

@@ -1,6 +1,6 @@
 """One image file -> the facts by which it is read where it lies, or why it is set aside.
 
-    bytes ─▶ a plain JPEG? ─▶ read to its last coefficient, nothing is decoded
+    bytes ─▶ a plain JPEG? ─▶ read to its last coefficient: seek points, nothing is decoded
                         └▶ anything else ─▶ judged as for shards, then decoded as a reader would
 
 What is taken is what `fastload.shard` takes, with one difference: nothing is mended. A file that
@@ -20,7 +20,7 @@ from PIL import Image
 from fastload.errors import CorruptImageError, ImageError, UnsupportedImageError
 from fastload.pixels import native
 from fastload.pixels.decode import PILLOW_ERRORS, PILLOW_FORMATS, decode_image
-from fastload.pixels.jpeg import MAX_PIXELS, JpegHeader, read_header, segments
+from fastload.pixels.jpeg import INTERVAL_PIXELS, MAX_PIXELS, JpegHeader, read_header, segments
 from fastload.pixels.orientation import orientation_of_info, orientation_of_jpeg
 from fastload.prepare.original import is_whole, refuse_lack_of_memory, why_not_original
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
@@ -73,15 +73,16 @@ def _plain_jpeg(data: bytes, rules: Rules) -> tuple[Kept, bytes] | None:
     if not (photograph and fits and is_whole(data)):
         return None
     try:
-        facts = native.check_jpeg(data)
+        found = native.seek_points(data, INTERVAL_PIXELS[header.mcu_width])
     except UnsupportedImageError as error:
         refuse_lack_of_memory(error)
         return None
     except CorruptImageError as error:
         raise SetAsideError(damage_kind(error.reason), error.reason) from error
-    how = _BASELINE if _is_baseline(header) else _OTHER_JPEG
+    how, facts = _BASELINE if _is_baseline(header) else _OTHER_JPEG, found.facts
     digest = _digest(data, facts.orientation)
-    return _kept(data, how, (facts.height, facts.width), facts.orientation, digest), b""
+    kept = _kept(how, len(data), found.crc32, (facts.height, facts.width), facts.orientation)
+    return kept._replace(digest=digest), found.table
 
 
 def _is_baseline(header: JpegHeader) -> bool:
@@ -113,7 +114,7 @@ def _judged(data: bytes, kind: str, extension: str, rules: Rules) -> Kept:
         )
     digest = hashlib.blake2b(stored.by_default, digest_size=16).hexdigest()
     how = _OTHER_JPEG if kind == "JPEG" else _OTHER_FORMAT
-    return _kept(data, how, upright, orientation, digest)
+    return _kept(how, len(data), zlib.crc32(data), upright, orientation)._replace(digest=digest)
 
 
 def _why_not_here(jpeg: bytes) -> str:
@@ -138,14 +139,15 @@ def _orientation_of(data: bytes, kind: str) -> int:
         return 1  # whoever decodes it says so
 
 
-def _kept(data: bytes, how: str, stored: tuple[int, int], orientation: int, digest: str) -> Kept:
+def _kept(how: str, size: int, crc32: int, stored: tuple[int, int], orientation: int) -> Kept:
+    """The facts of an image but its digest; `stored` is its height and width as it is stored."""
     height, width = stored[::-1] if orientation > _LAST_UNSWAPPED else stored
     return Kept(
-        size=len(data),
+        size=size,
         height=height,
         width=width,
-        crc32=zlib.crc32(data),
-        digest=digest,
+        crc32=crc32,
+        digest="",
         how=how,
         change="",
         orientation=orientation,

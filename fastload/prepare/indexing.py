@@ -98,19 +98,19 @@ class IndexOutcome:
     fresh: bool = False
 
 
-def folder_for(source: Path) -> Path:
+def folder_for(source: Sequence[Path]) -> Path:
     """Where the index of a source is written: beside the data, or else in the user's cache.
 
     Raises:
         OutputError: If neither can be written.
     """
-    beside = index_folder(source)
+    beside = index_folder(*source)
     try:
         _make(beside)
     except OSError as error:
         if error.errno not in _READ_ONLY:
             raise OutputError(explain_os_error(error)) from error
-        cache = cache_folder(source)
+        cache = cache_folder(*source)
         try:
             _make(cache)
         except OSError as behind:
@@ -160,7 +160,7 @@ def held(folder: Path) -> Iterator[bool]:
 
 
 def write_index_of(
-    source: Source, named: Path, options: IndexOptions, folder: Path, *, workers: int
+    source: Source, named: Sequence[Path], options: IndexOptions, folder: Path, *, workers: int
 ) -> IndexOutcome:
     """Make or renew the index of a source, in a folder that is `held`.
 
@@ -180,6 +180,11 @@ def write_index_of(
         rules=options.rules, allow_missing_classes=options.allow_missing_classes
     )
     plan = Plan(source=source, options=shard_options, shards=(), digest="")
+    if all(file.offset < 0 for file in source.files):
+        raise OutputError(
+            f"{source.root} holds its images compressed, which cannot be read where they lie; "
+            "`python -m fastload.shard` stores them"
+        )
     refuse_missing_classes(
         plan, [file for file in source.files if file.label not in source.imageless]
     )
@@ -251,7 +256,7 @@ def _examine(
 def _write(
     plan: Plan,
     known: Known,
-    named: Path,
+    named: Sequence[Path],
     options: IndexOptions,
     folder: Path,
     recipe: str,
@@ -274,7 +279,7 @@ def _write(
     num_classes = len(source.classes)
     kinds = np.bincount(known.rows["kind"][kept], minlength=len(KINDS)).tolist()
     places = Places(
-        source=os.path.relpath(named, source.root) if named != source.root else "",
+        source=tuple(os.path.relpath(word, source.root) for word in named),
         root=_root_from(folder, source.root),
         classes=source.classes,
         class_names=source.class_names,
@@ -364,8 +369,9 @@ def _samples(
 
 
 def _folders(source: Source) -> tuple[bytes, NDArray[np.void]]:
-    paths = (file.container or file.path for file in source.files)
-    found = look_at_folders(source.root, paths)
+    # What lies beside files that were named one by one is no news.
+    paths = [file.container or file.path for file in source.files]
+    found = look_at_folders(source.root, paths) if source.walked else []
     names, ends = names_of(path for path, _, _ in found)
     table = np.zeros(len(found), FOLDER)
     table["name_end"] = ends

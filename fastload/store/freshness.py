@@ -63,7 +63,8 @@ def _first_change(data: PlacedData, changed: list[tuple[str, Path, int]]) -> str
         here = {entry.name for entry in entries}
         if lost := sorted(known[path] - here):
             return f"{printable(str(folder / lost[0]))} is gone since it was indexed; {data.remedy}"
-        added = [name for name in sorted(here - known[path]) if name.lower().endswith(IMAGES)]
+        endings = (*IMAGES, ".tar", ".parquet")
+        added = [name for name in sorted(here - known[path]) if name.lower().endswith(endings)]
         if added:
             return (
                 f"{printable(str(folder / added[0]))} was added since {data.root} was indexed, and"

@@ -8,6 +8,7 @@ wait for its lock, and find the index there.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ from fastload.store.manifest import MANIFEST_NAME
 from fastload.store.misplaced import has_images
 from fastload.store.places import FOLDER_NAME, find_index
 
+_SOURCES = frozenset((".tar", ".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet"))
+_OF_SHARDS = (".index.npy", ".sources.csv", ".idx", ".partial")  # an unfinished run, or copy
 _PROGRAM = "from fastload.index import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -41,11 +44,19 @@ def make_missing_indexes(path: Paths, *, quiet: bool = False) -> None:
 
 
 def lacks_index(path: Path) -> bool:
-    """Whether a folder of images holds neither shards, finished or begun, nor an index."""
-    if not path.is_dir() or (path / MANIFEST_NAME).exists():
+    """Whether a source of images holds neither shards, finished or begun, nor an index."""
+    if find_index(path) is not None:
         return False
-    begun = (path / FOLDER_NAME / "run.json").exists()
-    return not begun and find_index(path) is None and has_images(path)
+    if not path.is_dir():  # a tar, a table, or a pattern of such files
+        named = path.suffix.lower() in _SOURCES and not (path.parent / MANIFEST_NAME).exists()
+        return named and (path.exists() or re.search(r"[*?\[{]", path.name) is not None)
+    if (path / MANIFEST_NAME).exists() or (path / FOLDER_NAME / "run.json").exists():
+        return False
+    if has_images(path):
+        return True
+    names = [entry.name for entry in path.iterdir()]
+    of_shards = any(name.endswith(_OF_SHARDS) for name in names)
+    return not of_shards and any(name.lower().endswith((".tar", ".parquet")) for name in names)
 
 
 def _make(path: Path, *, quiet: bool) -> None:

@@ -98,7 +98,7 @@ class Places:
     """All facts of an index in place; `index.json` holds exactly these.
 
     Attributes:
-        source: What was indexed, as `python -m fastload.index` takes it; relative to `root`.
+        source: What was indexed, as `python -m fastload.index` takes it, relative to `root`.
         root: The folder that paths of files are relative to; relative to the index where it lies
             beside the data, so that both can be moved together.
         classes: Names of the classes; the position is the label.
@@ -121,7 +121,7 @@ class Places:
         format_version: Version of this layout.
     """
 
-    source: str
+    source: tuple[str, ...]
     root: str
     classes: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -194,25 +194,32 @@ def points_name(number: int) -> str:
 
 def index_command(data: PlacedData) -> str:
     """The command that makes this index again."""
-    source = data.root / data.places.source if data.places.source else data.root
-    words: list[str | Path] = [source, *data.places.options]
-    if data.path != index_folder(source):
-        words += ["--out", data.path] if data.path != cache_folder(source) else []
+    source = [Path(os.path.normpath(data.root / word)) for word in data.places.source]
+    words: list[str | Path] = [*source, *data.places.options]
+    if data.path not in (index_folder(*source), cache_folder(*source)):
+        words += ["--out", data.path]
     return module_command("fastload.index", *words)
 
 
-def index_folder(source: str | os.PathLike[str]) -> Path:
-    """Where the index of a source lies beside the data."""
-    path = Path(source)
-    if path.is_dir():
+def index_folder(first: str | os.PathLike[str], *others: str | os.PathLike[str]) -> Path:
+    """Where the index of a source lies beside the data.
+
+    Args:
+        first: A folder, a file, or a pattern of files.
+        others: More files.
+    """
+    path = Path(first)
+    if path.is_dir() and not others:
         return path / FOLDER_NAME
-    return path.parent / FOLDER_NAME / _plain(path.name)
+    base = Path(re.split(r"[*?\[{]", os.fspath(first), maxsplit=1)[0] + "x").parent
+    names = [os.path.relpath(word, base) for word in (first, *others)]
+    return base / FOLDER_NAME / _plain("\0".join(names))
 
 
-def cache_folder(source: str | os.PathLike[str]) -> Path:
+def cache_folder(*source: str | os.PathLike[str]) -> Path:
     """Where the index of a source lies that cannot be written to."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    real = os.path.realpath(source)
+    real = "\0".join(os.path.realpath(word) for word in source)
     return Path(base).expanduser() / "fastload" / _plain(real)
 
 
@@ -326,7 +333,7 @@ def _places_of(facts: dict[str, Any]) -> Places:
     }
     digests = typed(facts["digests"], dict, "digests")
     places = Places(
-        source=typed(facts["source"], str, "source"),
+        source=texts_of(facts["source"], "source"),
         root=typed(facts["root"], str, "root"),
         classes=texts_of(facts["classes"], "classes"),
         class_names=texts_of(facts["class_names"], "class_names"),
@@ -359,7 +366,7 @@ def _split_of(facts: dict[str, Any], name: str) -> PlacedSplit:
 def _check(places: Places) -> None:
     if not places.splits:
         raise ValueError("it lists no split")
-    if "\0" in places.root + places.source:
+    if "\0" in places.root + "".join(places.source):
         raise ValueError("its root or source is no path")
     if len(set(places.classes)) < len(places.classes):
         raise ValueError("a class is listed twice")

@@ -164,13 +164,10 @@ class FileReader:
             except OSError:
                 # ESTALE: the server knows the file by another handle now. EIO, ETIMEDOUT: may pass.
                 self._read_again(file, part, offset)
-        encoded = Encoded(
-            buffer,
-            starts[: len(rows)],
-            sizes,
-            tables=self._read_tables(rows, Encoded(buffer, starts[len(rows) :], tables)),
-            upright=_upright(records),
-        )
+        seek = Encoded(buffer, starts[len(rows) :], tables) if len(starts) > len(rows) else None
+        if seek is not None:
+            bad |= self._read_tables(rows, seek)
+        encoded = Encoded(buffer, starts[: len(rows)], sizes, seek, _upright(records))
         return encoded, self._bad_among(encoded, images, records) | bad
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
@@ -332,23 +329,22 @@ class FileReader:
             where=self._files.place(number, offset),
         )
 
-    def _read_tables(self, rows: NDArray[np.int64], tables: Encoded) -> Encoded | None:
-        """The seek tables of some samples, read into their places; None where there are none."""
-        if not len(tables):
-            return None
+    def _read_tables(self, rows: NDArray[np.int64], tables: Encoded) -> dict[int, str]:
+        """Read the seek tables of some samples into their places; returns those that are wrong."""
+        bad = {}
         places = zip(
             *(self._index["seek"][rows].tolist(), self._sources[rows].tolist()),
-            *(tables.starts.tolist(), tables.sizes.tolist()),
+            *(self._index["crc32"][rows].tolist(), tables.sizes.tolist()),
             strict=True,
         )
-        memory = tables.buffer.data
-        for i, (offset, source, start, size) in enumerate(places):
+        for i, (offset, source, crc32, size) in enumerate(places):
             file = self._points[source]
             if size == 0 or file is None:
                 continue
-            if _read_into(file.descriptor, memory[start : start + size], offset) < size:
-                tables.sizes[i] = 0  # the image is decoded without
-        return tables
+            read = _read_into(file.descriptor, tables[i], offset)
+            if read < size or native.table_crc32(tables[i]) != crc32:
+                bad[i] = "its seek table is that of another image; remove the index, and index anew"
+        return bad
 
     def _bad_among(
         self, encoded: Encoded, images: list[memoryview], records: NDArray[np.void]

@@ -186,7 +186,9 @@ def test_a_name_with_dots_is_no_way_out(tmp_path):
 
 def test_seek_tables_are_read_beside_the_images(tmp_path):
     rows, files, paths = parts()
-    tables = [b"table of %d" % number * (number % 3) for number in range(COUNT)]
+    sums = rows["crc32"].tolist()
+    tables = [bytes(6) + sums[n].to_bytes(4, "little") + b"%d" % n for n in range(COUNT)]
+    tables[3] = tables[6] = b""
     rows["seek_size"] = [len(table) for table in tables]
     rows["seek"] = np.cumsum(rows["seek_size"]) - rows["seek_size"]
     directory = written(tmp_path, rows, files, paths, points_bytes=sum(map(len, tables)), points=4)
@@ -204,6 +206,9 @@ def test_seek_tables_are_read_beside_the_images(tmp_path):
     assert [bytes(encoded.tables[i]) for i in range(3)] == [tables[7], tables[3], tables[8]]
     assert [bytes(encoded[i]) for i in range(3)] == [flat_picture(n, 0).jpeg for n in (7, 3, 8)]
     assert reader.read(np.array([3, 6]), Scratch())[0].tables is None  # neither has one
+    path.write_bytes(path.read_bytes()[::-1])
+    reader = FileReader(open_collection([directory], "train"))
+    assert "its seek table is that of another image" in read(reader, [3, 7])[1][1]
 
 
 # Files of many images: tars where they lie
