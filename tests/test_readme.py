@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from tests.shards import numbered
+from tests.pictures import write_tree
+from tests.shards import flat_picture
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -17,7 +18,9 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    numbered(tmp_path / "shards", {"train": 256})
+    pictures = (flat_picture(number, number % 3) for number in range(256))
+    files = {f"data/train/{p.label}/{n}.jpg": p.jpeg for n, p in enumerate(pictures)}
+    write_tree(tmp_path, files)  # a plain folder
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(program, names)
@@ -31,7 +34,7 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
 
 def test_every_command_of_the_readme_exists():
     modules = sorted(set(re.findall(r"python -m ([a-z_.]+)", README)))
-    assert {"fastload.shard", "fastload.sample"} <= set(modules)
+    assert {"fastload.shard", "fastload.index", "fastload.sample"} <= set(modules)
     for module in modules:
         command = [sys.executable, "-m", module, "--help"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
