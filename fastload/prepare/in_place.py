@@ -32,6 +32,7 @@ _BASELINE, _OTHER_JPEG, _OTHER_FORMAT = KINDS
 _SEQUENTIAL, _HUFFMAN = (0xC0, 0xC1), (0xC0, 0xC1, 0xC2)  # frames of Huffman codes
 _APP0, _APP14, _COM, _SOS = 0xE0, 0xEE, 0xFE, 0xDA
 _METADATA = frozenset({*range(_APP0 + 1, 0xF0), _COM}) - {_APP14}  # JFIF and Adobe tell colours
+_EOI = b"\xff\xd9"
 _LAST_UNSWAPPED = 4  # orientation; those behind it swap height and width
 
 
@@ -69,8 +70,10 @@ def _plain_jpeg(data: bytes, rules: Rules) -> tuple[Kept, bytes] | None:
         return None
     photograph = header.frame in _HUFFMAN and header.precision == 8 and len(header.sampling) == 3
     sides, pixels = (header.height, header.width), header.height * header.width
+    # Of one scan that ends in EOI the core sees below that it is complete.
+    whole = (_is_baseline(header) and data.endswith(_EOI)) or is_whole(data)
     fits = min(sides) >= rules.min_side and max(sides) <= MAX_SIDE and pixels <= MAX_PIXELS
-    if not (photograph and fits and is_whole(data)):
+    if not (photograph and fits and whole):
         return None
     try:
         found = native.seek_points(data, INTERVAL_PIXELS[header.mcu_width])
@@ -165,6 +168,6 @@ def _digest(jpeg: bytes, orientation: int) -> str:
         if marker not in _METADATA:
             digest.update(data[offset - 1 : offset + length])
         at = offset + length
-    digest.update(data[at : jpeg.rfind(b"\xff\xd9")])
+    digest.update(data[at : jpeg.rfind(_EOI)])
     digest.update(bytes([orientation]))
     return digest.hexdigest()

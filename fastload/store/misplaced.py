@@ -56,9 +56,10 @@ def _of_folder(folder: Path, marker: str) -> str:
         )
     if has_images(folder):
         return (
-            f"there is no complete set of shards (no {marker}), but images; make shards of them"
-            f" with `python -m fastload.shard {shlex.quote(str(folder))}`, and give the folder that"
-            " is written"
+            f"there is no complete set of shards (no {marker}), but images; index them with"
+            f" `python -m fastload.index {shlex.quote(str(folder))}`, or make shards of them with"
+            f" `python -m fastload.shard {shlex.quote(str(folder))}`, and give the folder that is"
+            " written"
         )
     return (
         f"there is no complete set of shards (no {marker}; the folder is empty or holds other"

@@ -904,3 +904,21 @@ def test_a_compiled_run_on_a_gpu(shards, tmp_path, capsys, more):
 
     assert main(arguments(shards, tmp_path, "a", "--device", "cuda", *more)) == 0
     assert "--compile cannot be done here" not in capsys.readouterr().err
+
+
+def test_a_run_trains_from_a_plain_folder_and_goes_on(tmp_path, capsys):
+    for number, split in enumerate(("train", "val")):
+        for label, name in enumerate(CLASSES):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for i in range(6 if split == "train" else 3):
+                seed = 1000 * number + 100 * label + i
+                (folder / f"{i}.jpg").write_bytes(striped_picture(seed, label).jpeg)
+    command = arguments(tmp_path / "data", tmp_path, "a")
+    assert main([*command, "--epochs", "1"]) == 0
+    assert "has no index yet" in capsys.readouterr().err
+    assert json.loads((tmp_path / "a/result.json").read_text())["epochs"] == 1
+    assert main([*command, "--epochs", "2", "--resume"]) == 0
+    (tmp_path / "data/val" / CLASSES[0] / "0.jpg").write_bytes(b"other bytes")
+    assert main(arguments(tmp_path / "data", tmp_path, "b", "--epochs", "1")) == 1
+    assert f"val/{CLASSES[0]}/0.jpg: has 11 bytes, when it was indexed" in capsys.readouterr().err
