@@ -627,7 +627,7 @@ def tar_of(path: Path, members: dict[str, bytes]) -> None:
 
 
 @pytest.fixture
-def tars(tmp_path) -> Path:
+def tars(tmp_path: Path) -> Path:
     """Three tars of samples, as webdataset has them."""
     for number in range(3):
         members = {}
@@ -649,7 +649,8 @@ def test_tars_are_read_where_they_lie_by_whatever_they_are_called(
         assert index.main([where, *SIDE]) == 0
     samples = TarDataset(where)
     assert {name: data for name, data in snapshot(tars).items() if name in before} == before
-    found = {np.asarray(image).tobytes(): label for image, label in samples}
+    pairs = [samples[row] for row in range(len(samples))]
+    found = {np.asarray(image).tobytes(): label for image, label in pairs}
     expected = {
         upright(jpeg(5000 + number)).astype(np.uint8).tobytes(): number % 2 for number in range(12)
     }

@@ -33,6 +33,7 @@ _SEQUENTIAL, _HUFFMAN = (0xC0, 0xC1), (0xC0, 0xC1, 0xC2)  # frames of Huffman co
 _APP0, _APP14, _COM, _SOS = 0xE0, 0xEE, 0xFE, 0xDA
 _METADATA = frozenset({*range(_APP0 + 1, 0xF0), _COM}) - {_APP14}  # JFIF and Adobe tell colours
 _EOI = b"\xff\xd9"
+_WIDE_MCU_PIXELS = 96  # between seek points, where an MCU is wider than 16 pixels
 _LAST_UNSWAPPED = 4  # orientation; those behind it swap height and width
 
 
@@ -76,7 +77,7 @@ def _plain_jpeg(data: bytes, rules: Rules) -> tuple[Kept, bytes] | None:
     if not (photograph and fits and whole):
         return None
     try:
-        found = native.seek_points(data, INTERVAL_PIXELS[header.mcu_width])
+        found = native.seek_points(data, INTERVAL_PIXELS.get(header.mcu_width, _WIDE_MCU_PIXELS))
     except UnsupportedImageError as error:
         refuse_lack_of_memory(error)
         return None

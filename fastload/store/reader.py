@@ -211,7 +211,7 @@ class FileReader:
 
     def close(self) -> None:
         """See `Reader.close`."""
-        self._open_files = {}
+        self._open_files, self._points = {}, [None] * len(self._points)
 
     def _open(self, number: int) -> _OpenFile:
         with self._lock:
@@ -339,7 +339,9 @@ class FileReader:
         )
         for i, (offset, source, crc32, size) in enumerate(places):
             file = self._points[source]
-            if size == 0 or file is None:
+            if file is None:  # the reader was closed meanwhile: the image is read without
+                tables.sizes[i] = 0
+            if file is None or size == 0:
                 continue
             read = _read_into(file.descriptor, tables[i], offset)
             if read < size or native.table_crc32(tables[i]) != crc32:

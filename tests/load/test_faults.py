@@ -209,11 +209,18 @@ def test_in_evaluation_bad_samples_are_left_out_where_they_are_allowed(shards):
 
 
 def opened_by_pillow(data: bytes) -> Image.Image | None:
-    """The image in RGB, or None where Pillow refuses it."""
+    """The image in RGB, transparency white, grey of 8 bits; None where Pillow refuses it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return Image.open(io.BytesIO(data)).convert("RGB")
+            image = Image.open(io.BytesIO(data))
+            if image.mode.startswith("I"):  # Pillow's own RGB ends at 255
+                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+            if image.mode in {"LA", "RGBA", "PA"} or "transparency" in image.info:
+                image = image.convert("RGBA")
+                white = Image.new("RGBA", image.size, "white")
+                return Image.alpha_composite(white, image).convert("RGB")
+            return image.convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return None
 

@@ -206,6 +206,9 @@ def test_seek_tables_are_read_beside_the_images(tmp_path):
     assert [bytes(encoded.tables[i]) for i in range(3)] == [tables[7], tables[3], tables[8]]
     assert [bytes(encoded[i]) for i in range(3)] == [flat_picture(n, 0).jpeg for n in (7, 3, 8)]
     assert reader.read(np.array([3, 6]), Scratch())[0].tables is None  # neither has one
+    before = open_descriptors()
+    reader.close()
+    assert open_descriptors() == before - (before > 0)
     path.write_bytes(path.read_bytes()[::-1])
     reader = FileReader(open_collection([directory], "train"))
     assert "its seek table is that of another image" in read(reader, [3, 7])[1][1]
