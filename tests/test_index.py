@@ -389,6 +389,26 @@ def test_data_that_cannot_be_written_are_indexed_in_the_cache(root, cache, capsy
     assert verify.main([str(root)]) == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount read-only; run as root")
+def test_data_on_a_read_only_disk_are_loaded_through_the_cache(root, cache):
+    program = (
+        "import sys; from fastload import Loader;"
+        "print(len(Loader(sys.argv[1], batch_size=2).dataset))"
+    )
+    mount = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" || exit 77;'
+    run = 'exec "$2" -c "$3" "$1"'
+    shell = ["unshare", "-m", "sh", "-c", mount + run, "sh", str(root), sys.executable, program]
+    before = snapshot(root)
+    done = subprocess.run(shell, capture_output=True, text=True)
+    if done.returncode in {1, 77} and "fastload" not in done.stderr:
+        pytest.skip("mounting is not allowed here; run as root outside a container")
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
+    assert "the index goes to" in done.stderr
+    assert snapshot(root) == before
+    assert len(TarDataset(root)) == int(done.stdout)
+
+
 def test_the_index_goes_where_out_says_and_is_found_there(root, tmp_path):
     before = snapshot(root)
     assert make(root, "--out", str(tmp_path / "elsewhere")) == 0
@@ -565,6 +585,21 @@ def test_a_damaged_index_is_an_error_that_says_what_to_do_and_is_made_anew(index
     assert make(indexed) == 0
     assert "0 were read" in said(capsys)
     assert verify.main([str(indexed)]) == 0
+
+
+@pytest.mark.parametrize("name", ["examined-0", "points-0.seek"])
+@pytest.mark.parametrize("harm", [flip_in_place, lambda path: os.truncate(path, 50), Path.unlink])
+def test_what_is_known_of_the_files_may_be_damaged(indexed, name, harm):
+    path = indexed / ".fastload" / name
+    if path.stat().st_size == 0:
+        pytest.skip("without the native core there are no seek tables")
+    harm(path)
+    write_tree(indexed, {"train/daisy/new.jpg": jpeg(3009)})
+    if make(indexed) or verify.main([str(indexed)]):
+        shutil.rmtree(indexed / ".fastload")  # as the message of a wrong seek table says
+        assert (name, harm) == ("points-0.seek", flip_in_place)
+        assert make(indexed) == 0
+        assert verify.main([str(indexed)]) == 0
 
 
 def test_names_that_are_not_utf8_are_read(tmp_path):
