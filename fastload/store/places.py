@@ -213,7 +213,7 @@ def index_folder(first: str | os.PathLike[str], *others: str | os.PathLike[str])
         return path / FOLDER_NAME
     base = Path(re.split(r"[*?\[{]", os.fspath(first), maxsplit=1)[0] + "x").parent
     names = [os.path.relpath(word, base) for word in (first, *others)]
-    return base / FOLDER_NAME / _plain("\0".join(names))
+    return base / FOLDER_NAME / f"of-{_plain(chr(0).join(names))}"
 
 
 def cache_folder(*source: str | os.PathLike[str]) -> Path:
