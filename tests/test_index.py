@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 from fastload import Augment, Loader, TarDataset, doctor, index, inspect, shard, verify
-from fastload.errors import ShardError, TooManyCorruptError
+from fastload.errors import FastloadError, ShardError, TooManyCorruptError
 from fastload.load.loader import Loader as AnyLoader
 from fastload.pixels import native
 from fastload.prepare.examined import BLOCK_FILES
@@ -600,6 +600,54 @@ def test_what_is_known_of_the_files_may_be_damaged(indexed, name, harm):
         assert (name, harm) == ("points-0.seek", flip_in_place)
         assert make(indexed) == 0
         assert verify.main([str(indexed)]) == 0
+
+
+def test_whatever_is_changed_in_an_index_the_samples_are_right_or_the_change_is_named(tmp_path):
+    root = write_tree(
+        tmp_path / "data",
+        {f"train/{'ab'[n % 2]}/{n}.jpg": jpeg(n, height=200, width=300) for n in range(6)},
+    )
+    assert make(root) == 0
+    folder = root / ".fastload"
+    (new,) = folder.glob("index-*")
+    paths = [folder / "index.json", folder / "points-0.seek", *sorted(new.iterdir())]
+    options: dict[str, Any] = {"augment": Augment.train(32), "batch_size": 2, "num_threads": 1}
+
+    def seen() -> list[tuple[list[int], np.ndarray]]:
+        with Loader(root, max_corrupt_fraction=0, **options) as loader:
+            return [(labels.tolist(), images.numpy().astype(int)) for images, labels in loader]
+
+    def same(found: list[tuple[list[int], np.ndarray]]) -> bool:
+        """Whether the pictures are the same: libjpeg-turbo decodes where a seek table is wrong."""
+        return len(found) == len(expected) and all(
+            labels == others and abs(images - wanted).mean(axis=(1, 2, 3)).max() < 1
+            for (labels, images), (others, wanted) in zip(found, expected, strict=True)
+        )
+
+    expected, random = seen(), np.random.default_rng(0)
+    named: list[str] = []
+    for path in paths:
+        data = path.read_bytes()
+        for _ in range(40 if data else 0):
+            at, kind = int(random.integers(len(data))), int(random.integers(4))
+            changed = bytearray(data)
+            if kind == 0:
+                changed[at] ^= 1 << int(random.integers(8))
+            elif kind == 1:
+                del changed[at:]
+            elif kind == 2:
+                changed[at:at] = changed[: int(random.integers(1, 40))]
+            else:
+                changed[at : at + 8] = random.bytes(8)
+            path.write_bytes(changed)
+            try:
+                assert same(seen()), (path.name, kind, at)
+            except FastloadError as error:
+                named.append(str(error))
+        path.write_bytes(data)
+    assert same(seen())
+    assert len(named) > 100
+    assert not [sentence for sentence in named if "\n" in sentence]
 
 
 def test_names_that_are_not_utf8_are_read(tmp_path):
