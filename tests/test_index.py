@@ -564,10 +564,10 @@ DAMAGES = {
     "version": (damage_json("format_version", 99), "has format version 99, .*install a newer"),
     "key": (damage_json("splits", {}), "it lists no split"),
     "type": (damage_json("classes", "ab"), "classes is .ab., expected a list"),
-    "count": (damage_json("files", 3), "files.npy: .*the manifest says 3|has .* samples"),
+    "count": (damage_json("files", 3), r"files.npy: has \d+ rows, expected 3; the index"),
     "folder": (damage_json("folder", "../x"), "is not a plain file name"),
     "digest": (damage_json("digests", {}), "is not the one that index.json lists"),
-    "rows": (truncate("train.index.npy"), "is not the one that index.json lists"),
+    "rows": (truncate("train.index.npy"), r"has [\d,]+ bytes, \d+ samples need [\d,]+; the index"),
     "names": (truncate("files"), "is not the one that index.json lists"),
     "gone": (lambda folder: shutil.rmtree(next(folder.glob("index-*"))), "no such file"),
 }

@@ -20,7 +20,7 @@ from PIL import Image
 from fastload.errors import CorruptImageError, ImageError, UnsupportedImageError
 from fastload.pixels import native
 from fastload.pixels.decode import PILLOW_ERRORS, PILLOW_FORMATS, decode_image
-from fastload.pixels.jpeg import INTERVAL_PIXELS, MAX_PIXELS, JpegHeader, read_header, segments
+from fastload.pixels.jpeg import MAX_PIXELS, JpegHeader, read_header, segments
 from fastload.pixels.orientation import orientation_of_info, orientation_of_jpeg
 from fastload.prepare.original import is_whole, refuse_lack_of_memory, why_not_original
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
@@ -33,7 +33,6 @@ _SEQUENTIAL, _HUFFMAN = (0xC0, 0xC1), (0xC0, 0xC1, 0xC2)  # frames of Huffman co
 _APP0, _APP14, _COM, _SOS = 0xE0, 0xEE, 0xFE, 0xDA
 _METADATA = frozenset({*range(_APP0 + 1, 0xF0), _COM}) - {_APP14}  # JFIF and Adobe tell colours
 _EOI = b"\xff\xd9"
-_WIDE_MCU_PIXELS = 96  # between seek points, where an MCU is wider than 16 pixels
 _LAST_UNSWAPPED = 4  # orientation; those behind it swap height and width
 
 
@@ -77,7 +76,7 @@ def _plain_jpeg(data: bytes, rules: Rules) -> tuple[Kept, bytes] | None:
     if not (photograph and fits and whole):
         return None
     try:
-        found = native.seek_points(data, INTERVAL_PIXELS.get(header.mcu_width, _WIDE_MCU_PIXELS))
+        found = native.seek_points(data)
     except UnsupportedImageError as error:
         refuse_lack_of_memory(error)
         return None

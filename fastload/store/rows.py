@@ -90,5 +90,7 @@ def _head_of(file: BinaryIO, kind: np.dtype[np.void], expected: int, name: str) 
     if found != repr(kind.descr) or not re.fullmatch("[0-9]{1,19},", shape):
         raise ValueError(f"holds {found[:60]!a} [{shape[:40]}], expected {name} [N]")
     if int(shape[:-1]) != expected:
-        raise ValueError(f"has {shape[:-1]} samples, the manifest says {expected}")
+        if name == "SAMPLE":
+            raise ValueError(f"has {shape[:-1]} samples, the manifest says {expected}")
+        raise ValueError(f"has {shape[:-1]} rows, expected {expected}")
     return start + rest

@@ -213,7 +213,7 @@ def opened_by_pillow(data: bytes) -> Image.Image | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(io.BytesIO(data))
+            image: Image.Image = Image.open(io.BytesIO(data))
             if image.mode.startswith("I"):  # Pillow's own RGB ends at 255
                 return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
             if image.mode in {"LA", "RGBA", "PA"} or "transparency" in image.info:
