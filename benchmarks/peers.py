@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -78,8 +79,22 @@ def _ours(backend: str, note: str) -> Contender:
     )
 
 
+def _in_place(what: str, note: str) -> Contender:
+    return Contender(
+        name=f"fastload native, {what} in place",
+        module="fastload_place",
+        package=DISTRIBUTION,
+        option=what,
+        data=f"fastload_place-{what}",
+        kind="ours",
+        note=note,
+    )
+
+
 CONTENDERS = (
     _ours("native", "C++ core, lossless restart markers"),
+    _in_place("folder", "the files as they are, and an index"),
+    _in_place("tars", "tars as webdataset reads them, and an index"),
     _ours("libjpeg", "slices of the file, libjpeg-turbo, torch's resize"),
     _ours("dali-cpu", "DALI on slices of the file"),
     Contender(
@@ -248,13 +263,12 @@ def measure(
 def drop_from_page_cache(folder: Path) -> None:
     """Tell the kernel that no page of these files is needed (posix_fadvise, DONTNEED)."""
     os.sync()  # dirty pages cannot be dropped
-    for path in folder.rglob("*"):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(descriptor)
+    for path in _files_in(folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 @cache
@@ -275,7 +289,13 @@ def version(contender: Contender) -> str:
 
 
 def _bytes_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in _files_in(folder))
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, through links to folders too, as data in place have one."""
+    for parent, _, names in os.walk(folder, followlinks=True):
+        yield from (Path(parent, name) for name in names)
 
 
 def _run(contender: Contender, arguments: list[str]) -> Row:

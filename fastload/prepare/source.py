@@ -156,6 +156,8 @@ def _kind_of_all(places: Sequence[Path]) -> Kind:
         kind = kind_of(place)
         if kind is None:
             what = "a file" if place.exists() else "not there"
+            if len(places) > 1 and not place.exists():
+                raise LayoutError(f"{place} is not there; quote a name that has spaces in it")
             raise LayoutError(
                 f"{place} is {what}; expected a folder of class folders with images, a tar, a "
                 "table (.csv, .tsv, .jsonl, .json), or a parquet file"

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from fastload import clean, doctor, inspect, sample, shard, tune, verify
+from fastload import clean, doctor, index, inspect, sample, shard, tune, verify
 from fastload.console.parser import CommandParser, in_options, positive_number, whole_number
 from train.command import parse
 
 COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "fastload.clean": clean.main,
     "fastload.doctor": doctor.main,
+    "fastload.index": index.main,
     "fastload.inspect": inspect.main,
     "fastload.sample": sample.main,
     "fastload.shard": shard.main,
@@ -125,10 +126,17 @@ def test_a_folder_that_looks_like_an_option_is_explained(capsys, tmp_path, monke
     assert said == "-photographs is no option; the file of that name is ./-photographs"
 
 
-@pytest.mark.parametrize("name", ["shard", "clean", "verify", "inspect", "tune", "sample"])
-def test_a_word_too_few_or_too_many_is_one_sentence(capsys, name):
+ONE_WORD, SEVERAL_WORDS = ("verify", "inspect", "tune", "sample"), ("shard", "index", "clean")
+
+
+@pytest.mark.parametrize("name", [*ONE_WORD, *SEVERAL_WORDS])
+def test_a_word_too_few_is_one_sentence(capsys, name):
     said = refusal(capsys, f"fastload.{name}", [])
     assert said.endswith(" is missing; --help says what is expected")
+
+
+@pytest.mark.parametrize("name", ONE_WORD)
+def test_a_word_too_many_is_one_sentence(capsys, name):
     said = refusal(capsys, f"fastload.{name}", ["my", "photographs"])
     assert said == "'photographs' is too much; quote a name that has spaces in it"
 

@@ -198,6 +198,8 @@ def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(LayoutError, match="is a file; expected a folder"):
         read_source(tmp_path / "file")
+    with pytest.raises(LayoutError, match="my is not there; quote a name that has spaces in it"):
+        read_source(["my", "photographs"])
 
 
 @pytest.mark.parametrize("place", [".", "images", "..", "images/.."])

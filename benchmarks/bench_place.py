@@ -1,0 +1,180 @@
+"""What does reading images where they lie cost, against the same images as shards?
+
+    python -m benchmarks.bench_place [--images DIR] [--parts PART ...]
+    pytest benchmarks/bench_place.py               (fewer images, one round)
+
+Method, each a part:
+
+    prepare     `fastload.index` and `fastload.shard` of the same folder, each a process that may
+                use 2 cores, in turns: seconds from its start to its end, CPU seconds, bytes written
+    read        the native core's loader over the folder, over WebDataset tars and over shards, the
+                tars and the folder as they are; see compare.py
+
+Answer: see docs/data.md, the rows are in rows/place.jsonl.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmarks import images
+from benchmarks.compare import DATA, Comparison, chosen, measure
+from benchmarks.compare import prepare as prepare_contenders
+from benchmarks.conftest import Keep
+from benchmarks.contenders.contract import Work, list_images
+from benchmarks.harness import ROWS, Row, append_rows, interleave, summarise
+from benchmarks.images import Kind
+from fastload.console.command import run_command
+from fastload.console.parser import CommandParser, whole_number
+
+CORES = 2
+SAMPLE = "as they are"
+KINDS = {
+    SAMPLE: None,
+    # Near ImageNet's: a median of 500 x 375 pixels and 107 kB, mostly 4:4:4.
+    "500 x 375 pixels, 4:4:4": Kind(megapixels=0.1875, count=1000, quality=95, subsampling="4:4:4"),
+}
+EPOCH_IMAGES = 9000
+CONTENDERS = ("fastload native",)
+
+
+def made(kind: str, source: Path, data: Path, *, images_at_least: int = EPOCH_IMAGES) -> Path:
+    """Photographs of that kind, each as often as an epoch needs."""
+    how = KINDS[kind]
+    once = images.photographs(source, data / f"{kind}, once", how) if how else source
+    times = max(1, round(images_at_least / len(list_images(once))))
+    return images.repeated(once, data / "made" / kind, times=times)
+
+
+def prepare(folder: Path, scratch: Path, rounds: int) -> list[Row]:
+    """Seconds and bytes of the two ways to make a folder of class folders readable."""
+    count = len(list_images(folder))
+    scratch.mkdir(parents=True, exist_ok=True)
+    train = scratch / "data" / "train"
+    train.parent.mkdir(exist_ok=True)
+    train.unlink(missing_ok=True)
+    train.symlink_to(folder.resolve())
+
+    def run(command: str) -> Row:
+        out = scratch / command
+        shutil.rmtree(out, ignore_errors=True)
+        before, began = _cpu_of_children(), time.perf_counter()
+        subprocess.run(
+            [
+                *(sys.executable, "-m", f"fastload.{command}", str(train.parent)),
+                *("--out", str(out), "--workers", str(CORES)),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        seconds, cpu = time.perf_counter() - began, _cpu_of_children() - before
+        written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        shutil.rmtree(out)
+        return {
+            "images": count,
+            "seconds": seconds,
+            "images_per_second": count / seconds,
+            "cpu_milliseconds_per_image": cpu / count * 1e3,
+            "bytes_written_per_image": written / count,
+        }
+
+    commands = ("index", "shard")
+    measured = interleave({name: partial(run, name) for name in commands}, rounds=rounds)
+    for name, rows in measured.items():
+        rate = summarise(row["images_per_second"] for row in rows)
+        cpu = summarise(row["cpu_milliseconds_per_image"] for row in rows)
+        print(f"fastload.{name}: {rate} images/s, CPU {cpu} ms an image")
+    source = sum(path.stat().st_size for path, _ in list_images(folder)) / count
+    return [
+        {
+            "benchmark": "place-prepare",
+            "name": f"fastload.{name}",
+            "images_from": folder.name,
+            "bytes_per_image": source,
+            "used_cores": CORES,
+            "round": number,
+            **row,
+        }
+        for name, rows in measured.items()
+        for number, row in enumerate(rows)
+    ]
+
+
+def _cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def read(folder: Path, scratch: Path, rounds: int, *, seconds: float = 4.0) -> list[Row]:
+    """Images per second of the loader over folder, tars and shards."""
+    asked = Comparison(
+        contenders=chosen(CONTENDERS, ()),
+        images=folder,
+        data=scratch / "prepared",
+        output=None,
+        rounds=rounds,
+        work=Work(cores=CORES, seconds=seconds),
+        source=folder.name,
+    )
+    prepare_contenders(asked)
+    rows = measure(replace(asked, output=None), part="place-read")
+    shards = _cpu_of(rows, chosen(CONTENDERS, ())[0].name)
+    for contender in asked.contenders:
+        ratios = [
+            own / other for own, other in zip(_cpu_of(rows, contender.name), shards, strict=True)
+        ]
+        print(f"{contender.name}: CPU / that of shards {summarise(ratios)}")
+    return rows
+
+
+def _cpu_of(rows: list[Row], name: str) -> list[float]:
+    return [row["cpu_seconds_per_1000"] for row in rows if row["name"] == name]
+
+
+PARTS: dict[str, Callable[[Path, Path, int], list[Row]]] = {"prepare": prepare, "read": read}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_data_in_place(part: str, photographs: Path, tmp_path: Path, keep: Keep) -> None:
+    """Folder, tars and shards are prepared and read."""
+    folder = made(SAMPLE, photographs, tmp_path, images_at_least=1)
+    rows = (
+        prepare(folder, tmp_path / "x", 1)
+        if part == "prepare"
+        else read(folder, tmp_path / "x", 1, seconds=1.0)
+    )
+    keep(rows)
+    assert len(rows) == (2 if part == "prepare" else 3)
+    assert min(row["images_per_second"] for row in rows) > 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure some parts on some kinds, print, and append rows."""
+    parser = CommandParser(description="What reading images where they lie costs.")
+    parser.add_argument("--images", type=Path, default=images.SAMPLE_DATA)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--rounds", type=whole_number(1), default=7)
+    parser.add_argument("--output", type=Path, default=ROWS / "place.jsonl")
+    options = parser.read(argv)
+    for kind in options.kinds:
+        folder = made(kind, options.images, DATA / "place")
+        print(f"{kind}: {len(list_images(folder)):,} images")
+        for part in options.parts:
+            rows = PARTS[part](folder, DATA / "place" / kind, options.rounds)
+            append_rows(options.output, rows)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command("benchmarks.bench_place", main))
