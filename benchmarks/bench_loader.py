@@ -86,6 +86,7 @@ class Bare:
             groups=index["label"].astype(np.int64),
             expected=None,
             shards=index["file"],
+            offsets=index["offset"],
         )
         bounds = batch_bounds(len(index), start=0, global_batch=CHUNK, world_size=1, drop_last=True)
         plan = EpochPlan(
@@ -215,6 +216,7 @@ def orders(_: Path, rounds: int) -> list[Row]:
                 groups=labels,
                 expected=expected,
                 shards=index["shard"],
+                offsets=index["offset"],
             )
             seconds = []
             for number in range(rounds):
@@ -347,6 +349,7 @@ def cold(shards: Path, rounds: int) -> list[Row]:
             groups=index["label"].astype(np.int64),
             expected=None,
             shards=index["file"],
+            offsets=index["offset"],
         ).epoch(0)
         bounds = batch_bounds(len(index), start=0, global_batch=CHUNK, world_size=1, drop_last=True)
         plan = EpochPlan(

@@ -86,6 +86,7 @@ def _run(arguments: argparse.Namespace, rules: Rules, layout: LayoutOptions) -> 
     folder = arguments.out or folder_for(named)
     options = IndexOptions(
         rules=rules,
+        seed=arguments.seed,
         allow_missing_classes=arguments.allow_missing_classes,
         words=deciding_words(arguments),
     )
@@ -141,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=whole_number(0, 2**63 - 1),
         default=0,
         metavar="N",
-        help="of the split, where there is none (default 0)",
+        help="of the order, and of the split where there is none (default 0)",
     )
     parser.add_argument(
         "--allow-missing-classes",

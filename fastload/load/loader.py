@@ -174,6 +174,7 @@ class Loader:
             SampleTable(
                 labels=collection.index["label"].astype(np.int64),
                 shards=collection.index["file"],
+                offsets=collection.index["offset"],
                 sources=collection.sources,
                 classes=collection.classes,
             ),

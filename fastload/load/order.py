@@ -72,6 +72,7 @@ class Order:
         groups: int64 [N], class (and source) of each row; resampling is even within a group.
         expected: float64 [N], how many times each row is expected in an epoch; None for once.
         shards: [N], shard of each row.
+        offsets: [N], first byte of each row in its shard.
         seed: In [0, 2**63).
         window: Samples that the buffer of the sequential order holds.
         weighting: What `expected` is made of, as `reweighting.describe_weights` says it.
@@ -82,6 +83,7 @@ class Order:
     groups: NDArray[np.integer]
     expected: NDArray[np.float64] | None
     shards: NDArray[np.integer]
+    offsets: NDArray[np.integer]
     seed: int = 0
     window: int = SEQUENTIAL_WINDOW
     weighting: str = ""
@@ -150,7 +152,7 @@ class Order:
         words = randomness.hashes(self.seed, number, shards.astype(np.int64))
         rank = np.empty(len(shards), np.int64)
         rank[np.argsort(words)] = np.arange(len(shards))
-        forward = np.argsort(rank[inverse], kind="stable")
+        forward = np.lexsort((self.offsets, rank[inverse]))
         stream = np.repeat(self.rows[forward], self._counts(number)[forward])
         places = np.arange(len(stream), dtype=np.int64)
         delays = randomness.uniforms(self.seed, number, places, 1, stream=randomness.WINDOW)[:, 0]

@@ -29,12 +29,14 @@ class SampleTable:
     Attributes:
         labels: int64 [N], label of each sample.
         shards: [N], shard of each sample, counted over all directories.
+        offsets: [N], first byte of each sample in its shard.
         sources: int64 [N], shard directory of each sample.
         classes: Names of the classes; a label is a position in it.
     """
 
     labels: NDArray[np.int64]
     shards: NDArray[np.integer]
+    offsets: NDArray[np.integer]
     sources: NDArray[np.int64]
     classes: Sequence[str]
 
@@ -143,6 +145,7 @@ def order_of(
         groups=sources * len(table.classes) + labels,
         expected=expected,
         shards=table.shards[rows],
+        offsets=table.offsets[rows],
         seed=seed,
         weighting=weighting,
     )

@@ -32,7 +32,12 @@ from fastload.prepare.examine import examine_files
 from fastload.prepare.examined import Examined, Known
 from fastload.prepare.finish import check_what_is_left
 from fastload.prepare.naming import SPLITS
-from fastload.prepare.plan import Plan, ShardOptions, refuse_missing_classes
+from fastload.prepare.plan import (
+    Plan,
+    ShardOptions,
+    order_of_split,
+    refuse_missing_classes,
+)
 from fastload.prepare.reasons import Rules
 from fastload.prepare.remedies import remedy_line
 from fastload.prepare.report import REPORT_NAME, Row, count_reasons, report_rows, write_report
@@ -70,11 +75,13 @@ class IndexOptions:
 
     Attributes:
         rules: What is taken.
+        seed: Seed of the order of the samples, as of that within shards.
         allow_missing_classes: Keep a class that has no image in train.
         words: The options of the command line that decide what is taken, to say them again.
     """
 
     rules: Rules
+    seed: int = 0
     allow_missing_classes: bool = False
     words: tuple[str, ...] = ()
 
@@ -177,7 +184,9 @@ def write_index_of(
         OSError: If a file cannot be written.
     """
     shard_options = ShardOptions(
-        rules=options.rules, allow_missing_classes=options.allow_missing_classes
+        rules=options.rules,
+        seed=options.seed,
+        allow_missing_classes=options.allow_missing_classes,
     )
     plan = Plan(source=source, options=shard_options, shards=(), digest="")
     if all(file.offset < 0 for file in source.files):
@@ -273,7 +282,7 @@ def _write(
     kept = np.flatnonzero(stays)
     check_what_is_left(plan, [files[place] for place in kept.tolist()], rows)
     numbers, table, names = _holders(source)
-    samples = _samples(source, known, kept, numbers)
+    samples = _samples(plan, known, stays, numbers)
     folder_names, folders = _folders(source)
     write_report(folder / REPORT_NAME, rows)
     num_classes = len(source.classes)
@@ -353,19 +362,24 @@ def _holders(source: Source) -> tuple[NDArray[np.uint32], NDArray[np.void], byte
 
 
 def _samples(
-    source: Source, known: Known, kept: NDArray[np.intp], numbers: NDArray[np.uint32]
+    plan: Plan, known: Known, stays: NDArray[np.bool_], numbers: NDArray[np.uint32]
 ) -> dict[str, NDArray[np.void]]:
-    """PLACE of each split, in the order of the files."""
-    found, splits = known.rows[kept], [source.files[place].split for place in kept.tolist()]
-    rows = np.zeros(len(kept), PLACE)
-    rows["file"] = numbers[kept]
-    rows["offset"] = [source.files[place].offset for place in kept.tolist()]
-    rows["label"] = [source.files[place].label for place in kept.tolist()]
+    """PLACE of each split, in the order that its samples would have in shards."""
+    files = plan.source.files
+    rows = np.zeros(len(files), PLACE)
+    rows["file"] = numbers
+    rows["offset"] = [max(file.offset, 0) for file in files]  # below 0: compressed, and left out
+    rows["label"] = [file.label for file in files]
     for name in ("size", "height", "width", "crc32", "orientation", "kind", "seek", "seek_size"):
-        rows[name] = found[name]
-    present = {file.split for file in source.files}
-    of_split = np.array(splits)
-    return {split: rows[of_split == split] for split in SPLITS if split in present}
+        rows[name] = known.rows[name]
+    splits = np.array([SPLITS.index(file.split) for file in files])
+    samples = {}
+    for number, split in enumerate(SPLITS):
+        of_split = np.flatnonzero(splits == number)
+        if len(of_split):
+            ordered = of_split[order_of_split(split, len(of_split), seed=plan.options.seed)]
+            samples[split] = rows[ordered[stays[ordered]]]
+    return samples
 
 
 def _folders(source: Source) -> tuple[bytes, NDArray[np.void]]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastload import randomness
 from fastload.errors import LayoutError
@@ -93,11 +94,11 @@ def plan_shards(source: Source, *, seed: int, shard_bytes: int) -> list[PlannedS
     unless many of its files are set aside.
     """
     shards = []
-    for number, split in enumerate(SPLITS):
+    for split in SPLITS:
         files = [file for file in source.files if file.split == split]
         if not files:
             continue
-        order = np.argsort(randomness.hashes(seed, number, np.arange(len(files))), kind="stable")
+        order = order_of_split(split, len(files), seed=seed)
         count = max(1, math.ceil(sum(file.bytes for file in files) / shard_bytes))
         first = 0
         for index, part in enumerate(np.array_split(order, min(count, len(files)))):
@@ -106,6 +107,15 @@ def plan_shards(source: Source, *, seed: int, shard_bytes: int) -> list[PlannedS
             shards.append(PlannedShard(split=split, name=name, first=first, files=chosen))
             first += len(chosen)
     return shards
+
+
+def order_of_split(split: str, count: int, *, seed: int) -> NDArray[np.intp]:
+    """The order in which the files of a split are stored or indexed: a permutation of [0, count).
+
+    Files that are set aside are passed over, so the samples of a source have one order in both.
+    """
+    words = randomness.hashes(seed, SPLITS.index(split), np.arange(count))
+    return np.argsort(words, kind="stable")
 
 
 def source_digest(source: Source, options: ShardOptions) -> str:

@@ -25,6 +25,7 @@ def order_of(labels, rule=None, length=None, *, kind="shuffled", seed=0, shards=
         groups=labels,
         expected=expected,
         shards=np.zeros(len(labels), np.int64) if shards is None else np.asarray(shards),
+        offsets=np.arange(len(labels)),
         seed=seed,
         window=window,
     )

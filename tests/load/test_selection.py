@@ -15,6 +15,7 @@ from fastload.load.selection import SampleTable, Select, order_of
 TABLE = SampleTable(
     labels=np.array([0, 1, 1]),
     shards=np.zeros(3, np.int64),
+    offsets=np.arange(3),
     sources=np.zeros(3, np.int64),
     classes=("ash", "birch"),
 )
