@@ -755,6 +755,61 @@ def test_a_table_of_paths_and_labels_is_read_where_it_lies(root):
     assert verify.main([str(root / "labels.csv")]) == 0
 
 
+def write_labels(root: Path, name: str, labels: list[int]) -> Path:
+    """A source of this name: pictures of these labels."""
+    pictures = {f"{i}.jpg": jpeg(8200 + i) for i in range(len(labels))}
+    if name.endswith(".tar"):
+        beside = {f"{i}.cls": b"%d" % label for i, label in enumerate(labels)}
+        tar_of(root / name, pictures | beside)
+        return root / name
+    write_tree(root, pictures)
+    rows = [{"path": path, "label": label} for path, label in zip(pictures, labels, strict=True)]
+    if name.endswith(".jsonl"):
+        (root / name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        return root / name
+    catalogue = {
+        "images": [{"id": i, "file_name": path} for i, path in enumerate(pictures)],
+        "annotations": [{"image_id": i, "category_id": label} for i, label in enumerate(labels)],
+    }
+    (root / name).write_text(json.dumps(catalogue))
+    return root / name
+
+
+@pytest.mark.parametrize("name", ["train.tar", "labels.jsonl", "train.json"])
+def test_labels_that_changed_where_they_lie_are_told(tmp_path, caplog, name):
+    """The images are the same, byte by byte, and so is the size of what holds the labels."""
+    before, after = [0, 1, 0, 1, 0, 1], [1, 1, 1, 0, 0, 0]
+    source = write_labels(tmp_path, name, before)
+    splits = ("train",) if name == "train.tar" else ("train", "val", "test")
+
+    def labelled() -> dict[bytes, int]:
+        found = [TarDataset(source, split) for split in splits]
+        pairs = [one[row] for one in found for row in range(len(one))]
+        return {np.asarray(image).tobytes(): label for image, label in pairs}
+
+    def expected(labels: list[int]) -> dict[bytes, int]:
+        pictures = [upright(jpeg(8200 + i)).astype(np.uint8).tobytes() for i in range(6)]
+        return dict(zip(pictures, labels, strict=True))
+
+    assert index.main([str(source), *SIDE]) == 0
+    with caplog.at_level(logging.WARNING):
+        assert labelled() == expected(before)
+    assert not caplog.messages
+    size, stamp = source.stat().st_size, source.stat().st_mtime_ns
+    write_labels(tmp_path, name, after)
+    os.utime(source, ns=(stamp + 10**9, stamp + 10**9))
+    assert source.stat().st_size == size
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            TarDataset(source)
+    (message,) = caplog.messages
+    assert f"{source} has changed since it was indexed, and labels in it are not" in message
+    assert verify.main([str(source)]) == 1
+    assert index.main([str(source), *SIDE]) == 0
+    assert labelled() == expected(after)
+    assert verify.main([str(source)]) == 0
+
+
 def test_seek_tables_change_no_pixel(indexed, monkeypatch):
     collection = open_collection(indexed, "train")
     if not native.is_available():

@@ -74,6 +74,7 @@ class Found:
         pictured: The labels, as `Image` has them, of which train has an image.
         walked: Whether all that lies in the root belongs to the source, so that nothing may be
             written there.
+        lists: Path, bytes and time of each file that tells labels and holds no image.
     """
 
     root: Path
@@ -85,3 +86,4 @@ class Found:
     notes: list[str] = field(default_factory=list)
     pictured: set[str] = field(default_factory=set)
     walked: bool = False
+    lists: list[tuple[str, int, int]] = field(default_factory=list)

@@ -337,7 +337,8 @@ def _duplicates(files: Sequence[File], known: Known) -> dict[int, Verdict]:
 def _holders(source: Source) -> tuple[NDArray[np.uint32], NDArray[np.void], bytes]:
     """Number of the file that holds each image; FILE of all files there are, and their names.
 
-    What is no image is among them, so that it is not taken for new when a folder is looked at.
+    What is no image is among them, so that it is not taken for new when a folder is looked at; and
+    tables, so that it is noticed when one changes.
     """
     numbers = np.empty(len(source.files), np.uint32)
     first: dict[str, int] = {}
@@ -353,6 +354,7 @@ def _holders(source: Source) -> tuple[NDArray[np.uint32], NDArray[np.void], byte
             facts.append((file.container, size, file.modified_ns, 0))
         numbers[place] = first[file.container]
     facts += [(odd.path, 0, 0, 1) for odd in source.oddities]
+    facts += [(*one, 0) for one in source.lists]
     names, ends = names_of(path for path, *_ in facts)
     table = np.zeros(len(facts), FILE)
     table["name_end"] = ends

@@ -82,6 +82,7 @@ class Source:
             bytes tell.
         walked: Whether all that lies in `root` belongs to the source, so that nothing may be
             written there.
+        lists: Path, bytes and time of each file that tells labels and holds no image: a table.
     """
 
     root: Path
@@ -94,6 +95,7 @@ class Source:
     notes: tuple[str, ...] = ()
     imageless: frozenset[int] = frozenset()
     walked: bool = True
+    lists: tuple[tuple[str, int, int], ...] = ()
 
     def described(self) -> list[str]:
         """What was taken for what, a line each, before any image is read."""
@@ -296,6 +298,7 @@ def _source_of(found: Found, seed: int, options: LayoutOptions) -> Source:
         notes=tuple(notes),
         imageless=imageless,
         walked=found.walked,
+        lists=tuple(found.lists),
     )
 
 

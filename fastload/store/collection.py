@@ -151,8 +151,9 @@ def _rows_and_files(
     found: ShardDirectory | PlacedData, split: str
 ) -> tuple[NDArray[np.void], Holders]:
     if isinstance(found, PlacedData):
-        warn_of_changes(found)
-        return places_of(found, split)
+        placed, files = places_of(found, split)
+        warn_of_changes(found, files)
+        return placed, files
     samples = index_of(found.path, found.manifest, split)
     rows = np.zeros(len(samples), PLACE)
     rows["file"], rows["orientation"] = samples["shard"], 1

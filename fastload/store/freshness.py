@@ -1,8 +1,8 @@
 """Whether data in place are still those that were indexed, as far as their folders tell.
 
 A folder has another time once a file or folder was added to it or removed. So to open an index
-costs a look at each folder, none at the files. A file that was changed where it lies is found when
-it is read: see `reader`.
+costs a look at each folder, none at the images. Tars and tables are looked at: they hold labels. An
+image that was changed where it lies is found when it is read: see `reader`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from functools import cache
 from pathlib import Path
 
 from fastload.console.terminal import printable
+from fastload.store.holders import PlacedFiles
 from fastload.store.misplaced import IMAGES
 from fastload.store.places import PlacedData, files_of, folders_of
 
 _log = logging.getLogger(__name__)
 
 
-def warn_of_changes(data: PlacedData) -> None:
-    """Log one warning about an index whose folders have changed, once in a process."""
-    if sentence := find_change(data):
+def warn_of_changes(data: PlacedData, files: PlacedFiles) -> None:
+    """Log one warning about an index whose folders or files have changed, once in a process."""
+    if sentence := find_change(data, files):
         _warn_once(sentence)
 
 
@@ -32,8 +33,14 @@ def _warn_once(sentence: str) -> None:
     _log.warning("%s", sentence)
 
 
-def find_change(data: PlacedData) -> str:
-    """What was added or removed since an index was made, in a sentence that names one; else ""."""
+def find_change(data: PlacedData, files: PlacedFiles | None = None) -> str:
+    """What changed since an index was made, in a sentence that names one file; else "".
+
+    Args:
+        data: The index.
+        files: Its files, where they were read already.
+    """
+    files = files or files_of(data)
     changed = []
     for path, modified_ns, names in folders_of(data):
         place = data.root / path if path else data.root
@@ -43,14 +50,31 @@ def find_change(data: PlacedData) -> str:
         except OSError as error:
             reason = error.strerror or "cannot be looked at"
             return f"{place}: {reason}, and the index lists files in it; {data.remedy}"
-    return _first_change(data, changed) if changed else ""
+    return (_first_change(data, files, changed) if changed else "") or _changed_labels(data, files)
 
 
-def _first_change(data: PlacedData, changed: list[tuple[str, Path, int]]) -> str:
+def _changed_labels(data: PlacedData, files: PlacedFiles) -> str:
+    """The first tar, parquet file or table that is another: the index may have old labels."""
+    for number in files.shared():
+        path, row = files.path(number), files.table[number]
+        try:
+            status = path.stat()
+        except OSError as error:
+            return f"{printable(str(path))}: {error.strerror}, and it was indexed; {data.remedy}"
+        if (status.st_size, status.st_mtime_ns) != (row["bytes"], row["modified_ns"]):
+            return (
+                f"{printable(str(path))} has changed since it was indexed, and labels in it are not"
+                f" read again; {data.remedy}"
+            )
+    return ""
+
+
+def _first_change(
+    data: PlacedData, files: PlacedFiles, changed: list[tuple[str, Path, int]]
+) -> str:
     """The first name that came or went in the folders whose time is another."""
     known: dict[str, set[str]] = {path: set() for path, _, _ in changed}
-    names = files_of(data).names.split(b"\0")[:-1]
-    for name in names:
+    for name in files.names.split(b"\0")[:-1]:
         parent, _, own = os.fsdecode(name).rpartition("/")
         if parent in known:
             known[parent].add(own)

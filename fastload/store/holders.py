@@ -30,7 +30,7 @@ FILE = np.dtype(
         ("name_end", "<u8"),  # of its path, relative to the root, among the names
         ("bytes", "<u8"),
         ("modified_ns", "<i8"),  # time of its last change, nanoseconds
-        ("alone", "u1"),  # 1 where the file is one image, 0 where it holds any number of them
+        ("alone", "u1"),  # 1 where the file is one image, 0 where it holds or lists several
     ]
 )
 
