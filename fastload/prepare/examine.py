@@ -44,9 +44,6 @@ def examine_file(file: File, *, root: Path, rules: Rules, with_jpeg: bool) -> tu
     if file.bytes > MAX_FILE_BYTES:
         detail = f"has {file.bytes:,} bytes, more than {MAX_FILE_BYTES:,}"
         return Dropped(Reason.LARGE, detail), b""
-    if rules.store == "in place" and file.offset < 0:
-        detail = "is compressed in the file that holds it; fastload.shard stores it"
-        return Dropped(Reason.UNSUPPORTED, detail), b""
     try:
         data = _read_file(file, root)
     except OSError as error:

@@ -189,10 +189,11 @@ def write_index_of(
         allow_missing_classes=options.allow_missing_classes,
     )
     plan = Plan(source=source, options=shard_options, shards=(), digest="")
-    if all(file.offset < 0 for file in source.files):
+    packed = sum(file.offset < 0 for file in source.files)
+    if packed:
         raise OutputError(
-            f"{source.root} holds its images compressed, which cannot be read where they lie; "
-            "`python -m fastload.shard` stores them"
+            f"{source.root} holds {packed:,} of {len(source.files):,} images compressed, which "
+            "cannot be read where they lie; `python -m fastload.shard` stores them all"
         )
     refuse_missing_classes(
         plan, [file for file in source.files if file.label not in source.imageless]

@@ -26,6 +26,7 @@ from fastload.prepare.labels import (
     LABEL_FIELDS,
     ClassList,
     choose_field,
+    field_key,
     label_text,
     take_labels,
 )
@@ -138,6 +139,9 @@ class _Lister:
         except _arrow_errors() as error:
             raise _refusal(self.place, error) from error
         self.found.layout = f"images in {columns.image}, labels in {columns.label}"
+        note = f"passed over: column {columns.split}; splits are told by the names of the files"
+        if columns.split and note not in self.found.notes:
+            self.found.notes.append(note)
         return columns.names
 
     def _list_group(self, opened: Any, group: int, columns: _Columns, chunk: _Chunk) -> None:  # noqa: ANN401
@@ -180,6 +184,7 @@ class _Columns:
     Attributes:
         image: The column of images.
         label: The column of classes.
+        split: A column that may tell splits, which are not read from it; "" for none.
         names: Label -> name, where the column of classes has names.
         leaf: The number of the column of bytes among all leaves.
         leaves: What to read of the column of images.
@@ -208,6 +213,7 @@ class _Columns:
             fields if label else others, label, LABEL_FIELDS, what, "--label-field"
         )
         self.label = label or self._only(kinds, place, "classes", "--label-field", fields)
+        self.split = next((name for name in fields if field_key(name) == "split"), "")
         self.names = _names_of(features.get(self.label, {}))
         self.leaves, self.leaf = self._leaves(opened, place)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fastload import shard
+from fastload import index, shard
 from fastload.errors import LayoutError
 from fastload.installation import install_command
 from fastload.prepare.layout import LayoutOptions
@@ -121,6 +121,30 @@ def test_splits_are_those_of_the_file_names(tmp_path: Path):
     assert len(read_source(str(tmp_path / "data/train-{00000..00001}-of-00002.parquet")).files) == 8
 
 
+def test_a_column_of_splits_is_said_to_be_passed_over(tmp_path: Path):
+    rows = pa.array([{"bytes": image, "path": None} for image in IMAGES[:2]], IMAGE)
+    table = pa.table({"image": rows, "label": [0, 1], "split": ["train", "val"]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    notes = read_source(tmp_path / "x.parquet").notes
+    assert "passed over: column split; splits are told by the names of the files" in notes
+
+
+@pytest.mark.parametrize("packed", [("a",), ("a", "b")])
+def test_images_that_are_compressed_are_not_indexed_in_part(
+    tmp_path: Path, packed: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+):
+    for number, name in enumerate(("a", "b")):
+        write(
+            tmp_path / f"{name}.parquet",
+            *(IMAGES[number * 20 :][:20], LABELS[number * 20 :][:20]),
+            compression="SNAPPY" if name in packed else "NONE",
+        )
+    assert index.main([str(tmp_path), "--min-side", "16"]) == 1
+    count = 20 * len(packed)
+    assert f"holds {count} of 40 images compressed, which" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("index.json"))
+
+
 def test_two_sets_in_one_folder_are_refused(tmp_path: Path):
     for name in ("full", "cropped"):
         write(tmp_path / name / "train-00000-of-00001.parquet", IMAGES[:3], [0, 1, 2])
@@ -201,6 +225,10 @@ def test_rows_without_an_image_are_reported(tmp_path: Path):
         ({"image": [{"bytes": "text"}], "label": [0]}, "holds no encoded images"),
         ({"image": [{"bytes": [1, 2]}], "label": [0]}, "holds no encoded images"),
         ({"image": [{"bytes": b"x"}], "label": [[1, 2]]}, "a list"),
+        (
+            {"image": pa.array([{"bytes": None, "path": "a.jpg"}], IMAGE), "label": [0]},
+            "holds no images .*x.parquet/0.jpg is a row that holds no image, but the path a.jpg",
+        ),
     ],
 )
 def test_what_holds_no_labelled_images_is_refused(
