@@ -13,7 +13,7 @@ from typing import Any
 from fastload.console.terminal import counted
 from fastload.errors import LayoutError
 from fastload.prepare.found import Found
-from fastload.prepare.labels import ClassList, label_text, take_labels
+from fastload.prepare.labels import ClassList, joined_names, label_text, take_labels
 from fastload.prepare.layout import named
 from fastload.prepare.listed import Listed
 from fastload.prepare.naming import splits_of_paths
@@ -45,7 +45,7 @@ def find_in_catalogues(
     paths = list(held)
     listed = Listed(paths, root, exclusions, "image")
     splits = splits_of_paths(paths, root) if len(held) > 1 else dict.fromkeys(paths, "")
-    names: dict[int, str] = {}
+    names: list[tuple[str, int, str]] = []
     for number, (path, catalogue) in enumerate(held.items()):
         split = splits[path]
         if split == "test" and not catalogue.get("annotations"):
@@ -54,7 +54,7 @@ def find_in_catalogues(
             continue
         listed.found.places.setdefault(split, path)
         try:
-            names |= _names_in(catalogue, (root / path).with_name(_CATEGORIES))
+            names += [(path, *one) for one in _names_in(catalogue, root / path)]
             _take_images(catalogue, number, split, listed)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise LayoutError(
@@ -62,14 +62,18 @@ def find_in_catalogues(
             ) from error
     found = listed.finish()
     origin = f"the categories of {named(paths)}"
-    return take_labels(found, listed=ClassList(origin, names) if names else None, folders=[root])
+    listed_classes = ClassList(origin, joined_names(names)) if names else None
+    return take_labels(found, listed=listed_classes, folders=[root])
 
 
 def _take_images(catalogue: dict[str, Any], number: int, split: str, listed: Listed) -> None:
     folder = listed.paths[number].rpartition("/")[0]
     labels = _labels_in(catalogue)
+    names: dict[Any, str] = {}
     for place, image in enumerate(catalogue["images"], 1):
         name = str(image["file_name"])
+        if (first := names.setdefault(image["id"], name)) != name:
+            raise ValueError(f"two images have the id {image['id']!r}: {first} and {name}")
         given = f"{folder}/{name}" if folder and not name.startswith("/") else name
         path = listed.within(number, place, name, given)
         listed.take(number, place, path, labels.get(image["id"], ""), split)
@@ -93,10 +97,11 @@ def _labels_in(catalogue: dict[str, Any]) -> dict[Any, str]:
     return labels
 
 
-def _names_in(catalogue: dict[str, Any], beside: Path) -> dict[int, str]:
-    """Number of a category -> its name; those of categories.json where the catalogue has none."""
+def _names_in(catalogue: dict[str, Any], path: Path) -> list[tuple[int, str]]:
+    """Number and name of each category; those of categories.json where the catalogue has none."""
     categories = catalogue.get("categories") or []
+    beside = path.with_name(_CATEGORIES)
     if not any("name" in one for one in categories) and beside.is_file():
         held = read_json(beside)
         categories = held.get("categories", []) if isinstance(held, dict) else held
-    return {int(one["id"]): str(one.get("name", one["id"])) for one in categories}
+    return [(int(one["id"]), str(one.get("name", one["id"]))) for one in categories]

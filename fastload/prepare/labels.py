@@ -77,6 +77,36 @@ def label_text(value: object) -> str:
     raise ValueError(f"{kind}, {str(value)[:60]!r}")
 
 
+def is_number(label: str) -> bool:
+    """Whether a label is an integer: 3, or 3.0."""
+    return _INTEGER.fullmatch(label) is not None
+
+
+def number_of(label: str) -> int:
+    """The integer that a label is."""
+    return int(label.partition(".")[0])
+
+
+def joined_names(said: Iterable[tuple[str, int, str]]) -> dict[int, str]:
+    """The names of classes, as several lists give them.
+
+    Args:
+        said: Path of a list, number of a class, its name there.
+
+    Raises:
+        LayoutError: If a class has two names: the lists number the classes in different ways.
+    """
+    names: dict[int, tuple[str, str]] = {}
+    for path, number, name in said:
+        first, other = names.setdefault(number, (path, name))
+        if other != name:
+            raise LayoutError(
+                f"{path} calls class {number} {visible(name)}, and {first} calls it "
+                f"{visible(other)}; give each class one number, the same in all lists"
+            )
+    return {number: name for number, (_, name) in names.items()}
+
+
 def field_key(name: str) -> str:
     """The name of a column or field as it is compared: "Class ID" is class_id."""
     return re.sub(r"[\s\-]+", "_", name.strip().lower())
@@ -127,13 +157,12 @@ def take_labels(
     Raises:
         LayoutError: If no image has a label, or a label is no class.
     """
+    if not found.images:
+        odd = next((f"; {odd.path} is {odd.detail}" for odd in found.oddities), "")
+        raise LayoutError(f"{found.root} holds no images ({found.layout}){odd}")
     told = {image.label for image in found.images} - {""}
-    integers = all(map(_INTEGER.fullmatch, told))
-    numbers = (
-        {label: int(float(label)) if "." in label else int(label) for label in told}
-        if (integers)
-        else {}
-    )
+    integers = all(map(is_number, told))
+    numbers = {label: number_of(label) for label in told} if integers else {}
     if wrong := sorted(label for label, number in numbers.items() if number < -1):
         raise LayoutError(f"{found.layout}: {wrong[0]} is no label; expected 0, 1, 2, … or a name")
     none = {"", *(label for label, number in numbers.items() if number == -1)}
@@ -196,14 +225,17 @@ def _named_classes(
 ) -> Classes:
     """Classes whose labels are their places among sorted names."""
     notes = []
-    digits = next(filter(_INTEGER.fullmatch, told), "")
+    spelled = {label: label for label in told}
+    digits = next(filter(is_number, told), "")
     if digits and not numbers:
-        other = next(label for label in told if not _INTEGER.fullmatch(label))
+        other = next(label for label in told if not is_number(label))
         notes.append(
             f"{visible(digits)} is taken for the name of a class, since {visible(other)} is one"
         )
     if numbers:
-        told.sort(key=lambda label: (numbers[label], label))
+        shortest = {numbers[label]: label for label in sorted(told, key=len, reverse=True)}
+        spelled = {label: shortest[number] for label, number in numbers.items()}  # 3 and 3.0
+        told = [label for _, label in sorted(shortest.items())]
         first, last = told[0], told[-1]
         notes.append(
             f"labels from {first} to {last} are taken for names of {counted(len(told), 'class')}, "
@@ -220,10 +252,16 @@ def _named_classes(
             f"{f'lacks {lacking}' if lacking else 'has a name twice'}"
         )
     names, about_names = readable_names(folders, folders[-1:], told)
+    if listed and numbers:
+        names = tuple(
+            listed.names.get(numbers.get(label, -1), name)
+            for label, name in zip(told, names, strict=True)
+        )
+    places = {name: label for label, name in enumerate(told)}
     return Classes(
         classes=tuple(told),
         class_names=names,
-        numbers={name: label for label, name in enumerate(told)},
+        numbers={label: places[name] for label, name in spelled.items()},
         notes=(*notes, *about_spelling(told), *about_names),
     )
 

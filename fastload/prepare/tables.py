@@ -22,7 +22,10 @@ from fastload.prepare.labels import (
     ClassList,
     choose_field,
     field_key,
+    is_number,
+    joined_names,
     label_text,
+    number_of,
     take_labels,
 )
 from fastload.prepare.layout import LayoutOptions, named
@@ -89,16 +92,17 @@ def find_in_tables(
     """
     listed = Listed(paths, root, exclusions, "line")
     splits = splits_of_paths(paths, root) if len(paths) > 1 else {}
-    names: dict[str, str] | None = {}
+    names: list[tuple[str, int, str]] | None = []
     for number, path in enumerate(paths):
         table = _Table(number, listed, options)
         table.take(splits.get(path, ""))
-        names = None if names is None or table.names is None else names | table.names
+        told = table.names or {}
+        if names is not None and table.names is not None and all(map(is_number, told)):
+            names += [(path, number_of(label), name) for label, name in told.items()]
+        else:
+            names = None  # the column is none of names for these classes
     found = listed.finish()
-    classes = None
-    if names and all(label.isdecimal() for label in names):
-        numbered = {int(label): name for label, name in names.items()}
-        classes = ClassList("a column of the table", numbered)
+    classes = ClassList("a column of the table", joined_names(names)) if names else None
     return take_labels(found, listed=classes, folders=[(root / paths[0]).parent, root])
 
 
@@ -147,6 +151,12 @@ class _Table:
                     f"passed over, no splits: column {printable(split)}, such as {visible(told[0])}"
                 )
                 split = ""
+        aside = [name for name in others if _may_tell_splits(name)]
+        if aside and not split:
+            self.listed.found.notes.append(
+                f"passed over: column {printable(aside[0])}; a column split, with train, val or "
+                "test in each row, would be read"
+            )
         names = {field_key(name): name for name in others if name != split}
         name = next((names[key] for key in _NAME_FIELDS if key in names), "")
         said = [f"paths in {image}", f"labels in {label}", f"splits in {split}" if split else ""]
@@ -186,11 +196,11 @@ class _Table:
         """How the paths lead to files: as they stand, or from a folder beside the table."""
         before = f"{self.folder}/" if self.folder else ""
 
-        def there(place: _Place) -> int:
+        def there(place: _Place, given: Sequence[str] = given) -> int:
             paths = (place.path_of(path) for path in given if path and "\0" not in path)
             return sum((self.listed.root / path).exists() for path in paths)
 
-        windows = any("\\" in path for path in given) and not there(_Place(before))
+        windows = not there(_Place(before), [path for path in given if "\\" in path])
         for behind in _SUFFIXES:
             if there(place := _Place(before, behind, windows)):
                 return self._noted(place)
@@ -252,13 +262,12 @@ class _Table:
         first = file.readline()
         file.seek(start)
         delimiter = "\t" if suffix in {".tsv", ".tab"} else max(_DELIMITERS, key=first.count)
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
+        filled = (cells for cells in reader if any(map(str.strip, cells)))
         try:
-            header = next(reader, [])
+            header = next(filled, [])
             self._check_header(header)
-            for cells in reader:
-                if not cells:
-                    continue
+            for cells in filled:
                 if len(cells) != len(header):
                     what = f"has {counted(len(cells), 'field')}, and the header {len(header)}"
                     self._refuse(reader.line_num, f"{what}; quote a name that holds commas")
@@ -293,6 +302,12 @@ class _Table:
             if not isinstance(row, dict):
                 self._refuse(number, 'is no object; expected {"path": …, "label": …}')
             yield number, row
+
+
+def _may_tell_splits(column: str) -> bool:
+    """Whether a column says yes or no to one split, as fastai's is_valid."""
+    key = field_key(column)
+    return key.startswith("is_") and bool(read_name(key).split)
 
 
 def _is_sound(text: str) -> bool:

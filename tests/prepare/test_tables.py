@@ -145,6 +145,50 @@ def test_numbers_of_species_are_names(tmp_path: Path):
     assert any("are taken for names of 2 classes" in note for note in source.notes)
 
 
+@pytest.mark.parametrize("first", [0, 1355868])
+def test_a_number_with_a_point_is_the_same_label_in_every_table(tmp_path: Path, first: int):
+    """pandas writes 3 as 3.0 in a table with gaps, and as 3 in one without."""
+    folder(tmp_path, ["1.jpg", "2.jpg", "3.jpg", "4.jpg"])
+    header, one, two = ("path", "label", "class_name"), str(first), str(first + 1)
+    train = [header, ("1.jpg", one, "Rosa"), ("2.jpg", two, "Taxus")]
+    val = [header, ("3.jpg", f"{one}.0", "Rosa"), ("4.jpg", f"{two}.0", "Taxus")]
+    tables = [table(tmp_path / "train.csv", train), table(tmp_path / "val.csv", val)]
+    source = read_source(tables)
+    assert source.classes == (one, two)
+    assert source.class_names == ("Rosa", "Taxus")
+    assert {file.path: file.label for file in source.files} == {
+        "1.jpg": 0, "2.jpg": 1, "3.jpg": 0, "4.jpg": 1
+    }  # fmt: skip
+
+
+def test_tables_that_number_the_classes_in_two_ways_are_refused(tmp_path: Path):
+    folder(tmp_path, ["1.jpg", "2.jpg", "3.jpg"])
+    header = ("path", "label", "class_name")
+    train = table(tmp_path / "train.csv", [header, ("1.jpg", "0", "Rosa"), ("2.jpg", "1", "Taxus")])
+    val = table(tmp_path / "val.csv", [header, ("3.jpg", "0", "Taxus")])
+    message = "val.csv calls class 0 'Taxus', and train.csv calls it 'Rosa'"
+    with pytest.raises(LayoutError, match=message):
+        read_source([train, val])
+    rows = [header, ("1.jpg", "0", "Rosa"), ("2.jpg", "0", "Malus")]  # finer than the classes
+    source = read_source([table(tmp_path / "train.csv", rows), val])
+    assert source.class_names == ("0",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path, label\n1.jpg, a\n2.jpg, b\n",
+        'label, path\na, 1.jpg\n"b", "2.jpg"\n',
+        "\npath,label\n\n1.jpg,a\n,\n2.jpg,b\n   \n",
+    ],
+)
+def test_spaces_behind_commas_and_empty_rows_are_no_data(tmp_path: Path, text: str):
+    folder(tmp_path, ["1.jpg", "2.jpg"])
+    (tmp_path / "x.csv").write_text(text)
+    files = read_source(tmp_path / "x.csv").files
+    assert {(file.path, file.label) for file in files} == {("1.jpg", 0), ("2.jpg", 1)}
+
+
 def test_a_number_among_names_is_a_name_and_is_said(tmp_path: Path):
     folder(tmp_path, ["1.jpg", "2.jpg"])
     source = read_source(
@@ -159,6 +203,9 @@ def test_a_column_that_holds_no_splits_is_said_or_refused(tmp_path: Path):
     rows = [("path", "label", "dataset"), ("1.jpg", "a", "inat"), ("2.jpg", "b", "flickr")]
     source = read_source(table(tmp_path / "x.csv", rows))
     assert "passed over, no splits: column dataset, such as 'inat'" in source.notes
+    rows = [("path", "label", "is_valid"), ("1.jpg", "a", "False"), ("2.jpg", "b", "True")]
+    notes = read_source(table(tmp_path / "x.csv", rows)).notes
+    assert any(note.startswith("passed over: column is_valid; a column split") for note in notes)
     rows = [("path", "label", "split"), ("1.jpg", "a", "0"), ("2.jpg", "b", "1")]
     with pytest.raises(LayoutError, match="line 2: has '0' in split; expected train, val or test"):
         read_source(table(tmp_path / "x.csv", rows))
@@ -439,6 +486,9 @@ def test_a_catalogue_of_a_test_set_has_no_labels(tmp_path: Path):
         ({"images": [5]}, "no catalogue of labelled images"),
         ({"annotations": [{"image_id": 0, "category_id": [1]}]}, "a list"),
         ({"images": [{"id": 0, "file_name": "none.jpg"}]}, "none of the files that x.json names"),
+        ({"images": [{"id": 0, "file_name": "a.jpg"}, {"id": 0, "file_name": "b.jpg"}]},
+         "two images have the id 0: a.jpg and b.jpg"),
+        ({"categories": [*NAMED, {"id": 0, "name": "Malus"}]}, "calls class 0 'Malus'.*'Rosa'"),
     ],
 )  # fmt: skip
 def test_a_damaged_catalogue_is_refused(tmp_path: Path, change: dict[str, Any], message: str):
@@ -446,6 +496,27 @@ def test_a_damaged_catalogue_is_refused(tmp_path: Path, change: dict[str, Any], 
     (tmp_path / "x.json").write_text(json.dumps(catalogue({"a.jpg": 0}) | change))
     with pytest.raises(LayoutError, match=message):
         read_source(tmp_path / "x.json")
+
+
+def test_catalogues_that_number_the_classes_in_two_ways_are_refused(tmp_path: Path):
+    write_tree(tmp_path, {"a.jpg": b"x", "b.jpg": b"x"})
+    other = [one | {"id": 2 - place} for place, one in enumerate(NAMED)]
+    for name, image, categories in (("train", "a.jpg", NAMED), ("val", "b.jpg", other)):
+        held = catalogue({image: 0}) | {"categories": categories}
+        (tmp_path / f"{name}.json").write_text(json.dumps(held))
+    message = "val.json calls class 2 'Rosa', and train.json calls it 'Taxus'"
+    with pytest.raises(LayoutError, match=message):
+        read_source([tmp_path / "train.json", tmp_path / "val.json"])
+
+
+def test_numbers_of_species_have_the_names_of_their_catalogue(tmp_path: Path):
+    write_tree(tmp_path, {"a.jpg": b"x", "b.jpg": b"x"})
+    names = [{"id": 1355868, "name": "Rosa"}, {"id": 200000, "name": "Taxus"}]
+    held = catalogue({"a.jpg": 1355868, "b.jpg": 200000}) | {"categories": names}
+    (tmp_path / "x.json").write_text(json.dumps(held))
+    source = read_source(tmp_path / "x.json")
+    assert source.classes == ("200000", "1355868")
+    assert source.class_names == ("Taxus", "Rosa")
 
 
 @pytest.mark.parametrize("text", ["{", "[[[", '{"a": 1}', "7", '"x"'])
