@@ -90,7 +90,7 @@ def find_in_packed_folders(tars: Sequence[Packed], found: Found, options: Layout
         LayoutError: If there are no class folders, or there are two readings.
     """
     tree = _Tree(found.root)
-    tars = [tar for tar in tars if tar.parts]
+    tars = [tar for tar in tars if tar.parts] or tars
     alike = Counter(_without_numbers(tar.path) for tar in tars)
     for tar in tars:
         tree.add(_place_of(tar, alike, tree) if len(tars) > 1 else tree.top, tar)
@@ -116,6 +116,8 @@ def find_in_packed_folders(tars: Sequence[Packed], found: Found, options: Layout
     result.layout = f"{layout.words} in {tars[0].path if len(tars) == 1 else f'{len(tars):,} tars'}"
     result.oddities = oddities
     result.notes = [*found.notes, *result.notes]
+    if len(tars) == 1 and "" in result.places and (split := read_name(_stem_of(tars[0])).split):
+        result.notes.append(f"{tars[0].path} is read alone and split, though its name says {split}")
     if replaced:
         result.notes.append(f"passed over, replaced later in their tar: {named(replaced)}")
     result.walked = False
@@ -132,6 +134,11 @@ def _without_numbers(path: str) -> str:
     return re.sub(r"\d+", "#", path)
 
 
+def _stem_of(tar: Packed) -> str:
+    name = tar.path.rpartition("/")[2]
+    return name[:-4] if name.lower().endswith(".tar") else name
+
+
 def _place_of(tar: Packed, alike: Counter[str], tree: _Tree) -> Folder:
     """The folder that the members of a tar lie in.
 
@@ -140,11 +147,11 @@ def _place_of(tar: Packed, alike: Counter[str], tree: _Tree) -> Folder:
         alike: Path without its numbers -> how many tars have such a path.
         tree: What the folder is part of.
     """
-    *steps, name = tar.path.split("/")
+    steps = tar.path.split("/")[:-1]
     above = tree.top
     for place, step in enumerate(steps):
         above = tree.folder(above, step, "/".join(steps[: place + 1]))
-    stem = name[:-4] if name.lower().endswith(".tar") else name
+    stem = _stem_of(tar)
     if _is_flat(tar):
         many = alike[_without_numbers(tar.path)] > 1
         named_after = all(member.startswith(f"{stem}_") for member, _, _ in tar.parts)

@@ -23,7 +23,7 @@ from fastload.errors import LayoutError
 from fastload.prepare.found import Classes, Found, Image, Oddity
 from fastload.prepare.labels import LABEL_FIELDS, choose_field, label_text, take_labels
 from fastload.prepare.layout import LayoutOptions, named
-from fastload.prepare.naming import splits_of_paths
+from fastload.prepare.naming import split_of_path, splits_of_paths
 from fastload.prepare.reasons import Reason
 from fastload.prepare.tar_folders import Packed, find_in_packed_folders
 from fastload.prepare.tar_members import Member, TarFile, is_header
@@ -89,13 +89,32 @@ def find_in_tars(
             Packed(one.path, one.modified_ns, [part[:3] for part in one.others]) for one in listings
         ]
         return find_in_packed_folders(packed, found, options)
-    without = [one.path for one in listings if not one.samples and _pictures(one.others)]
-    if without:
+    _pass_over_unlabelled(listings, found, reader.label_field)
+    return _found_samples(labelled, found, reader.label_field)
+
+
+def _pass_over_unlabelled(listings: Sequence[_Listing], found: Found, label_field: str) -> None:
+    """Note that the tars of test have no labels.
+
+    Raises:
+        LayoutError: If other tars have none, or only some of test.
+    """
+    labelled = [one.path for one in listings if one.samples]
+    without = {
+        one.path: len(_pictures(one.others))
+        for one in listings
+        if not one.samples and _pictures(one.others)
+    }
+    if {*map(split_of_path, without)} - {"test"} or (
+        without and "test" in map(split_of_path, labelled)
+    ):
         raise LayoutError(
-            f"{labelled[0].path} in {root} has labels beside its images ({reader.label_field}), "
+            f"{labelled[0]} in {found.root} has labels beside its images ({label_field}), "
             f"and {named(without)} has none; name only the tars that belong together"
         )
-    return _found_samples(labelled, found, reader.label_field)
+    if without:
+        images = counted(sum(without.values()), "image")
+        found.notes.append(f"passed over, no labels: {named(without)} ({images})")
 
 
 def _found_samples(listings: Sequence[_Listing], found: Found, label_field: str) -> Found:

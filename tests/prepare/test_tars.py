@@ -439,15 +439,25 @@ def test_tars_without_train_are_refused(tmp_path: Path):
         read_source(tmp_path)
 
 
-def test_a_test_split_without_labels_is_passed_over(tmp_path: Path):
+@pytest.mark.parametrize("beside", [{"cls": b"-1"}, {}, {"json": b'{"url": 1}'}])
+def test_a_test_split_without_labels_is_passed_over(tmp_path: Path, beside: dict[str, bytes]):
     write_tar(tmp_path / "train-0.tar", samples(3))
     unlabelled = [
-        (f"{n}.{kind}", text) for n in range(4) for kind, text in (("jpg", b"x"), ("cls", b"-1"))
+        (f"{n}.{kind}", text) for n in range(4) for kind, text in ({"jpg": b"x"} | beside).items()
     ]
     write_tar(tmp_path / "test-0.tar", unlabelled)
     source = read_source(tmp_path)
     assert {file.split for file in source.files} == {"train"}
     assert any("passed over, no labels: test-0.tar (4 images)" in note for note in source.notes)
+
+
+@pytest.mark.parametrize("name", ["train-1.tar", "test-1.tar"])
+def test_tars_without_labels_beside_some_of_their_split_are_refused(tmp_path: Path, name: str):
+    for split in ("train", "test"):
+        write_tar(tmp_path / f"{split}-0.tar", samples(3))
+    write_tar(tmp_path / name, [("1.jpg", b"x")])
+    with pytest.raises(LayoutError, match=rf"\(\.cls\), and {name} has none"):
+        read_source(tmp_path)
 
 
 def test_members_may_be_excluded(tmp_path: Path):
@@ -519,6 +529,13 @@ def test_tars_of_class_names_are_classes_and_folders_may_be_splits(tmp_path: Pat
     assert source.classes == ("rose", "tulip")
     assert Counter(file.split for file in source.files) == {"train": 4, "val": 4}
     assert all(data.decode() == label for _, label, data in held(source).values())
+
+
+def test_a_tar_of_one_split_that_is_split_is_said(tmp_path: Path):
+    path = write_tar(tmp_path / "val.tar", [(f"{n % 2}/{n}.jpg", b"x") for n in range(8)])
+    source = read_source(path)
+    assert set(source.folders) == {"train", "val", "test"}
+    assert "val.tar is read alone and split, though its name says val" in source.notes
 
 
 def test_tars_of_splits_and_their_parts_are_put_together(tmp_path: Path):
@@ -649,7 +666,7 @@ def test_what_is_no_tar_is_refused(tmp_path: Path, data: bytes, message: str):
 
 
 def test_an_empty_tar_is_refused(tmp_path: Path):
-    with pytest.raises(LayoutError, match="no images"):
+    with pytest.raises(LayoutError, match=r"x\.tar holds no images"):
         read_source(write_tar(tmp_path / "x.tar", []))
 
 
