@@ -50,16 +50,14 @@ def places_of(words: Sequence[str]) -> list[Path]:
             very name is no pattern.
 
     Raises:
-        LayoutError: If a word means nothing that is there.
+        LayoutError: If a word means nothing that is there, or two mean one file.
     """
     places = [path for word in words for path in _places_of(word)]
-    twice = (
-        [path for path in dict.fromkeys(places) if places.count(path) > 1]
-        if (len(set(places)) < len(places))
-        else []
-    )
-    if twice:
-        raise LayoutError(f"{twice[0]} is named twice; name each file once")
+    first: dict[str, Path] = {}
+    for place in places:
+        other = first.setdefault(os.path.realpath(place), place)
+        if other is not place:
+            raise LayoutError(f"{other} is named twice, as {place} too; name each file once")
     return places
 
 
@@ -136,7 +134,7 @@ def common_folder(places: Sequence[Path]) -> Path:
     folders = {place.parent for place in places}
     if len(folders) == 1:
         return folders.pop()
-    absolute = os.path.commonpath([folder.absolute() for folder in folders])
+    absolute = os.path.commonpath([os.path.abspath(folder) for folder in folders])  # noqa: PTH100
     return (
         Path(os.path.relpath(absolute))
         if not any(f.is_absolute() for f in folders)

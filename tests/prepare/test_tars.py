@@ -393,6 +393,22 @@ def test_a_directory_a_glob_a_brace_list_and_words_are_one_source(
         assert [held(source)[path] for path in held(whole)] == list(held(whole).values())
 
 
+def test_words_may_lead_up_from_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_tar(tmp_path / "train/0.tar", samples(2))
+    write_tar(tmp_path / "val/0.tar", samples(2, first=2))
+    monkeypatch.chdir(tmp_path / "train")
+    source = read_source(["0.tar", "../val/0.tar"])
+    assert {(file.path.rpartition("/")[0], file.split) for file in source.files} == {
+        ("train/0.tar", "train"),
+        ("val/0.tar", "val"),
+    }
+    assert source.root.resolve() == tmp_path.resolve()
+    (tmp_path / "train/again.tar").symlink_to("0.tar")
+    for word in ("0.tar", "./0.tar", "../train/0.tar", "again.tar", "*.tar"):
+        with pytest.raises(LayoutError, match=r"0\.tar is named twice"):
+            read_source(["0.tar", word])
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
