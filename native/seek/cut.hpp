@@ -75,7 +75,15 @@ inline void write_codes(HeaderWriter& writer, const HuffmanSpec& spec, int numbe
 
 constexpr size_t kMostHeaderBytes = 2 + 18 + 3 * (5 + 128) + 19 + 6 * (5 + 16 + 256) + 6 + 14;
 
-// Returns the end of the header. Tables keep their numbers.
+// Whether a number was not in `seen` yet; it is from now on.
+inline bool is_new(int number, unsigned& seen) {
+    const unsigned bit = 1u << number;
+    const bool found = (seen & bit) == 0;
+    seen |= bit;
+    return found;
+}
+
+// Returns the end of the header. Tables keep their numbers, and are written once.
 inline uint8_t* write_header(const Header& header, const HuffmanSpec* dc, int height, int width,
                              int interval, uint8_t* out) {
     const Frame& frame = header.frame;
@@ -85,8 +93,11 @@ inline uint8_t* write_header(const Header& header, const HuffmanSpec* dc, int he
     writer.begin(kAPP0);  // JFIF 1.01: every decoder then takes the components as YCbCr
     writer.bytes("JFIF\0\1\1\0\0\1\0\1\0\0", 14);
     writer.end();
-    for (int i = 0; i < frame.num_components; ++i)
-        write_quant(writer, header, frame.components[i].quant);
+    unsigned quants = 0, dcs = 0, acs = 0;
+    for (int i = 0; i < frame.num_components; ++i) {
+        const int number = frame.components[i].quant;
+        if (is_new(number, quants)) write_quant(writer, header, number);
+    }
     writer.begin(frame.marker);
     writer.byte(8);
     writer.word(height);
@@ -100,8 +111,8 @@ inline uint8_t* write_header(const Header& header, const HuffmanSpec* dc, int he
     writer.end();
     for (int i = 0; i < scan.num_components; ++i) {
         const ScanComponent& tables = scan.components[i];
-        write_codes(writer, dc[tables.dc], tables.dc);
-        write_codes(writer, header.ac[tables.ac], 0x10 | tables.ac);
+        if (is_new(tables.dc, dcs)) write_codes(writer, dc[tables.dc], tables.dc);
+        if (is_new(tables.ac, acs)) write_codes(writer, header.ac[tables.ac], 0x10 | tables.ac);
     }
     writer.begin(kDRI);
     writer.word(interval);
