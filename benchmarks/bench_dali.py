@@ -1,12 +1,15 @@
 """When is DALI worth it? The same batches from each back-end, and from DALI's own reader.
 
-    python -m benchmarks.bench_dali SHARDS [--rounds 7] [--device cuda:0]
+    python -m benchmarks.bench_dali DATA [--rounds 7] [--device cuda:0] [--share 0.5]
 
 Method: `Loader` with RandomResizedCrop 224 and flip, batches of 128 in uint8, one thread for each
 core. Each round is one epoch of --images samples in a fresh order, the page cache warm; the
 contestants take turns. "dali-cpu, whole files" decodes the box from the file as it is stored:
-against "dali-cpu" it says what slicing saves DALI. "DALI's own" is examples/dali_native.py: its
-webdataset reader, `image_random_crop`, float32. With a GPU, "dali" is measured too.
+against "dali-cpu" it says what `pixels/region` saves DALI, by slicing the files of shards, by
+cutting data in place with their seek tables; likewise "libjpeg, whole files". "DALI's own" is
+examples/dali_native.py: its webdataset reader, `image_random_crop`, float32; it reads shards alone.
+With a GPU, "dali" is measured too. --share takes crops of one share of the picture, and cuts
+whatever the share is: where cutting begins to cost more than it saves, `CUT_BELOW` stands.
 
 Wall-clock seconds suffer where other processes disturb the machine; CPU seconds for each image hold
 better, and ratios are taken within each round.
@@ -27,13 +30,14 @@ from benchmarks.harness import ROWS, Row, append_rows, interleave, summarise
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
 from fastload.cores import usable_cores
-from fastload.load.augment import Augment
+from fastload.load.augment import Augment, RandomResizedCrop
 from fastload.load.loader import Loader
 from fastload.load.selection import Select
-from fastload.pixels import dali
+from fastload.pixels import dali, decode, region
 from fastload.pixels.jpeg import Box
 
 BATCH = 128
+WHOLE = ", whole files"
 Epoch = Callable[[], tuple[float, float]]
 
 
@@ -49,17 +53,25 @@ def through_loader(loader: Loader) -> Epoch:
     return lambda: timed(lambda: sum(len(images) for images, _ in loader))
 
 
-def without_slices(loader: Loader) -> Epoch:
-    """An epoch of a loader whose files are handed to DALI whole."""
+def with_whole_files(loader: Loader) -> Epoch:
+    """An epoch of a loader whose files are handed to the decoder whole."""
 
-    def whole(jpeg: bytes | memoryview, box: Box) -> tuple[bytes | memoryview, Box]:
+    def whole(jpeg: bytes | memoryview, box: Box, *_: object, **__: object) -> tuple[Any, Box]:
         return jpeg, box
 
     def epoch() -> tuple[float, float]:
-        with mock.patch.object(dali, "slice_jpeg", whole):
+        with (
+            mock.patch.object(dali, "region_of", whole),
+            mock.patch.object(decode, "region_of", whole),
+        ):
             return through_loader(loader)()
 
     return epoch
+
+
+def is_shards(data: Path) -> bool:
+    """Whether a directory holds shards, not data in place."""
+    return (data / "manifest.json").exists()
 
 
 def own_reader(shards: Path, images: int) -> Epoch:
@@ -84,14 +96,14 @@ def own_reader(shards: Path, images: int) -> Epoch:
     return lambda: timed(read)
 
 
-def contestants(shards: Path, images: int, device: str) -> dict[str, Epoch]:
+def contestants(data: Path, images: int, device: str, crop: RandomResizedCrop) -> dict[str, Epoch]:
     """Everything that runs here."""
 
     def loader(backend: str, where: str = "cpu") -> Loader:
         return Loader(
-            shards,
+            data,
             batch_size=BATCH,
-            augment=Augment.train(224),
+            augment=Augment.train(224, crop=crop),
             select=Select(first=images),
             backend=backend,
             device=where,
@@ -100,10 +112,12 @@ def contestants(shards: Path, images: int, device: str) -> dict[str, Epoch]:
     found = {
         "native": through_loader(loader("native")),
         "libjpeg": through_loader(loader("libjpeg")),
+        f"libjpeg{WHOLE}": with_whole_files(loader("libjpeg")),
         "dali-cpu": through_loader(loader("dali-cpu")),
-        "dali-cpu, whole files": without_slices(loader("dali-cpu")),
-        "DALI's own": own_reader(shards, images),
+        f"dali-cpu{WHOLE}": with_whole_files(loader("dali-cpu")),
     }
+    if is_shards(data):
+        found["DALI's own"] = own_reader(data, images)
     if not dali.why_unavailable(device=0):
         found["dali"] = through_loader(loader("dali", device))
     return found
@@ -119,17 +133,27 @@ def report(results: dict[str, list[tuple[float, float]]]) -> None:
         slower = summarise(wall / base for (wall, _), (base, _) in zip(values, native, strict=True))
         print(f"{name:22s} {speed} images/s, {processor} CPU ms an image")
         print(f"{'':22s} native's CPU times {ratio}, native's time times {slower}")
+        if whole := results.get(name + WHOLE):
+            saved = summarise(
+                cpu / other for (_, cpu), (_, other) in zip(values, whole, strict=True)
+            )
+            print(f"{'':22s} CPU of whole files times {saved}")
 
 
 def main() -> int:
     """Measure, print and append to rows/dali.jsonl."""
     parser = CommandParser(description=__doc__.splitlines()[0])
-    parser.add_argument("shards", type=Path)
+    parser.add_argument("data", type=Path, help="shards, or photographs in place")
     parser.add_argument("--rounds", type=whole_number(1), default=7)
     parser.add_argument("--images", type=whole_number(1), default=2048)
     parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--share", type=float, metavar="S", help="of a picture in each crop")
     options = parser.read()
-    epochs = contestants(options.shards, options.images, options.device)
+    crop = RandomResizedCrop()
+    if options.share is not None:
+        crop = RandomResizedCrop(area=(options.share, options.share))
+        region.CUT_BELOW = 2.0
+    epochs = contestants(options.data, options.images, options.device, crop)
     results = interleave(epochs, rounds=options.rounds + 1)
     kept = {name: values[1:] for name, values in results.items()}
     report(kept)
@@ -138,6 +162,8 @@ def main() -> int:
             "benchmark": "dali",
             "name": name,
             "round": number,
+            "in_place": not is_shards(options.data),
+            "share": options.share,
             "num_threads": usable_cores(),
             "images_per_second": 1 / wall,
             "cpu_ms_per_image": cpu * 1e3,

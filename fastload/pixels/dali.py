@@ -2,18 +2,17 @@
 
 This module alone imports nvidia.dali, when it is first needed.
 
-    sliced bytes -+
-    box in them --+--> decode, crop --> antialiased resize --> mirror --> uint8 [N, S, S, 3]
+    region -------+
+    box in it ----+--> decode, crop --> antialiased resize --> mirror --> uint8 [N, S, S, 3]
     flip ---------+
       dali             mixed   gpu      gpu                    gpu        on the GPU
       dali-cpu         cpu (in one)     cpu                    cpu        in memory
 
 The order and the plan decide what is read, so DALI's own readers are not used: they can neither
-draw by weight, nor split evenly, nor resume. `slice_jpeg` cuts each file down to the restart
-intervals that cover its box. That saves Huffman decoding on the host and bytes on the bus: of
-photographs 500 pixels wide two thirds of the bytes remain (docs/dali.md), of larger ones less. If
-the GPU has a JPEG engine, small files stay whole: the engine decodes them faster than Python cuts
-them.
+draw by weight, nor split evenly, nor resume. `region` cuts each file down to what covers its box.
+That saves Huffman decoding on the host and bytes on the bus: of photographs 500 pixels wide two
+thirds of the bytes remain (docs/dali.md), of larger ones less. If the GPU has a JPEG engine, small
+files stay whole: the engine decodes them faster than they are cut.
 
 Each thread that renders has a graph to itself and one batch in it. So no more batches are in flight
 than threads render.
@@ -47,7 +46,8 @@ from PIL import Image
 from fastload.errors import BackendUnavailableError, ImageError, first_line
 from fastload.installation import install_command
 from fastload.pixels.decode import DeviceMemory, Renderer, cpu_renderer
-from fastload.pixels.jpeg import Box, Encoded, JpegHeader, read_header, slice_jpeg
+from fastload.pixels.jpeg import Encoded, read_header
+from fastload.pixels.region import region_of
 from fastload.runs import run_bounds
 from fastload.stages import Stages
 
@@ -212,8 +212,8 @@ def _crops(
         )
     # Not `image_slice` here: nvJPEG before 13.2 gets the edge of a region wrong with smooth chroma
     # upsampling. So nvImageCodec 0.9 leaves such files to the CPU, and without smooth upsampling it
-    # crashes on some cards (NVIDIA/nvImageCodec#55). The files are sliced already; a file that
-    # cannot be sliced is decoded whole.
+    # crashes on some cards (NVIDIA/nvImageCodec#55). The files are cut already; a file that
+    # cannot be cut is decoded whole.
     decoded = fn.decoders.image(
         images,
         device="mixed",
@@ -282,32 +282,20 @@ def slice_batch(
     images, residual = [], np.empty((len(encoded), 4), np.int32)
     decoded_bytes = np.empty(len(encoded), np.int64)
     for index, box in enumerate(boxes.tolist()):
-        image = encoded[index]
-        if bytes(image[-2:]) != _EOI:
-            image = image[: bytes(image).rfind(_EOI) + 2]  # a film or zeros behind the picture
         try:
-            sliced, inside, header = _cut(image, tuple(box), whole_below)
+            table = encoded.table_of(index)
+            image, inside = region_of(encoded[index], tuple(box), table, whole_below=whole_below)
+            if bytes(image[-2:]) != _EOI:
+                image = image[: bytes(image).rfind(_EOI) + 2]  # a film or zeros behind the picture
+            header = read_header(image)
         except (ImageError, ValueError):
             return None
         if len(header.sampling) not in (1, 3):
             return None
-        images.append(np.frombuffer(sliced, np.uint8))
+        images.append(np.frombuffer(image, np.uint8))
         residual[index] = inside
         decoded_bytes[index] = 3 * (header.height * header.width + inside[2] * inside[3])
     return Slices(images, residual, flips, decoded_bytes)
-
-
-def _cut(
-    image: memoryview, box: Box, whole_below: int
-) -> tuple[bytes | memoryview, Box, JpegHeader]:
-    """The bytes of a file that go to DALI, the box in them, and their header."""
-    if whole_below:
-        header, (top, left, height, width) = read_header(image), box
-        inside = top + height <= header.height and left + width <= header.width
-        if inside and header.height * header.width < whole_below:
-            return image, box, header
-    sliced, residual = slice_jpeg(image, box)
-    return sliced, residual, read_header(sliced)
 
 
 class RenderGraph:

@@ -2,8 +2,8 @@
 
 A crop is the same three steps on each back-end: the box of the exactly decoded image, one
 antialiased bilinear resize (the filter ends at the edges of the box), a flip. The native core does
-the steps in one pass over the bytes that it needs; libjpeg-turbo decodes a slice of the file and
-torch resizes; Pillow takes what both refuse.
+the steps in one pass over the bytes that it needs; libjpeg-turbo decodes the part of the file that
+covers the box (`region`) and torch resizes; Pillow takes what both refuse.
 
     native  --refused-->  libjpeg-turbo  --refused-->  Pillow  --refused-->  a reason
 """
@@ -38,8 +38,9 @@ from fastload.errors import (
     ImageError,
 )
 from fastload.pixels import native
-from fastload.pixels.jpeg import MAX_PIXELS, Box, Encoded, read_header, slice_jpeg
+from fastload.pixels.jpeg import MAX_PIXELS, Box, Encoded, read_header
 from fastload.pixels.orientation import turning_of
+from fastload.pixels.region import region_of
 from fastload.stages import Stages
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def render_upright(
 
 
 class CpuRenderer:
-    """libjpeg-turbo on a slice of each file, torch's antialiased resize; Pillow takes the rest.
+    """libjpeg-turbo on a region of each file, torch's antialiased resize; Pillow takes the rest.
 
     Args:
         core: Let the C++ core render first; libjpeg-turbo and Pillow take what the core refuses.
@@ -164,9 +165,9 @@ class CpuRenderer:
         failures, spent = {}, spent or Stages()
         for index in refused.tolist():
             began = time.perf_counter()
-            top, left, height, width = boxes[index].tolist()
+            box = boxes[index].tolist()
             try:
-                crop = _decode_box(encoded[index], (top, left, height, width))
+                crop = _decode_box(encoded[index], tuple(box), encoded.table_of(index))
             except ImageError as error:
                 failures[index] = error.reason
                 continue
@@ -214,8 +215,10 @@ def _warn_slower() -> None:
     )
 
 
-def decode_jpeg(jpeg: bytes | memoryview, *, box: Box | None = None) -> NDArray[np.uint8]:
-    """Decode a JPEG to RGB pixels, reading only `box` where the file has restart intervals for it.
+def decode_jpeg(
+    jpeg: bytes | memoryview, *, box: Box | None = None, table: bytes | memoryview = b""
+) -> NDArray[np.uint8]:
+    """Decode a JPEG to RGB pixels, reading only `box` where the file can be entered there.
 
     EXIF orientation is not applied, as in torchvision. The pixels are libjpeg-turbo's defaults
     (accurate integer DCT, smooth chroma upsampling), whichever decoder made them.
@@ -223,6 +226,7 @@ def decode_jpeg(jpeg: bytes | memoryview, *, box: Box | None = None) -> NDArray[
     Args:
         jpeg: A complete baseline or progressive JPEG file; grey and CMYK become RGB.
         box: Region in pixels of the whole image; None is all of it.
+        table: The file's seek table, see `region_of`.
 
     Returns:
         uint8 [H, W, 3] in [0, 255], owned by the caller; contiguous when `box` is None.
@@ -232,14 +236,14 @@ def decode_jpeg(jpeg: bytes | memoryview, *, box: Box | None = None) -> NDArray[
         UnsupportedImageError: If the header leaves the height open.
         ValueError: If `box` does not lie inside the image.
     """
+    if box is not None:
+        jpeg, (top, left, height, width) = region_of(jpeg, box, table)
+        return decode_jpeg(jpeg)[top : top + height, left : left + width]
     header = read_header(jpeg)
     if header.height * header.width > MAX_PIXELS:
         raise CorruptImageError(
             f"the JPEG claims {header.height} x {header.width} pixels, more than {MAX_PIXELS}"
         )
-    if box is not None:
-        jpeg, (top, left, height, width) = slice_jpeg(jpeg, box)
-        return decode_jpeg(jpeg)[top : top + height, left : left + width]
     if len(header.sampling) == 4:  # CMYK: simplejpeg's RGB is one lighter than Pillow's
         return _decode_with_pillow(jpeg, formats=("JPEG",))
     try:
@@ -323,11 +327,11 @@ def resize_image(pixels: NDArray[np.uint8], size: int, *, flip: bool = False) ->
     return square[:, ::-1] if flip else square
 
 
-def _decode_box(image: memoryview, box: Box) -> NDArray[np.uint8]:
+def _decode_box(image: memoryview, box: Box, table: bytes | memoryview) -> NDArray[np.uint8]:
     top, left, height, width = box
     if bytes(image[:2]) == b"\xff\xd8":
         try:
-            return decode_jpeg(image, box=box)
+            return decode_jpeg(image, box=box, table=table)
         except ValueError as error:
             raise CorruptImageError(str(error)) from error
     pixels = decode_image(image)

@@ -88,6 +88,10 @@ class Encoded:
         start = int(self.starts[index])
         return self.buffer.data[start : start + int(self.sizes[index])]
 
+    def table_of(self, index: int) -> bytes | memoryview:
+        """The seek table of an image; of 0 bytes where it has none."""
+        return b"" if self.tables is None else self.tables[index]
+
     @staticmethod
     def join(images: Sequence[bytes | memoryview]) -> Encoded:
         """Copy images into one new buffer."""
