@@ -18,7 +18,7 @@ from fastload.console.terminal import say
 from fastload.errors import ShardError
 from fastload.store.collection import Paths, listed
 from fastload.store.manifest import MANIFEST_NAME
-from fastload.store.misplaced import has_images
+from fastload.store.misplaced import has_images, is_address
 from fastload.store.places import FOLDER_NAME, find_index
 
 _SOURCES = frozenset((".tar", ".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet"))
@@ -49,9 +49,12 @@ def lacks_index(path: Path) -> bool:
         return False
     if not path.is_dir():  # a tar, a table, or a pattern of such files
         named = path.suffix.lower() in _SOURCES and not (path.parent / MANIFEST_NAME).exists()
-        return named and (path.exists() or re.search(r"[*?\[{]", path.name) is not None)
+        pattern = re.search(r"[*?\[{]", path.name) and not is_address(str(path))
+        return named and (path.exists() or bool(pattern))
     if (path / MANIFEST_NAME).exists() or (path / FOLDER_NAME / "run.json").exists():
         return False
+    if os.path.realpath(path) in (os.sep, os.path.realpath(os.environ.get("HOME", os.sep))):
+        return False  # hours for what is hardly meant; the error names the command
     if has_images(path):
         return True
     names = [entry.name for entry in path.iterdir()]
@@ -68,7 +71,7 @@ def _make(path: Path, *, quiet: bool) -> None:
         process = subprocess.Popen(
             [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {_PROGRAM}", path],
             stdin=subprocess.DEVNULL,
-            stdout=2 if shown else subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=None if shown else subprocess.STDOUT,
         )
     except OSError as error:
@@ -92,6 +95,6 @@ def _passed_on(process: subprocess.Popen[bytes], *, quiet: bool) -> str:
     last = ""
     for line in process.stdout or ():
         last = line.decode(errors="replace").rstrip("\n")
-        if not quiet:
+        if not quiet and not last.startswith("next "):  # for whoever typed the command
             say(last, error=True)
     return last

@@ -8,6 +8,9 @@ import shlex
 from itertools import islice
 from pathlib import Path
 
+from fastload.arguments import did_you_mean
+
+_ARCHIVES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _LOOKED_AT = 100  # entries of a folder: enough to tell what it is, quick on any disk
 _FOLDERS = 10  # of a folder, looked into
@@ -22,22 +25,32 @@ def why_no_shards(directory: str | os.PathLike[str], marker: str) -> str:
         marker: Name of the file that makes a folder a shard directory.
     """
     text, path = os.fspath(directory), Path(directory)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
+    if is_address(text):
         local = text.removeprefix("file://")
-        instead = "copy the shards to this machine, or mount them" if local == text else local
+        instead = "copy the data to this machine, or mount them" if local == text else local
         return f"is an address, expected a folder; {instead}"
-    beside = path.name and (path.parent / marker).is_file()
-    if beside or path.suffix == ".tar" or (path.exists() and not path.is_dir()):
-        folder = f": {path.parent}" if beside else ""
-        return f"is no folder of shards; give the folder that holds {marker}{folder}"
+    if path.name and (path.parent / marker).is_file():
+        return f"is no folder of shards; give the folder that holds {marker}: {path.parent}"
     if path.is_dir():
         return _of_folder(path, marker)
+    if path.exists():
+        packed = "; unpack it first" if path.name.lower().endswith(_ARCHIVES) else ""
+        return f"is no folder of shards; give a folder, a tar, a table or a parquet file{packed}"
+    if any(sign in text for sign in "*?[{"):
+        return f"there is no complete set of shards; give a folder, no pattern: {path.parent}"
     missing = f"there is no complete set of shards (no {marker}; the folder does not exist)"
     if text.startswith("~"):
         return f"{missing}; ~ is the shell's, give {Path.home() / text[1:].lstrip('/')}"
-    if any(sign in text for sign in "*?[{"):
-        return f"{missing}; give a folder, no pattern: {path.parent}"
-    return f"{missing}; make it with `python -m fastload.shard data/`"
+    near = did_you_mean(path.name, [entry.name for entry in _entries(path.parent)])
+    return (
+        f"{missing}; give a folder of images, a tar or a table, or make shards with"
+        f" `python -m fastload.shard data/`{near}"
+    )
+
+
+def is_address(text: str) -> bool:
+    """Whether a path is one of the web or of an object store, also after `Path` has read it."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text) is not None
 
 
 def _of_folder(folder: Path, marker: str) -> str:
@@ -61,9 +74,11 @@ def _of_folder(folder: Path, marker: str) -> str:
             f" `python -m fastload.shard {shlex.quote(str(folder))}`, and give the folder that is"
             " written"
         )
+    packed = next((each.name for each in entries if each.name.lower().endswith(_ARCHIVES)), "")
     return (
         f"there is no complete set of shards (no {marker}; the folder is empty or holds other"
-        " files); make it with `python -m fastload.shard data/`"
+        " files), and no images; give a folder of images, such as CLASS/image.jpg, or make shards"
+        " with `python -m fastload.shard data/`" + (f"; unpack {packed} first" if packed else "")
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from fastload import Loader, TarDataset
 from fastload.errors import ShardError
+from fastload.store.making import lacks_index
 from tests.shards import noisy_picture, numbered
 
 
@@ -39,23 +40,38 @@ def pictures(tmp_path) -> Path:
         ("{root}/shards/*.tar", "no folder .* that holds manifest.json: {root}/shards"),
         ("{root}", "no complete set .*, but one in a folder of it; give {root}/shards"),
         ("file://{root}/shards", "is an address, expected a folder; {root}/shards"),
-        ("s3://bucket/shards", "s3://bucket/shards: is an address, .*; copy the shards to this"),
-        ("{root}/x*/y", "the folder does not exist.; give a folder, no pattern: {root}/x"),
+        ("s3://bucket/shards", "s3://bucket/shards: is an address, .*; copy the data to this"),
+        ("{root}/x*/y", "no complete set of shards; give a folder, no pattern: {root}/x"),
         ("~/nowhere", "the folder does not exist.; ~ is the shell's, give /.*/nowhere"),
-        ("{root}/nowhere", "does not exist.; make it with `python -m fastload.shard data/`"),
+        ("{root}/nowhere", "does not exist.; give a folder of images, a tar or a table"),
+        ("{root}/nowhere.tar", "does not exist.; give a folder of images, a tar or a table"),
+        ("{root}/my picturs", "does not exist.; .*; did you mean 'my pictures'"),
+        ("gs://bucket/train-{{0..9}}.tar", "is an address, .*; copy the data to this machine"),
         ("{root}/my pictures", "no index could be made: none of the 1 files of .* --min-side 20"),
-        ("{root}/my pictures/train/ash/1.JPG", "is no folder of shards; give the folder that"),
-        ("{root}/empty", "the folder is empty or holds other files.; make it with `python -m"),
+        ("{root}/my pictures/train/ash/1.JPG", "no folder of shards; give a folder, a tar"),
+        ("{root}/packed/a.zip", "no folder of shards; give a folder, .*; unpack it first"),
+        ("{root}/packed", "holds other files., and no images; .*; unpack a.zip first"),
+        ("{root}/empty", "the folder is empty or holds other files., and no images; give a folder"),
     ],
 )
 @pytest.mark.parametrize("kind", [Loader, TarDataset])
 def test_what_was_passed_is_told_apart(tmp_path, shards, pictures, kind, passed, message):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "a.zip").write_bytes(b"PK")
     with pytest.raises(ShardError, match=message.format(root=tmp_path)):
         kind(passed.format(root=tmp_path))
     if "://" not in passed:
         with pytest.raises(ShardError, match=message.format(root=tmp_path)):
             kind([Path(passed.format(root=tmp_path))])
+
+
+def test_a_whole_home_or_disk_is_not_indexed_unasked(pictures, monkeypatch):
+    monkeypatch.setenv("HOME", str(pictures))
+    assert not lacks_index(Path(os.sep))
+    with pytest.raises(ShardError, match=r"but images; index them with `python -m fastload.index"):
+        Loader(pictures)
+    assert lacks_index(pictures / "train")
 
 
 @pytest.mark.parametrize("path", ["", [], [""], ("", "x")])
