@@ -24,6 +24,7 @@ from fastload.advise.versions import installed_versions
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser
 from fastload.console.terminal import say
+from fastload.store.making import make_missing_indexes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "shards",
         type=Path,
         nargs="?",
-        help="shards, or indexed images, to take them from",
+        help="a shard directory, or a folder, tar or table of images, to take them from",
     )
     parser.add_argument(
         "--device",
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    if options.shards:
+        make_missing_indexes(options.shards)
     examples = stored_examples(options.shards) if options.shards else made_examples()
     facts = [*installed_versions(), ("images", f"{len(examples.jpegs)}, {examples.origin}")]
     width = max(len(name) for name, _ in facts)

@@ -71,7 +71,9 @@ def _parser() -> CommandParser:
         prog="python -m fastload.inspect",
         description="Print what is in shards or a folder of images, and draw augmented samples.",
     )
-    parser.add_argument("shards", type=Path, help="a shard directory, or a folder of images")
+    parser.add_argument(
+        "shards", type=Path, help="a shard directory, or a folder, tar or table of images"
+    )
     parser.add_argument("--split", help="whose classes are listed and drawn; the first by default")
     parser.add_argument("--all", action="store_true", help="list every class")
     parser.add_argument(

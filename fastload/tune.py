@@ -108,7 +108,7 @@ def _parser() -> CommandParser:
         description="Find the parameters for this machine; takes less than 3 minutes.",
         epilog=f"Cards that --gpu knows: {', '.join(card_table().cards)}.",
     )
-    parser.add_argument("shards", help="a shard directory, or a folder of images")
+    parser.add_argument("shards", help="a shard directory, or a folder, tar or table of images")
     parser.add_argument(
         "--out",
         type=Path,

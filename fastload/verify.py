@@ -62,7 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Check every byte of a shard directory, or of indexed images where they lie; "
         "exit status 1 if anything is wrong.",
     )
-    parser.add_argument("directory", type=Path, help="shard directory, such as shards/, or data/")
+    parser.add_argument(
+        "directory",
+        type=Path,
+        help="a shard directory, or indexed images: the same word as for fastload.index",
+    )
     options = parser.read(argv)
     return run_command("fastload.verify", lambda: _run(options.directory))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,14 @@ from fastload.advise.backends import Finding, examine
 from tests.shards import flip_bit, noisy_picture, write_shards
 
 pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core")
+
+
+def class_folders(folder: Path) -> Path:
+    for number in range(12):
+        path = folder / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(noisy_picture(number, 0, height=90, width=120).jpeg)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +52,21 @@ def test_what_limits_the_cores_is_a_line(monkeypatch: pytest.MonkeyPatch):
     assert ("cores", "2 of 64 cores: the container's quota") in versions.installed_versions()
     monkeypatch.setattr(versions, "explain_cores", lambda: "")
     assert "cores" not in dict(versions.installed_versions())
+
+
+def test_images_without_an_index_are_taken_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    folder = class_folders(tmp_path / "data")
+    with tarfile.open(tmp_path / "data.tar", "w") as tar:
+        tar.add(folder, "data")
+    monkeypatch.setattr(doctor, "examine_apart", lambda _, *rest: [examine("libjpeg", *rest)])
+    for data in (folder, tmp_path / "data.tar"):
+        assert doctor.main([str(data)]) == 0
+        said = capsys.readouterr()
+        assert f"10, {data}, split train" in said.out
+        assert "has no index yet" in said.err
+        assert "\nnext " not in said.err
 
 
 def test_a_fault_makes_the_exit_status_1(

@@ -14,7 +14,6 @@ from fastload.errors import ShardError
 from fastload.load.augment import Augment
 from fastload.pixels.jpeg import restart_interval_for
 from fastload.store.collection import open_collection, read_contents
-from fastload.store.places import find_index
 from fastload.store.reader import FileReader, Scratch
 
 IMAGES = 10
@@ -67,16 +66,6 @@ def stored_examples(directory: Path) -> Examples:
     Raises:
         ShardError: If the directory holds no shards or no images, or the shards are damaged.
     """
-    if not directory.is_dir():
-        raise ShardError(
-            "is no folder; give a folder written by `python -m fastload.shard`",
-            where=str(directory),
-        )
-    if find_index(directory) is None and not any(directory.glob("*.index.npy")):
-        raise ShardError(
-            "holds no index of samples; give a folder written by `python -m fastload.shard`",
-            where=str(directory),
-        )
     splits = sorted(read_contents(directory).splits)
     split = "train" if "train" in splits else splits[0]
     collection = open_collection([directory], split)
