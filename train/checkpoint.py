@@ -140,7 +140,7 @@ def _check(run: Run, path: Path, content: dict[str, Any]) -> None:
     if content["classes"] != classes:
         raise CheckpointError(
             f"{path}: was trained on other classes ({len(content['classes']):,}) than "
-            f"those of these shards ({len(classes):,}); give the --data it was trained on"
+            f"those of this data ({len(classes):,}); give the --data it was trained on"
         )
     if content["best_by"] != best_by:
         raise CheckpointError(

@@ -65,7 +65,7 @@ def check_classes(
         names = _some(strange) if strange else f"{counted(len(val), 'class')} for {len(train):,}"
         raise CheckError(
             f"val and train have different classes ({names}), so equal labels mean different "
-            "things; shard both splits together"
+            "things; shard or index both splits together"
         )
     unseen = [train[int(i)] for i in np.flatnonzero((train_counts == 0) & (val_counts > 0))]
     if not unseen:

@@ -80,7 +80,8 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog="train/run.py",
         usage="%(prog)s [--recipe NAME] [--resume] [--check] [options]",
-        description="Train an image classifier from shards. Results go to runs/<name>/.",
+        description="Train an image classifier from shards, or from images where they lie. "
+        "Results go to runs/<name>/.",
     )
     parser.add_argument(
         "--recipe", default="", help="a TOML file, or the name of one in train/recipes/"

@@ -32,6 +32,9 @@ from fastload.load.augment import (
 )
 from fastload.load.backend import find_backend
 from fastload.store.collection import open_collection, read_contents
+from fastload.store.making import make_missing_indexes
+from fastload.store.manifest import Manifest
+from fastload.store.places import Places
 from fastload.store.reader import FileReader, Scratch
 from fastload.world import World
 from train.options import AugmentOptions, DataOptions, ModelOptions, Options, fields
@@ -129,14 +132,14 @@ def open_loaders(
     )
     stack.enter_context(train)
     place = Path(data.val_data or data.data)
-    splits = read_contents(place).splits
+    make_missing_indexes(place, quiet=not ranks.writes)
+    contents = read_contents(place)
+    splits = contents.splits
     present = [name for name in ("val", "test") if name in splits and splits[name].samples]
     if "val" not in present:
         raise DataError(
             f"{place}: has no images in its val split, which chooses the best epoch; take val from "
-            "train with `python -m fastload.shard FOLDER --val-fraction 0.1 --out OTHER` (in place "
-            "with `python -m fastload.index FOLDER --val-fraction 0.1`), or name other data with "
-            "--val-data"
+            f"train with `{_val_from_train(place, contents)}`, or name other data with --val-data"
         )
     view = Augment.eval(options.resolution.eval_size or options.resolution.size)
     view = replace(view, normalise=normalise)
@@ -163,6 +166,13 @@ def open_loaders(
         class_names=tuple(train.class_names),
         train_counts=np.asarray(train.class_counts, np.int64),
     )
+
+
+def _val_from_train(place: Path, contents: Manifest | Places) -> str:
+    options = ("--val-fraction", "0.1")
+    if isinstance(contents, Places):
+        return module_command("fastload.index", place, *options)
+    return module_command("fastload.shard", "FOLDER", *options, "--out", "OTHER")
 
 
 def _open(options: Options, path: str, split: str, ranks: Ranks, **arguments: Any) -> Loader:  # noqa: ANN401  passed on
@@ -204,7 +214,8 @@ def check_held_out(options: Options, ranks: Ranks) -> None:
         DataError: If more images are damaged than --max-corrupt-val allows.
     """
     place = Path(options.data.val_data or options.data.data)
-    splits = read_contents(place).splits
+    contents = read_contents(place)
+    splits = contents.splits
     for split in (name for name in ("val", "test") if name in splits and splits[name].samples):
         total = splits[split].samples
         progress = Progress(
@@ -219,11 +230,13 @@ def check_held_out(options: Options, ranks: Ranks) -> None:
         damaged = [item for part in ranks.gathered(found) for item in part]
         if len(damaged) > options.data.max_corrupt_val * total:
             verify = module_command("fastload.verify", place)
+            again = "`python -m fastload.shard` writes the shards again"
+            if isinstance(contents, Places):
+                again = f"`{module_command('fastload.index', place)}` takes what is there now"
             raise DataError(
                 f"{damaged[0]}; {len(damaged)} of {total} {split} images are damaged, and figures "
-                f"over fewer images would not compare: `{verify}` names the shards, `python -m "
-                "fastload.shard` writes them again, and --max-corrupt-val SHARE leaves the images "
-                "out"
+                f"over fewer images would not compare: `{verify}` names them all, {again}, and "
+                "--max-corrupt-val SHARE leaves the images out"
             )
 
 

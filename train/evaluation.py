@@ -120,8 +120,8 @@ def score(run: Run, loader: Loader, interrupt: Interrupt) -> Scores:
         ranks.any(True)  # the others stop after this batch and do not wait for this rank
         raise TooManyCorruptError(
             f"{error}; the training so far is saved: write the shards again with "
-            "`python -m fastload.shard`, or leave the images out with --max-corrupt-val SHARE, "
-            "and continue with --resume"
+            "`python -m fastload.shard` (in place: put the files back), or leave the images out "
+            "with --max-corrupt-val SHARE, and continue with --resume"
         ) from error
     parts = (torch.cat(rows).to(ranks.device), torch.cat(logits), torch.cat(labels))
     every = [torch.cat(ranks.gathered_rows(part)) for part in parts]

@@ -48,8 +48,8 @@ def _require(holds: bool, sentence: str) -> None:
 class DataOptions:
     """What is read, and how often."""
 
-    data: str = _option("shards", "shard directory, or a folder of images")
-    val_data: str = _option("", "another shard directory for val and test (default: --data)")
+    data: str = _option("shards", "shard directory, or a folder, tar or table of images")
+    val_data: str = _option("", "other data for val and test (default: --data)")
     loader: str = _option(AUTO, "back-end", choices=(AUTO, *(name.value for name in BackendName)))
     batch_size: int = _option(64, "images per batch and process")
     reweight: str = _option(

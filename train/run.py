@@ -1,6 +1,6 @@
-"""Train an image classifier from shards: `python train/run.py --loader dali`.
+"""Train an image classifier from shards or a folder: `python train/run.py --data data/`.
 
-    shards -> Loader -> model -> loss -> backward -> optimizer    every batch: `train_step`
+    images -> Loader -> model -> loss -> backward -> optimizer    every batch: `train_step`
            -> validation -> log, last.pt, best.pt                 every epoch: `train_epochs`
            -> best weights on val and test                        at the end: `outcome`
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -26,7 +27,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastload import Augment, Loader
+from fastload import Augment, Loader, index
 from fastload.advise.models import build_model
 from tests.shards import flip_bit, write_shards
 from tests.train.pictures import CLASSES, striped_picture, striped_shards
@@ -871,6 +872,26 @@ def test_shards_without_validation_are_refused(tmp_path, capsys):
 
     assert "has no images in its val split" in said
     assert "--val-fraction 0.1" in said
+
+
+def test_data_in_place_without_validation_are_told_a_command_that_works(tmp_path, capsys):
+    for number in range(12):
+        path = tmp_path / "my data" / "train" / CLASSES[number % 4] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(striped_picture(number, number % 4).jpeg)
+    data = arguments(tmp_path / "my data", tmp_path, "a", "--epochs", "1")
+
+    assert main(data) == 1
+    said = capsys.readouterr().err
+
+    command = re.search(r"take val from train with `\S+ -m fastload.index (.*?)`", said)
+    assert command
+    assert index.main(shlex.split(command[1])) == 0
+    assert main(data) == 0
+    # Val of its own is a source like another, with an index or none.
+    shutil.copytree(tmp_path / "my data" / "train", tmp_path / "val")
+    more = ("--epochs", "1", "--val-data", str(tmp_path / "val"))
+    assert main(arguments(tmp_path / "my data", tmp_path, "b", *more)) == 0
 
 
 def test_classes_csv_agrees_with_the_macro_average(shards, tmp_path):
