@@ -39,10 +39,17 @@ from fastload.console.parser import CommandParser, whole_number
 
 CORES = 2
 SAMPLE = "as they are"
-KINDS = {
-    SAMPLE: None,
+KINDS: dict[str, Callable[[Path, Path], Path]] = {
+    SAMPLE: lambda source, _: source,
     # Near ImageNet's: a median of 500 x 375 pixels and 107 kB, mostly 4:4:4.
-    "500 x 375 pixels, 4:4:4": Kind(megapixels=0.1875, count=1000, quality=95, subsampling="4:4:4"),
+    "500 x 375 pixels, 4:4:4": partial(
+        images.photographs,
+        kind=Kind(megapixels=0.1875, count=1000, quality=95, subsampling="4:4:4"),
+    ),
+    "progressive": partial(
+        images.saved_anew, count=500, extension=".jpg", quality="keep", progressive=True
+    ),
+    "PNG": partial(images.saved_anew, count=200, extension=".png"),
 }
 EPOCH_IMAGES = 9000
 CONTENDERS = ("fastload native",)
@@ -50,8 +57,7 @@ CONTENDERS = ("fastload native",)
 
 def made(kind: str, source: Path, data: Path, *, images_at_least: int = EPOCH_IMAGES) -> Path:
     """Photographs of that kind, each as often as an epoch needs."""
-    how = KINDS[kind]
-    once = images.photographs(source, data / f"{kind}, once", how) if how else source
+    once = KINDS[kind](source, data / f"{kind}, once")
     times = max(1, round(images_at_least / len(list_images(once))))
     return images.repeated(once, data / "made" / kind, times=times)
 

@@ -8,6 +8,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -92,6 +93,21 @@ def photographs(images: Path, out: Path, kind: Kind) -> Path:
         folder = partial / path.parent.name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number:05d}.jpg").write_bytes(encoded.getvalue())
+    partial.rename(out)
+    return out
+
+
+def saved_anew(images: Path, out: Path, *, count: int, extension: str, **options: Any) -> Path:
+    """Some of the photographs in another form, such as PNG; `options` are those of Pillow."""
+    if out.exists():
+        return out
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for path, _ in list_images(images)[:count]:
+        folder = partial / path.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            image.save(folder / f"{path.stem}{extension}", **options)
     partial.rename(out)
     return out
 

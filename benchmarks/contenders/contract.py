@@ -67,20 +67,20 @@ class Work:
 
 
 def list_images(images: Path) -> list[tuple[Path, int]]:
-    """Every JPEG of a folder of class folders with its label, classes sorted, then shuffled."""
+    """Every JPEG and PNG of a folder of class folders, with its label: sorted, then shuffled."""
     classes = sorted(entry.name for entry in images.iterdir() if entry.is_dir())
     found = [
         (path, label)
         for label, name in enumerate(classes)
         for path in sorted((images / name).iterdir())
-        if path.suffix.lower() in {".jpg", ".jpeg"}
+        if path.suffix.lower() in {".jpg", ".jpeg", ".png"}
     ]
     random.Random(0).shuffle(found)
     return found
 
 
 def write_tars(images: Path, out: Path, *, shards: int) -> list[Path]:
-    """The images as WebDataset tars of KEY.jpg and KEY.cls, the files' own bytes, shuffled."""
+    """The images as WebDataset tars of KEY.jpg (or .png) and KEY.cls, the files' own bytes."""
     listed = list_images(images)
     out.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -89,7 +89,8 @@ def write_tars(images: Path, out: Path, *, shards: int) -> list[Path]:
         with tarfile.open(paths[-1], "w", format=tarfile.USTAR_FORMAT) as tar:
             for number, (path, label) in enumerate(listed[shard::shards]):
                 key = f"{shard:03d}{number:06d}"
-                for suffix, data in (("jpg", path.read_bytes()), ("cls", str(label).encode())):
+                kind = "png" if path.suffix.lower() == ".png" else "jpg"
+                for suffix, data in ((kind, path.read_bytes()), ("cls", str(label).encode())):
                     member = tarfile.TarInfo(f"{key}.{suffix}")
                     member.size = len(data)
                     tar.addfile(member, BytesIO(data))
