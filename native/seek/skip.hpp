@@ -24,6 +24,9 @@ constexpr int kMaxSkipDcSize = 11, kMaxSkipAcSize = 10, kMaxSkipDc = 2047;
 
 namespace skip_detail {
 
+// A window lasts for so many look-ups, each of at most kMostBits; longer ones are made singly.
+constexpr int kLooksPerRefill = 3, kMostBits = 56 / kLooksPerRefill;
+
 // Coefficients of a block that were read, as a byte, after a look-up:
 //   1..63     the block goes on
 //   64        its last coefficient was read
@@ -99,7 +102,8 @@ class SkipTable {
         for (int known = 1; known <= kLookBits; ++known) {
             uint32_t* const table = tails + (size_t{1} << known);
             each_code(ac, known, [&](uint32_t code, int length, int symbol) {
-                const uint32_t one = ac_entry(length, symbol);
+                uint32_t one = ac_entry(length, symbol);
+                if ((one & 0xFF) > kMostBits) one = 0;
                 const int left = known - length;
                 const uint32_t count = 1u << left;
                 uint32_t* const out = table + (code << left);
@@ -136,11 +140,12 @@ class SkipTable {
         });
     }
 
-    // A symbol and those behind it, unless these do not fit one block whatever came before.
+    // A symbol and those behind it, unless these do not fit one block whatever came before, or
+    // their bits the share of a window.
     static uint32_t joined(uint32_t one, uint32_t next) {
-        using skip_detail::advance_of;
+        using namespace skip_detail;
         const unsigned coefficients = advance_of(one) + (advance_of(next) & 0x7F);
-        return coefficients < 64 ? one + next : one;
+        return coefficients < 64 && (one & 0xFF) + (next & 0xFF) <= kMostBits ? one + next : one;
     }
 
     HuffmanTable dc_, ac_;
@@ -234,11 +239,6 @@ FL_INLINE void skip(BitReader& bits, uint32_t entry) {
     bits.window <<= entry & 63;
     bits.count = static_cast<int>(static_cast<uint32_t>(bits.count) - entry);
 }
-
-// The bits of a look-up: at most kLookBits of codes, and the additional bits of the last symbol.
-constexpr int kMostBits = kLookBits + kMaxSkipAcSize;
-constexpr int kLooksPerRefill = 3;
-static_assert((kLooksPerRefill - 1) * kMostBits + kLookBits <= 56, "a window must last");
 
 // False where the bits are not what baseline allows, or a DC value leaves its range.
 FL_INLINE bool run_blocks(const SkipStep* ring, SkipState& state, int64_t blocks) {
