@@ -244,6 +244,8 @@ class CoveringIntervals {
         } else {
             const uint8_t* const next = data + to.position / 8;
             const unsigned bit = to.position % 8;
+            // Of a pair that begins with FF, the second byte is no place to enter at.
+            if (next != at && next[-1] == 0xFF && *next != 0xFF) return kMissedSeekPoint;
             interval.size = copy_interval(at, next, out);
             if (at != next) return kMissedSeekPoint;
             if (bit) {

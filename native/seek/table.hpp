@@ -26,7 +26,7 @@ constexpr int kVersion = 1;
 constexpr size_t kHeaderBytes = 14, kCrcBytes = 4;
 constexpr int kFields = 4;                       // distance, three predictors
 constexpr int32_t kMaxDistance = (1 << 24) - 1;  // in bits; a code then has at most 51
-constexpr int kMaxZeros = 25;                    // before a code's first one
+constexpr int kMaxZeros = 25;                    // before a code's first one, less its order
 constexpr int kMaxPredictor = 2047;
 
 struct Above {  // the values of the last point in a column
@@ -257,17 +257,14 @@ class SeekTableReader {
   private:
     bool read(int field, int32_t* value) {
         bits_.refill();
-        if (bits_.window >> (63 - table_detail::kMaxZeros) == 0) return false;
+        if (bits_.window == 0) return false;
         const int zeros = __builtin_clzll(bits_.window), order = orders_[field];
+        if (zeros + order > table_detail::kMaxZeros) return false;
         bits_.skip(zeros);
         const uint32_t prefix = bits_.peek(zeros + 1);
         bits_.skip(zeros + 1);
         const uint32_t low = bits_.take(order);
-        // No sum overflows: a prefix has 26 bits, an order is 15, and `value` is in range.
-        const int64_t change = table_detail::unfolded((prefix - 1) << order | low);
-        const int64_t sum = *value + change;
-        if (sum < INT32_MIN / 2 || sum > INT32_MAX / 2) return false;
-        *value = static_cast<int32_t>(sum);
+        *value += table_detail::unfolded((prefix - 1) << order | low);
         return true;
     }
 
