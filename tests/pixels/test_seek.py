@@ -17,7 +17,7 @@ from PIL import Image
 from fastload.errors import CorruptImageError, UnsupportedImageError
 from fastload.pixels import native
 from fastload.pixels.jpeg import Box, Encoded, read_header
-from tests import pictures
+from tests import pictures, seek_tables
 from tests.coefficients import read_jpeg
 
 pytestmark = pytest.mark.skipif(
@@ -243,16 +243,7 @@ def test_a_pass_and_a_check_know_the_same_range_of_dc(last: int) -> None:
     """A grey picture of three blocks whose second DC value is the greatest or the least."""
     step = 2047 if last > 0 else -2047
     bits = "".join(dc_code(change) + "0" for change in (step, last - step, -last // 2))
-    bits += "1" * (-len(bits) % 8)
-    data = bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8))
-    jpeg = (
-        b"\xff\xd8\xff\xdb\x00\x43\x00" + b"\x01" * 64
-        + b"\xff\xc0\x00\x0b\x08\x00\x08\x00\x18\x01\x01\x11\x00"
-        + b"\xff\xc4\x00\x1f\x00" + bytes([0, 0, 0, 12, *[0] * 12]) + bytes(range(12))
-        + b"\xff\xc4\x00\x14\x10" + bytes([1, *[0] * 15]) + b"\x00"
-        + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
-        + data.replace(b"\xff", b"\xff\x00") + b"\xff\xd9"
-    )  # fmt: skip
+    jpeg = grey_jpeg(8, 24, {4: [*range(12)]}, {1: [0]}, bits)
     assert verdict_of_pass(jpeg) == verdict_of_check(jpeg)
     if abs(last) <= 2047:
         assert native.seek_points(jpeg, 8).table
@@ -264,11 +255,79 @@ def test_a_pass_and_a_check_know_the_same_range_of_dc(last: int) -> None:
         )
 
 
+def grey_jpeg(
+    height: int, width: int, dc: dict[int, list[int]], ac: dict[int, list[int]], bits: str
+) -> bytes:
+    """A grey file of these bits; the codes are given as symbols by length."""
+    bits += "1" * (-len(bits) % 8)
+    data = bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8))
+    codes = [
+        bytes([kind, *(len(spec.get(length, [])) for length in range(1, 17))])
+        + bytes(symbol for length in sorted(spec) for symbol in spec[length])
+        for kind, spec in ((0x00, dc), (0x10, ac))
+    ]
+    return (
+        b"\xff\xd8\xff\xdb\x00\x43\x00" + b"\x01" * 64
+        + b"\xff\xc0\x00\x0b\x08" + struct.pack(">HH", height, width) + b"\x01\x01\x11\x00"
+        + b"".join(b"\xff\xc4" + struct.pack(">H", 2 + len(body)) + body for body in codes)
+        + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
+        + data.replace(b"\xff", b"\xff\x00") + b"\xff\xd9"
+    )  # fmt: skip
+
+
+def additional_bits(value: int) -> str:
+    """T.81, F.1.2.1."""
+    size = abs(value).bit_length()
+    return f"{value if value > 0 else value + (1 << size) - 1:0{size}b}" if size else ""
+
+
 def dc_code(change: int) -> str:
-    """Twelve codes of four bits, one for each size, and the additional bits (T.81, F.1.2.1)."""
-    size = abs(change).bit_length()
-    extra = change if change > 0 else change + (1 << size) - 1
-    return f"{size:04b}" + (f"{extra:0{size}b}" if size else "")
+    """Twelve codes of four bits, one for each size, and the additional bits."""
+    return f"{abs(change).bit_length():04b}" + additional_bits(change)
+
+
+def test_coefficients_of_many_bits_are_stepped_over(simd: None) -> None:
+    """Three look-ups that take more bits than a window is sure to hold: 21 each."""
+    random = np.random.default_rng(11)
+    small, large, end = "100", "10100000000", "0"
+    for _ in range(40):
+        bits = ""
+        for _ in range(64):
+            bits += dc_code(int(random.integers(-3, 4)))
+            for size in random.choice([1, 10], int(random.integers(8)), p=[0.3, 0.7]):
+                value = int(random.integers(1 << (size - 1), 1 << size) * random.choice([-1, 1]))
+                bits += (small if size == 1 else large) + additional_bits(value)
+            bits += end
+        jpeg = grey_jpeg(64, 64, {4: [*range(12)]}, {1: [0], 3: [1], 11: [10]}, bits)
+        whole = libjpeg(jpeg)
+        assert agrees(jpeg, 24)
+        for top, left in ((8, 40), (32, 24), (47, 0)):
+            statuses, found = crops(jpeg, [(top, left, 16, 16)], 16)
+            assert not statuses.any()
+            assert np.array_equal(found[0], whole[top : top + 16, left : left + 16])
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("interval", [0, 11])
+def test_a_table_is_what_the_format_says(sampling: str, interval: int) -> None:
+    """Read by another reader, its predictors are those of the coefficients."""
+    jpeg = jpeg_of(61, 211, sampling, interval)
+    whole, table = read_jpeg(jpeg), native.seek_points(jpeg, 40).table
+    luma = whole.components[0]
+    rows = len(luma.blocks) // luma.vertical
+    columns = luma.blocks.shape[1] // luma.horizontal
+    layout = seek_tables.Layout(columns, rows, len(whole.components), whole.restart_interval)
+    found = seek_tables.read(table, layout)
+    assert (found.file_bytes, found.crc32) == (len(jpeg), zlib.crc32(jpeg))
+    assert found.per_row == (211 + 20) // 40
+    assert found.written(layout) == table
+    for point in found.points:
+        row, column = divmod(point.mcu - 1, columns)
+        if point.predictors:
+            assert point.predictors == tuple(
+                part.blocks[(row + 1) * part.vertical - 1, (column + 1) * part.horizontal - 1, 0]
+                for part in whole.components
+            )
 
 
 @pytest.mark.parametrize(("sampling", "interval"), [("4:2:0", 0), ("4:4:4", 7), ("grey", 3)])
@@ -346,6 +405,39 @@ def test_a_hostile_table_gives_the_pixels_of_a_whole_decode_or_none(simd: None) 
             native.cut_region(jpeg, sealed(body), (20, 20, 30, 30))
     assert "JPEG scan data do not reach the next point of their seek table" in reasons
     assert "unknown status" not in reasons
+
+
+def test_a_point_between_an_ff_and_its_stuffed_zero_is_refused() -> None:
+    """There a block of as many bits, which differs by 255, seems to begin."""
+    dc = {1: [8], 2: [3], 3: [1], 4: [2], 5: [4], 6: [5], 7: [6], 8: [7], 9: [0]}
+    rows = ("11111110" + "1100100" + "0", "111111110" + "0", "10" + "101" + "0")
+    jpeg = grey_jpeg(24, 8, dc, {1: [0]}, "".join(rows))
+    layout = seek_tables.Layout(1, 3, 1)
+    table = seek_tables.read(native.seek_points(jpeg, 8).table, layout)
+    assert [point[1:] for point in table.points] == [(16, (100,)), (34, (100,))]
+    wrong = seek_tables.moved(table, 0, position=24)
+    wrong = seek_tables.moved(wrong, 1, predictors=(100 - 255,))
+    statuses, _ = crops(jpeg, [(0, 0, 24, 8)], 8, wrong.written(layout))
+    assert native.reason(int(statuses[0])) == (
+        "JPEG scan data do not reach the next point of their seek table"
+    )
+
+
+@pytest.mark.parametrize("order", [7, 15])
+def test_a_code_that_is_longer_than_any_value_is_refused(order: int) -> None:
+    """Its 32 lower bits would be right; and it may have more bits than a reader holds."""
+    jpeg = jpeg_of(16, 16, "4:4:4", 2)
+    position = 8 * (jpeg.index(b"\xff\xd0") + 2 - read_header(jpeg).scan_offset)
+    for beyond, sentence in (
+        (0, ""),
+        (1 << 32, "seek table is damaged or belongs to another JPEG"),
+    ):
+        folded = 2 * position + beyond
+        prefix = f"{(folded >> order) + 1:b}"
+        code = "0" * (len(prefix) - 1) + prefix + f"{folded & (1 << order) - 1:0{order}b}"
+        table = seek_tables.Table(len(jpeg), zlib.crc32(jpeg), 1, (order, 0, 0, 0), ())
+        statuses, _ = crops(jpeg, [(0, 0, 16, 16)], 8, seek_tables.sealed(table, code))
+        assert (native.reason(int(statuses[0])) if statuses[0] else "") == sentence
 
 
 def test_the_table_of_another_file_is_refused() -> None:
