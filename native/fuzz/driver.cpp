@@ -89,7 +89,7 @@ void run(const Bytes& input) {
     alarm(kSlowSeconds);
     // A copy of exactly its size, so that reading behind the input is seen.
     uint8_t* copy = static_cast<uint8_t*>(std::malloc(input.size() ? input.size() : 1));
-    std::memcpy(copy, input.data(), input.size());
+    if (!input.empty()) std::memcpy(copy, input.data(), input.size());
     LLVMFuzzerTestOneInput(copy, input.size());
     std::free(copy);
     alarm(0);

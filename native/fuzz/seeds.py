@@ -27,6 +27,15 @@ def _photograph(height: int, width: int, *, busy: bool) -> Image.Image:
     return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
 
 
+def _contrast(height: int, width: int) -> Image.Image:
+    """Few blocks of black and white dots: their high coefficients get the longest codes."""
+    pixels = np.array(_photograph(height, width, busy=True))
+    random = np.random.default_rng(0)
+    for top, left in ((8, 8), (24, 40), (40, 16), (48, 72)):
+        pixels[top : top + 8, left : left + 8] = 255 * random.integers(0, 2, (8, 8, 3))
+    return Image.fromarray(pixels)
+
+
 def _encode(image: Image.Image, **options: object) -> bytes:
     stream = BytesIO()
     image.save(stream, "JPEG", **options)
@@ -65,6 +74,7 @@ def seeds() -> dict[str, bytes]:
             image = _photograph(24, 40, busy=True).convert(mode)
             found[f"{mode}-{progressive}"] = _encode(image, progressive=progressive, quality=80)
     found["optimised"] = _encode(_photograph(40, 56, busy=True), optimize=True, quality=85)
+    found["contrast"] = _encode(_contrast(64, 96), optimize=True, quality=100, subsampling=0)
     found["rgb"] = _encode(_photograph(20, 20, busy=False), keep_rgb=True)
     return found
 
