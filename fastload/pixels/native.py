@@ -430,8 +430,7 @@ def seek_points(jpeg: bytes | memoryview, interval_pixels: int | None = None) ->
 
 def table_crc32(table: bytes | memoryview) -> int:
     """CRC-32 of the file that a seek table belongs to."""
-    (crc32,) = struct.unpack_from("<I", table, 6)
-    return int(crc32)
+    return int.from_bytes(table[6:10], "little")
 
 
 def cut_region(jpeg: bytes | memoryview, table: bytes | memoryview, box: Box) -> tuple[bytes, Box]:
