@@ -405,7 +405,8 @@ def seek_points(jpeg: bytes | memoryview, interval_pixels: int | None = None) ->
     Args:
         jpeg: A JPEG of any kind.
         interval_pixels: How far apart the points are in each row of MCUs, about; None takes
-            `jpeg.INTERVAL_PIXELS`, which pays best (native/seek/points.hpp has the measurement).
+            `jpeg.INTERVAL_PIXELS`, which pays best, or more where a table would take over 2.5 % of
+            the file (native/seek/points.hpp has the measurement).
 
     Raises:
         CorruptImageError: If the bytes are damaged or incomplete.

@@ -21,10 +21,6 @@
 
 namespace fl {
 
-static_assert(kMaxSkipDcSize == kMaxDcCategory && kMaxSkipAcSize == kMaxAcCategory &&
-                  kMaxSkipDc == kMaxDc && table_detail::kMaxPredictor == kMaxDc,
-              "a pass and a check know the same range");
-
 // What one thread keeps from one file to the next.
 struct SeekWorkspace {
     Header header;
@@ -59,7 +55,7 @@ class SeekCollector {
         at_ = scan_ = data + header.scan.data_offset;
         end_ = data + size;
         grid_ = McuGrid::of(frame);
-        per_row_ = points_per_row(grid_, frame.width, interval_pixels);
+        per_row_ = points_per_row(grid_, frame.width, interval_pixels, size);
         const int restart = header.restart_interval;
         // Markers that are as close as the points would be serve as well.
         wanted_ = restart == 0 || restart > grid_.per_row / per_row_;

@@ -144,6 +144,21 @@ def test_points_are_as_far_apart_as_restart_markers_unless_the_caller_says() -> 
         assert native.seek_points(jpeg).table == native.seek_points(jpeg, pixels).table
 
 
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_the_table_of_a_smooth_picture_has_fewer_points(sampling: str) -> None:
+    """At most 2.5 % of the file, whatever lies between the points."""
+    pixels = pictures.photograph(500, 900, 3, spacing=90, noise=0)
+    jpeg = (
+        pictures.encode(pixels, sampling)
+        if sampling != "4:4:0"
+        else simplejpeg.encode_jpeg(pixels, quality=90, colorsubsampling="440")
+    )
+    table = native.seek_points(jpeg).table
+    assert 0 < len(table) <= 0.025 * len(jpeg) < len(native.seek_points(jpeg, 64).table)
+    boxes = boxes_of(500, 900)
+    assert np.array_equal(crops(jpeg, boxes, 24)[1], crops(jpeg, boxes, 24, table)[1])
+
+
 def test_codes_of_each_file_are_their_own(simd: None) -> None:
     """Optimised tables, and several files in one batch whose codes differ."""
     image = pictures.picture(5, height=90, width=120, noise=25)
