@@ -219,6 +219,18 @@ struct BitReader {
     }
 };
 
+// For inner loops, in which a table's entry says what to skip. The low byte of `entry` holds the
+// number of bits, in [0, 31], of which so many must have been loaded; what else it holds goes to
+// the upper bits of the count, which are not read before `refill_entries` clears them.
+FL_INLINE void skip_entry(BitReader& bits, uint32_t entry) {
+    bits.window <<= entry & 63;
+    bits.count = static_cast<int>(static_cast<uint32_t>(bits.count) - entry);
+}
+FL_INLINE void refill_entries(BitReader& bits) {
+    bits.count &= 63;
+    bits.refill();
+}
+
 // EXTEND of T.81 figure F.12: the signed value of `size` additional bits, size in [0, 16].
 inline int extend(unsigned bits, int size) {
     const int value = static_cast<int>(bits), half = 1 << size >> 1;

@@ -13,6 +13,10 @@ namespace fl {
 
 constexpr int kMaxCodeLength = 16;  // T.81, Annex C: BITS has 16 entries
 
+// What baseline allows of 8-bit samples: T.81, F.1.2.
+constexpr int kMaxDcCategory = 11, kMaxAcCategory = 10;
+constexpr int kMaxDc = (1 << kMaxDcCategory) - 1;
+
 // Bits that the faster tables look up at once. The transcoder chooses codes to fit it.
 constexpr int kLookBits = 11;
 

@@ -120,7 +120,6 @@ class BoxDecoder {
     }
 
   private:
-    static constexpr int kMaxBlocksPerMcu = 6;  // 2x2 luma and two chroma
     // A lane hands over; an interval of usual width fits, and two lanes' 12 KiB the nearest cache.
     static constexpr int kChunkBlocks = 48;
     static constexpr int kPlanePadding = 32;  // rows before and after each column

@@ -8,6 +8,8 @@
 
 namespace fl {
 
+constexpr int kMaxBlocksPerMcu = 6;  // 2x2 luma and two chroma
+
 inline Status decodable_frame(const Header& header) {
     const Frame& frame = header.frame;
     if (frame.marker == kSOF2) return kProgressive;

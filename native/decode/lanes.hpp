@@ -53,17 +53,6 @@ struct alignas(256) Places {  // so that the low byte of a position is the numbe
 };
 inline constexpr Places kPlaces{};
 
-FL_INLINE void refill(BitReader& bits) {
-    bits.count &= 63;
-    bits.refill();
-}
-// `entry`: its low byte holds the number of bits, in [1, 31]; what else it holds goes to the upper
-// bits of the count, which are never read.
-FL_INLINE void skip(BitReader& bits, uint32_t entry) {
-    bits.window <<= entry & 63;
-    bits.count = static_cast<int>(static_cast<uint32_t>(bits.count) - entry);
-}
-
 // Goes on to `last`; a block ends there if it has 64 coefficients or an end-of-block code. A branch
 // predictor cannot foresee which look-up ends a block, and a wrong guess stops both lanes. So there
 // is no branch; it is assembly because compilers make a branch of any C++ that says the same.
@@ -102,16 +91,16 @@ FL_INLINE Status look_up(Lane& lane) {
     if (FL_UNLIKELY((last_place & kOverrun) != 0)) {
         // One coefficient by the long way: with its additional bits it exceeds the look-up, or it
         // fills the block and what follows was no second one.
-        refill(lane.bits);
+        refill_entries(lane.bits);
         entry = lane.table->find(lane.bits.window);
         if (entry.bits() == 0) return kBadCode;
         last = lane.place + entry.last();
         place = last_place = *last;
         if ((place & kOverrun) != 0) return kCoefficientOverrun;
-        skip(lane.bits, static_cast<uint32_t>(entry.word));
-        refill(lane.bits);
+        skip_entry(lane.bits, static_cast<uint32_t>(entry.word));
+        refill_entries(lane.bits);
     } else {
-        skip(lane.bits, static_cast<uint32_t>(entry.word));
+        skip_entry(lane.bits, static_cast<uint32_t>(entry.word));
     }
     lane.block[place] = entry.first_value();
     lane.block[last_place] = entry.last_value();
@@ -127,7 +116,7 @@ FL_INLINE Status run_one(Lane& lane) {
     Lane a = lane;
     Status status = kOk;
     for (;;) {
-        refill(a.bits);
+        refill_entries(a.bits);
         for (int i = 0; i < kLooksPerRefill; ++i) {
             if (FL_UNLIKELY((status = look_up(a)) != kOk)) goto done;
             if (FL_UNLIKELY(a.block == a.stop)) goto done;
@@ -143,8 +132,8 @@ FL_INLINE Status run_two(Lane& first, Lane& second) {
     Lane a = first, b = second;
     Status status = kOk;
     for (;;) {
-        refill(a.bits);
-        refill(b.bits);
+        refill_entries(a.bits);
+        refill_entries(b.bits);
         for (int i = 0; i < kLooksPerRefill; ++i) {
             if (FL_UNLIKELY((status = look_up(a)) != kOk)) goto done;
             if (FL_UNLIKELY((status = look_up(b)) != kOk)) goto done;

@@ -14,13 +14,9 @@
 #include "core/header.hpp"
 #include "core/huffman.hpp"
 #include "core/simd.hpp"
+#include "decode/decodable.hpp"
 
 namespace fl {
-
-constexpr int kMaxSkipBlocks = 6;  // of an MCU: 2x2 luma and two chroma
-
-// What baseline allows: T.81, F.1.2. transcode/tokens.hpp has the same limits.
-constexpr int kMaxSkipDcSize = 11, kMaxSkipAcSize = 10, kMaxSkipDc = 2047;
 
 namespace skip_detail {
 
@@ -50,7 +46,7 @@ constexpr int kEndBit = 15;  // of an entry whose last code ends the block
 inline uint32_t ac_entry(int length, int symbol) {
     const int run = symbol >> 4, size = symbol & 15;
     if (symbol == 0) return entry(unsigned(length), 0, kEndOfSkippedBlock);
-    if (size > kMaxSkipAcSize || (size == 0 && run != 15)) return 0;
+    if (size > kMaxAcCategory || (size == 0 && run != 15)) return 0;
     return entry(unsigned(length + size), 0, unsigned(run + 1));
 }
 
@@ -85,7 +81,7 @@ class SkipTable {
         const int length = code >> 8, symbol = code & 0xFF;
         if (code == 0) return 0;
         if (!begins) return skip_detail::ac_entry(length, symbol);
-        if (symbol > kMaxSkipDcSize) return 0;
+        if (symbol > kMaxDcCategory) return 0;
         const auto extra = static_cast<unsigned>(window << length >> 1 >> (63 - symbol));
         return skip_detail::entry(unsigned(length + symbol), extend(extra, symbol), 1);
     }
@@ -126,7 +122,7 @@ class SkipTable {
         for (uint32_t& look : first) look = entry(0, 0, kNoFirst);
         each_code(dc, kLookBits, [&](uint32_t code, int length, int size) {
             const int left = kLookBits - length - size;
-            if (size > kMaxSkipDcSize || left < 0) return;
+            if (size > kMaxDcCategory || left < 0) return;
             for (uint32_t extra = 0; extra < 1u << size; ++extra) {
                 const uint32_t one = entry(unsigned(length + size), extend(extra, size), 1);
                 uint32_t* const out = first + ((code << size | extra) << left);
@@ -214,7 +210,7 @@ FL_INLINE void go_on(Run& run, uint32_t found, unsigned count) {
 // The predictors in one word, so that they stay in a register: each in a field of its own, biased,
 // so that a value in range has no bit above the twelfth, and has none with one added. Where one
 // leaves its range, the fields are of no use any more, but such a bit was seen.
-constexpr int kFieldBits = 20, kBias = kMaxSkipDc;
+constexpr int kFieldBits = 20, kBias = kMaxDc;
 constexpr uint64_t kOnes = 1 | uint64_t{1} << kFieldBits | uint64_t{1} << 2 * kFieldBits;
 constexpr uint64_t kBeyond =
     uint64_t{0xFF000} | uint64_t{0xFF000} << kFieldBits | uint64_t{0xFF000} << 2 * kFieldBits;
@@ -229,41 +225,30 @@ inline void unpack_dc(uint64_t fields, int32_t (&dc)[3]) {
         dc[c] = static_cast<int32_t>(fields >> c * kFieldBits & 0xFFF) - kBias;
 }
 
-FL_INLINE void refill(BitReader& bits) {
-    bits.count &= 63;
-    bits.refill();
-}
-
-// `entry`: its low byte holds the number of bits; the rest goes where `count` is never read.
-FL_INLINE void skip(BitReader& bits, uint32_t entry) {
-    bits.window <<= entry & 63;
-    bits.count = static_cast<int>(static_cast<uint32_t>(bits.count) - entry);
-}
-
 // False where the bits are not what baseline allows, or a DC value leaves its range.
 FL_INLINE bool run_blocks(const SkipStep* ring, SkipState& state, int64_t blocks) {
     Run run = {state.bits, ring->table->first, ring, 0, blocks};
     uint64_t dc = packed(state.dc), beyond = 0;
     while (run.blocks > 0) {
-        refill(run.bits);
+        refill_entries(run.bits);
         for (int i = 0; i < kLooksPerRefill; ++i) {
             uint32_t found = run.look[run.bits.window >> (64 - kLookBits)];
             unsigned count = run.count + advance_of(found);
             const int field = run.step->field;
             if (FL_UNLIKELY((count & kLookAgain) != 0)) {
                 if (count != 64) {
-                    refill(run.bits);
+                    refill_entries(run.bits);
                     found = run.step->table->find(run.bits.window, run.count == 0);
                     count = run.count + advance_of(found);
                     if (found == 0 || ((count & kLookAgain) != 0 && count != 64)) return false;
                 }
-                skip(run.bits, found);
-                refill(run.bits);
+                skip_entry(run.bits, found);
+                refill_entries(run.bits);
                 run.look = run.step->rest;
                 run.count = count;
                 if (count >= 64) end_block(run);
             } else {
-                skip(run.bits, found);
+                skip_entry(run.bits, found);
                 go_on(run, found, count);
             }
             dc += static_cast<uint64_t>(int64_t{value_of(found)}) << field;
@@ -336,7 +321,7 @@ class Skipper {
 
   private:
     SkipTable tables_[3];
-    SkipStep ring_[kMaxSkipBlocks];
+    SkipStep ring_[kMaxBlocksPerMcu];
     int blocks_ = 0;
 };
 

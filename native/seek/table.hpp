@@ -16,6 +16,7 @@
 #include "core/array.hpp"
 #include "core/bits.hpp"
 #include "core/crc32.hpp"
+#include "core/huffman.hpp"
 #include "seek/points.hpp"
 
 namespace fl {
@@ -27,7 +28,6 @@ constexpr size_t kHeaderBytes = 14, kCrcBytes = 4;
 constexpr int kFields = 4;                       // distance, three predictors
 constexpr int32_t kMaxDistance = (1 << 24) - 1;  // in bits; a code then has at most 51
 constexpr int kMaxZeros = 25;                    // before a code's first one, less its order
-constexpr int kMaxPredictor = 2047;
 
 struct Above {  // the values of the last point in a column
     int32_t values[kFields];
@@ -247,8 +247,7 @@ class SeekTableReader {
             return kBadSeekTable;
         for (int c = 0; c < num_components_ && !point_.restart; ++c) {
             int32_t* const value = values + 1 + c;
-            if (!read(1 + c, value) || *value > kMaxPredictor || *value < -kMaxPredictor)
-                return kBadSeekTable;
+            if (!read(1 + c, value) || *value > kMaxDc || *value < -kMaxDc) return kBadSeekTable;
             point_.dc[c] = static_cast<int16_t>(*value);
         }
         return kOk;

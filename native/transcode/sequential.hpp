@@ -18,8 +18,6 @@
 
 namespace fl {
 
-constexpr int kMaxDc = (1 << kMaxDcCategory) - 1;
-
 // Bits to token. `code_length` 0: no such code, or none that baseline allows here.
 struct TokenEntry {
     uint8_t symbol;

@@ -10,11 +10,10 @@
 #include <cstdint>
 
 #include "core/array.hpp"
+#include "core/huffman.hpp"
 #include "transcode/layout.hpp"
 
 namespace fl {
-
-constexpr int kMaxDcCategory = 11, kMaxAcCategory = 10;  // of 8-bit samples: T.81, F.1.2
 
 // Key of a symbol: its table (0, 1: DC of luma, chroma; 2, 3: AC of luma, chroma) and the symbol.
 constexpr int kTokenTables = 4;
