@@ -69,6 +69,23 @@ def open_regular(path: str | os.PathLike[str]) -> int:
     return descriptor
 
 
+def open_own(path: Path) -> int:
+    """A descriptor of a file that only fastload writes, to read and write; it is made if need be.
+
+    A link in its place is refused: whoever gave us the folder would choose what is overwritten.
+
+    Raises:
+        OSError: If the file cannot be opened or made, or is no regular file.
+    """
+    try:
+        refuse_irregular(path.lstat(), path)  # to open a pipe would wait
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; remove it", os.fspath(path)) from None
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
 def refuse_irregular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
     """See that a status is of a regular file.
 
@@ -78,6 +95,7 @@ def refuse_irregular(status: os.stat_result, path: str | os.PathLike[str]) -> No
     kind = stat.S_IFMT(status.st_mode)
     if kind != stat.S_IFREG:
         words = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        words[stat.S_IFLNK] = "a link"
         found = words.get(kind, "a device")
         raise OSError(errno.EINVAL, f"is {found}, expected a regular file", os.fspath(path))
 
@@ -145,7 +163,7 @@ def locked(
             raises.
         unlockable: Called where the file system has no locks; the block runs without.
     """
-    with path.open("w") as file:
+    with os.fdopen(open_own(path), "r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -24,7 +24,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastload.files import sync_file
+from fastload.files import open_own, sync_file
 from fastload.pixels import native
 from fastload.prepare.reasons import Reason, Rules
 from fastload.prepare.source import File
@@ -34,7 +34,7 @@ from fastload.store.places import KINDS, points_name
 VERSION = 1  # of what is found in a file; another version looks at all files again
 BLOCK_FILES = 512  # lost at most where a run is killed: a fifth of a second
 _MAGIC = b"FLX1"
-_HEAD = struct.Struct("<4sIIIQ")  # magic, files, bytes of text, CRC-32 of both, end of the tables
+_HEAD = struct.Struct("<4sIIIQ")  # magic, files, bytes of text, CRC-32, end of the tables
 _DROPPED = 255  # in place of a kind
 _DOUBTFUL = 1  # in place of a height, where a file was dropped
 
@@ -122,10 +122,12 @@ class Examined:
         self._salt = repr((VERSION, rules, native.is_available())).encode()
         self._blocks: list[NDArray[np.void]] = []
         self._texts = bytearray()
-        self._log = _opened(folder / _log_name(number))
-        self._points = _opened(folder / points_name(number))
         self._points_end = 0
-        self._read_blocks()
+        with ExitStack() as stack:
+            self._log = stack.enter_context(_opened(folder / _log_name(number)))
+            self._points = stack.enter_context(_opened(folder / points_name(number)))
+            self._read_blocks()
+            stack.pop_all()
         self._fresh: list[tuple[File, Verdict, bytes]] = []
 
     @property
@@ -173,7 +175,7 @@ class Examined:
         self._points.seek(self._points_end)
         self._points.write(tables)
         self._points.flush()
-        self._log.write(_block(rows, bytes(texts)))
+        self._log.write(_block(rows, bytes(texts), tables))
         self._log.flush()
         self._points_end += len(tables)
         self._take(rows, bytes(texts))
@@ -185,8 +187,9 @@ class Examined:
         self._blocks.append(rows)
 
     def _read_blocks(self) -> None:
-        """Read the complete blocks; what stands behind them is cut off."""
+        """Read the complete blocks; what stands behind them, or behind damage, is cut off."""
         self._log.seek(0)
+        self._points.seek(0)
         room = os.fstat(self._points.fileno()).st_size
         good = 0
         while len(head := self._log.read(_HEAD.size)) == _HEAD.size:
@@ -194,7 +197,10 @@ class Examined:
             if magic != _MAGIC or count > BLOCK_FILES or not self._points_end <= end <= room:
                 break
             body = self._log.read(count * FOUND.itemsize + text_bytes)
-            if zlib.crc32(body) != crc32 or len(body) != count * FOUND.itemsize + text_bytes:
+            tables = self._points.read(end - self._points_end)
+            if zlib.crc32(tables, zlib.crc32(body)) != crc32:
+                break
+            if len(body) != count * FOUND.itemsize + text_bytes:
                 break
             rows = np.frombuffer(body, FOUND, count).copy()
             self._take(rows, body[count * FOUND.itemsize :])
@@ -226,23 +232,26 @@ class Examined:
             return rows
         known = Known(rows, bytes(self._texts))
         texts = [known.texts[int(r["text"]) : int(r["text"]) + int(r["text_size"])] for r in rows]
-        old, new = rows, rows.copy()
+        new = rows.copy()
         new["seek"] = np.cumsum(rows["seek_size"], dtype=np.uint64) - rows["seek_size"]
         self.number += 1
-        with _opened(self._folder / points_name(self.number)) as points:
-            for row in old:
-                self._points.seek(int(row["seek"]))
-                points.write(self._points.read(int(row["seek_size"])))
-            points.truncate()
-            sync_file(points)
-        with _opened(self._folder / _log_name(self.number)) as log:
+        with (
+            _opened(self._folder / points_name(self.number)) as points,
+            _opened(self._folder / _log_name(self.number)) as log,
+        ):
             for first in range(0, len(new), BLOCK_FILES):
+                tables = bytearray()
+                for row in rows[first : first + BLOCK_FILES]:
+                    self._points.seek(int(row["seek"]))
+                    tables += self._points.read(int(row["seek_size"]))
+                points.write(tables)
                 block = new[first : first + BLOCK_FILES].copy()
                 some = texts[first : first + BLOCK_FILES]
                 block["text"] = np.cumsum([0, *map(len, some)])[:-1]
-                log.write(_block(block, b"".join(some)))
-            log.truncate()
-            sync_file(log)
+                log.write(_block(block, b"".join(some), tables))
+            for file in (points, log):
+                file.truncate()
+                sync_file(file)
         self._points_end = int(new["seek_size"].sum())
         return new
 
@@ -276,11 +285,15 @@ class Examined:
                 self._write_block()
 
 
-def _block(rows: NDArray[np.void], texts: bytes) -> bytes:
-    """Some rows as they lie in the file; the last one's seek table is the last there is."""
+def _block(rows: NDArray[np.void], texts: bytes, tables: bytes | bytearray) -> bytes:
+    """Some rows as they lie in the file; the last one's seek table is the last there is.
+
+    The CRC-32 is of the rows, their texts and their seek tables.
+    """
     body = rows.tobytes() + texts
     end = int(rows["seek"][-1]) + int(rows["seek_size"][-1])
-    return _HEAD.pack(_MAGIC, len(rows), len(texts), zlib.crc32(body), end) + body
+    crc32 = zlib.crc32(tables, zlib.crc32(body))
+    return _HEAD.pack(_MAGIC, len(rows), len(texts), crc32, end) + body
 
 
 def _log_name(number: int) -> str:
@@ -289,8 +302,7 @@ def _log_name(number: int) -> str:
 
 def _opened(path: Path) -> BinaryIO:
     """A file to read and write, made where there is none; what it holds stays."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    return os.fdopen(descriptor, "r+b")
+    return os.fdopen(open_own(path), "r+b")
 
 
 def _text_of(verdict: Verdict) -> str:

@@ -345,7 +345,8 @@ class FileReader:
                 continue
             read = _read_into(file.descriptor, tables[i], offset)
             if read < size or native.table_crc32(tables[i]) != crc32:
-                bad[i] = "its seek table is that of another image; remove the index, and index anew"
+                remedy = self._files.remedy(int(self._index["file"][rows[i]]))
+                bad[i] = f"its seek table is damaged, or that of another image; {remedy}"
         return bad
 
     def _bad_among(
