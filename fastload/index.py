@@ -31,13 +31,14 @@ from fastload.prepare.indexing import (
     IndexOutcome,
     folder_for,
     held,
+    refuse_foreign,
     write_index_of,
 )
 from fastload.prepare.layout import LayoutOptions
 from fastload.prepare.reasons import Rules
 from fastload.prepare.report import REPORT_NAME, reason_table
 from fastload.prepare.source import read_source
-from fastload.store.places import KINDS
+from fastload.store.places import KINDS, find_index
 
 
 def closing_lines(outcome: IndexOutcome, named: Sequence[Path]) -> list[str]:
@@ -76,13 +77,16 @@ def _next_lines(outcome: IndexOutcome, named: Sequence[Path]) -> list[str]:
     val = outcome.data.places.splits.get("val")
     if val is None or not val.samples:
         return ["no val      training needs it; --val-fraction 0.1 takes it from train"]
-    data = named[0] if len(named) == 1 else outcome.data.path
+    found = len(named) == 1 and find_index(named[0]) == outcome.data.path
+    data = named[0] if found else outcome.data.path  # the index of --out is named itself
     return [f"next        {trainer_command('--loader', 'dali', '--data', data)}"]
 
 
 def _run(arguments: argparse.Namespace, rules: Rules, layout: LayoutOptions) -> int:
     named: list[Path] = arguments.data
     source = read_source(named, seed=arguments.seed, options=layout)
+    if arguments.out:
+        refuse_foreign(source, arguments.out)
     folder = arguments.out or folder_for(named)
     options = IndexOptions(
         rules=rules,

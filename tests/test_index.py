@@ -417,6 +417,48 @@ def test_the_index_goes_where_out_says_and_is_found_there(root, tmp_path):
     assert verify.main([str(tmp_path / "elsewhere")]) == 0
 
 
+@pytest.mark.parametrize("where", ["data/train/new", "shards", "other", "data"])
+def test_an_index_is_not_written_into_data_or_shards(root, tmp_path, where, capsys):
+    write_tree(tmp_path, {"shards/manifest.json": b"{}", "other/a/1.jpg": jpeg(1)})
+    before = snapshot(tmp_path)
+    assert make(root, "--out", str(tmp_path / where)) == 1
+    assert re.search("lies within .*; choose|holds other things, such as", capsys.readouterr().err)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("where", ["data/.fastload", "data/.cache/index", "new/index"])
+def test_the_next_command_names_the_index_that_was_made(root, tmp_path, where, capsys):
+    for _ in range(2):
+        assert make(root, "--out", str(tmp_path / where)) == 0
+        named = root if where == "data/.fastload" else tmp_path / where
+        assert said(capsys).rstrip().endswith(f"--data {named}")
+
+
+@pytest.mark.parametrize("name", ["lock", "examined-0", "points-0.seek"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_file_of_an_index_is_neither_written_nor_waited_for(
+    indexed, tmp_path, name, kind, capsys
+):
+    path, victim = indexed / ".fastload" / name, tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    path.unlink()
+    make_it = {"link": lambda: path.symlink_to(victim), "pipe": lambda: os.mkfifo(path)}
+    make_it.get(kind, path.mkdir)()
+    assert make(indexed) == 1
+    error = capsys.readouterr().err
+    assert error.endswith(f"{path}: is a {kind}, expected a regular file; remove it\n")
+    assert victim.read_bytes() == b"precious"
+
+
+def test_an_index_that_cannot_be_looked_at_is_an_error_of_ours(root, monkeypatch):
+    def denied(path: Path, **_: Any) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(FastloadError, match="permission was denied"):
+        Loader(root)
+
+
 def test_a_full_disk_is_one_sentence_and_what_was_read_is_kept(root, capsys):
     """The limit of a file's size stands for the disk: only the parent writes."""
     program = (

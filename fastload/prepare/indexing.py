@@ -13,10 +13,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.console.progress import Progress
-from fastload.console.terminal import say
+from fastload.console.terminal import printable, say
 from fastload.errors import OutputError, ShardError
 from fastload.files import explain_os_error, locked
 from fastload.prepare.duplicates import find_duplicates
 from fastload.prepare.examine import examine_files
 from fastload.prepare.examined import Examined, Known
 from fastload.prepare.finish import check_what_is_left
+from fastload.prepare.folder import refuse_nested
 from fastload.prepare.naming import SPLITS
 from fastload.prepare.plan import (
     Plan,
@@ -65,6 +67,7 @@ from fastload.store.places import (
     write_places,
 )
 
+_OWN = re.compile(r"\.|(index\.json|lock|cleaning\.csv)$|(examined|points|index|of)-")
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -128,6 +131,24 @@ def folder_for(source: Sequence[Path]) -> Path:
         say(f"{beside} cannot be written: the index goes to {cache}", error=True)
         return cache
     return beside
+
+
+def refuse_foreign(source: Source, out: Path) -> None:
+    """See that an index may be written to a folder that the user chose.
+
+    Raises:
+        OutputError: If a later run would read the folder as a part of the source, or if it holds
+            anything else, such as shards or other data, which would be read in its place.
+    """
+    if "/." not in f"/{os.path.relpath(out.resolve(), source.root.resolve())}".replace("/..", "/"):
+        refuse_nested(source, out)  # what is hidden is no part of a source
+    with suppress(FileNotFoundError, NotADirectoryError):
+        others = [name for name in sorted(os.listdir(out)) if not _OWN.match(name)]  # noqa: PTH208
+        if others:
+            raise OutputError(
+                f"{out} holds other things, such as {printable(others[0])}; choose a new or an"
+                " empty folder"
+            )
 
 
 def _make(folder: Path) -> None:

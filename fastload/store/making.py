@@ -16,6 +16,7 @@ from pathlib import Path
 from fastload.console.shell import module_command
 from fastload.console.terminal import say
 from fastload.errors import ShardError
+from fastload.files import explain_os_error
 from fastload.store.collection import Paths, listed
 from fastload.store.manifest import MANIFEST_NAME
 from fastload.store.misplaced import has_images, is_address
@@ -39,7 +40,11 @@ def make_missing_indexes(path: Paths, *, quiet: bool = False) -> None:
         ValueError: If `path` names no directory.
     """
     for each in listed(path):
-        if lacks_index(Path(each)):
+        try:
+            lacking = lacks_index(Path(each))
+        except OSError as error:
+            raise ShardError(explain_os_error(error)) from error
+        if lacking:
             _make(Path(each), quiet=quiet)
 
 
