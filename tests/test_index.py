@@ -459,6 +459,47 @@ def test_an_index_that_cannot_be_looked_at_is_an_error_of_ours(root, monkeypatch
         Loader(root)
 
 
+LISTS = {  # the files of a source, and the text of the last one after it was changed
+    "categories.json": (
+        {
+            "train.json": json.dumps(
+                {
+                    "images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(8)],
+                    "annotations": [{"image_id": n, "category_id": n % 2} for n in range(8)],
+                }
+            ),
+            "categories.json": '[{"id": 0, "name": "x"}, {"id": 1, "name": "y"}]',
+        },
+        '[{"id": 0, "name": "y"}, {"id": 1, "name": "x"}]',
+    ),
+    "classes.txt": (
+        {
+            "labels.csv": "path,label\n" + "".join(f"{n}.jpg,{'ab'[n % 2]}\n" for n in range(8)),
+            "classes.txt": "b\na\n",
+        },
+        "a\nb\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_another_list_of_classes_is_told_when_the_index_is_opened(tmp_path, name, caplog):
+    texts, changed = LISTS[name]
+    files = {f"{n}.jpg": jpeg(n) for n in range(8)}
+    root = write_tree(tmp_path, files | {one: text.encode() for one, text in texts.items()})
+    where = root / next(iter(texts))
+    assert make(where) == 0
+    TarDataset(where)
+    assert not caplog.records
+    (root / name).write_text(changed)
+    os.utime(root / name, ns=(0, 0))
+    TarDataset(where)
+    assert f"{root / name} has changed since it was indexed" in caplog.records[-1].getMessage()
+    assert verify.main([str(where)]) == 1
+    assert make(where) == 0
+    assert verify.main([str(where)]) == 0
+
+
 def test_a_full_disk_is_one_sentence_and_what_was_read_is_kept(root, capsys):
     """The limit of a file's size stands for the disk: only the parent writes."""
     program = (

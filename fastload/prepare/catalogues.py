@@ -54,7 +54,7 @@ def find_in_catalogues(
             continue
         listed.found.places.setdefault(split, path)
         try:
-            names += [(path, *one) for one in _names_in(catalogue, root / path)]
+            names += [(path, *one) for one in _names_in(catalogue, root / path, listed.found)]
             _take_images(catalogue, number, split, listed)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise LayoutError(
@@ -97,11 +97,12 @@ def _labels_in(catalogue: dict[str, Any]) -> dict[Any, str]:
     return labels
 
 
-def _names_in(catalogue: dict[str, Any], path: Path) -> list[tuple[int, str]]:
+def _names_in(catalogue: dict[str, Any], path: Path, found: Found) -> list[tuple[int, str]]:
     """Number and name of each category; those of categories.json where the catalogue has none."""
     categories = catalogue.get("categories") or []
     beside = path.with_name(_CATEGORIES)
     if not any("name" in one for one in categories) and beside.is_file():
+        found.note_list(beside)
         held = read_json(beside)
         categories = held.get("categories", []) if isinstance(held, dict) else held
     return [(int(one["id"]), str(one.get("name", one["id"]))) for one in categories]

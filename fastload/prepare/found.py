@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -87,3 +88,10 @@ class Found:
     pictured: set[str] = field(default_factory=set)
     walked: bool = False
     lists: list[tuple[str, int, int]] = field(default_factory=list)
+
+    def note_list(self, path: Path) -> None:
+        """Keep what a file is that tells labels, so that it is noticed when it changes."""
+        status = path.stat()
+        fact = (os.path.relpath(path, self.root), status.st_size, status.st_mtime_ns)
+        if fact not in self.lists:
+            self.lists.append(fact)

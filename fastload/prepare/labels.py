@@ -168,7 +168,7 @@ def take_labels(
     none = {"", *(label for label, number in numbers.items() if number == -1)}
     _drop_unlabelled(found, none)
     numbers = {label: number for label, number in numbers.items() if label not in none}
-    listed = listed or _read_class_list(folders)
+    listed = listed or _read_class_list(folders, found)
     if not integers or max(numbers.values()) >= MOST_CLASSES:
         found.classes = _named_classes(sorted(told - none), numbers, listed, folders)
     else:
@@ -266,7 +266,7 @@ def _named_classes(
     )
 
 
-def _read_class_list(folders: Iterable[Path]) -> ClassList | None:
+def _read_class_list(folders: Iterable[Path], found: Found) -> ClassList | None:
     """The first list of classes in the folders: a name a line, or the names of a shard directory.
 
     A line may begin with its label; else the first line is class 0.
@@ -278,6 +278,7 @@ def _read_class_list(folders: Iterable[Path]) -> ClassList | None:
         for name in _LISTS:
             path = folder / name
             if path.is_file() and path.stat().st_size <= _MOST_LIST_BYTES:
+                found.note_list(path)
                 try:
                     lines = path.read_text(encoding="utf-8-sig").splitlines()
                 except UnicodeDecodeError as error:
@@ -288,6 +289,7 @@ def _read_class_list(folders: Iterable[Path]) -> ClassList | None:
                 return ClassList(str(path), names)
         path = folder / MANIFEST_NAME
         if path.is_file() and (names := _names_of_shards(path)):
+            found.note_list(path)
             return ClassList(str(path), names)
     return None
 

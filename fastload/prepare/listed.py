@@ -46,15 +46,10 @@ class Listed:
             classes=Classes(classes=(), class_names=(), numbers={}),
         )
         for path in paths:
-            self.note_list(path)
+            self.found.note_list(root / path)
         self._places: dict[str, int] = {}  # path -> place in `found.images`
         self._origins = array("q")
         self._repeats = self._missing = 0
-
-    def note_list(self, path: str) -> None:
-        """Keep what a list is now, so that it is noticed when it changes."""
-        status = (self.root / path).stat()
-        self.found.lists.append((path, status.st_size, status.st_mtime_ns))
 
     def within(self, number: int, line: int, given: object, path: str) -> str:
         """The path of an image relative to the root, in which it must lie.
