@@ -140,7 +140,8 @@ def refuse_foreign(source: Source, out: Path) -> None:
         OutputError: If a later run would read the folder as a part of the source, or if it holds
             anything else, such as shards or other data, which would be read in its place.
     """
-    if "/." not in f"/{os.path.relpath(out.resolve(), source.root.resolve())}".replace("/..", "/"):
+    parts = Path(os.path.relpath(out.resolve(), source.root.resolve())).parts
+    if not any(part.startswith(".") and part != ".." for part in parts):
         refuse_nested(source, out)  # what is hidden is no part of a source
     with suppress(FileNotFoundError, NotADirectoryError):
         others = [name for name in sorted(os.listdir(out)) if not _OWN.match(name)]  # noqa: PTH208
