@@ -595,7 +595,7 @@ def check_pixels(name: str, data: bytes, stored: Stored):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"store": "raw"}, "store must be seekable or original"),
+        ({"store": "raw"}, "store must be seekable, original or in place"),
         ({"store": "original", "max_side": 64}, "max_side must be None"),
         ({"quality": 0}, r"quality must be in \[1, 100\], got 0"),
         ({"min_side": 0}, "min_side must be at least 1"),
