@@ -6,6 +6,7 @@
 #include <new>
 
 #include "core/crc32.hpp"
+#include "core/read_range.hpp"
 #include "core/simd.hpp"
 #include "core/status.hpp"
 #include "decode/decode.hpp"
@@ -101,6 +102,18 @@ FL_EXPORT int fl_decode_full(const uint8_t* data, size_t bytes, int32_t height, 
 FL_EXPORT void fl_crc32_many(const uint8_t* buffer, const int64_t* starts, const int64_t* sizes,
                              int64_t count, uint32_t* out) {
     for (int64_t i = 0; i < count; ++i) out[i] = fl::crc32(buffer + starts[i], size_t(sizes[i]));
+}
+
+// Where `paths[i]` is null, `descriptors[i]` is read from `offsets[i]` on; else the file at the
+// path, which must be of `sizes[i]` bytes. `complete[i]` says whether all bytes were read.
+FL_EXPORT void fl_read_many(const char* const* paths, const int32_t* descriptors,
+                            const int64_t* offsets, uint8_t* buffer, const int64_t* starts,
+                            const int64_t* sizes, int64_t count, uint8_t* complete) {
+    for (int64_t i = 0; i < count; ++i) {
+        uint8_t* const out = buffer + starts[i];
+        complete[i] = paths[i] ? fl::read_file(paths[i], out, size_t(sizes[i]))
+                               : fl::read_range(descriptors[i], offsets[i], out, size_t(sizes[i]));
+    }
 }
 
 FL_EXPORT int fl_check(const uint8_t* data, size_t size, fl::Facts* facts) {

@@ -16,6 +16,7 @@ import os
 import shutil
 import struct
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -58,6 +59,7 @@ _SIGNATURES = {
         ctypes.c_int,
     ),
     "fl_crc32_many": ([*[_Pointer] * 3, ctypes.c_int64, _Pointer], None),
+    "fl_read_many": ([*[_Pointer] * 6, ctypes.c_int64, _Pointer], None),
     "fl_check": ([_Pointer, _Size, _Pointer], ctypes.c_int),
     "fl_transcode": ([_Pointer, _Size, *[ctypes.c_int] * 3, _Pointer], ctypes.c_int),
     "fl_seek_points": ([_Pointer, _Size, ctypes.c_int, *[_Pointer] * 2], ctypes.c_int),
@@ -369,6 +371,37 @@ def crc32s(encoded: Encoded) -> NDArray[np.uint32]:
         sums.ctypes.data,
     )
     return sums
+
+
+def read_many(
+    files: Sequence[bytes | int], offsets: NDArray[np.int64], into: Encoded
+) -> NDArray[np.bool_]:
+    """Read byte ranges of files, each into its place of a buffer, in one call.
+
+    Args:
+        files: For each range an open descriptor, or the path of a file that is read whole; a path
+            has no zero byte in it.
+        offsets: int64 [N], where each range begins in its file; 0 for a path.
+        into: The places, whose bytes are written.
+
+    Returns:
+        bool [N]: False where the bytes are not all there, or a path is no regular file of as many
+        bytes. Why is for the caller to find out.
+    """
+    buffer, starts, sizes = _checked(into)
+    if not buffer.flags.writeable or not len(files) == len(offsets) == len(into):
+        raise ValueError("into must be writeable, and hold a place for each file and offset")
+    paths = (ctypes.c_char_p * len(files))(
+        *(file if isinstance(file, bytes) else None for file in files)
+    )
+    descriptors = np.array([-1 if isinstance(file, bytes) else file for file in files], np.int32)
+    offsets = np.ascontiguousarray(offsets, np.int64)
+    complete = np.zeros(len(files), np.bool_)
+    _core().fl_read_many(
+        *(paths, descriptors.ctypes.data, offsets.ctypes.data, buffer.ctypes.data),
+        *(starts.ctypes.data, sizes.ctypes.data, len(files), complete.ctypes.data),
+    )
+    return complete
 
 
 def check_jpeg(jpeg: bytes | memoryview) -> JpegFacts:

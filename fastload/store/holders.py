@@ -44,6 +44,9 @@ class Holders(Protocol):
     def path(self, number: int) -> Path:
         """Where a file lies."""
 
+    def system_path(self, number: int) -> bytes:
+        """The same, as the system takes it; for each image that is read."""
+
     def alone(self, numbers: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Which of some files are one image each: their samples are bad where the file changed."""
 
@@ -82,6 +85,10 @@ class ShardFiles:
     def path(self, number: int) -> Path:
         """See `Holders.path`."""
         return self.paths[number]
+
+    def system_path(self, number: int) -> bytes:
+        """See `Holders.system_path`."""
+        return os.fsencode(self.paths[number])
 
     def alone(self, numbers: NDArray[np.integer]) -> NDArray[np.bool_]:
         """See `Holders.alone`: no shard is."""
@@ -122,6 +129,7 @@ class PlacedFiles:
 
     def __init__(self, *, root: str, table: NDArray[np.void], names: bytes, remedy: str) -> None:
         self.root, self.table, self.names = root, table, names
+        self._system_root = os.fsencode(root) + b"/"
         self._remedy = remedy
 
     def __len__(self) -> int:
@@ -129,12 +137,19 @@ class PlacedFiles:
 
     def name(self, number: int) -> str:
         """Path of a file, relative to the root."""
+        return os.fsdecode(self._system_name(number))
+
+    def _system_name(self, number: int) -> bytes:
         begin = int(self.table["name_end"][number - 1]) + 1 if number else 0
-        return os.fsdecode(self.names[begin : int(self.table["name_end"][number])])
+        return self.names[begin : int(self.table["name_end"][number])]
 
     def path(self, number: int) -> Path:
         """See `Holders.path`."""
         return Path(self.root, self.name(number))
+
+    def system_path(self, number: int) -> bytes:
+        """See `Holders.system_path`."""
+        return self._system_root + self._system_name(number)
 
     def alone(self, numbers: NDArray[np.integer]) -> NDArray[np.bool_]:
         """See `Holders.alone`."""
@@ -191,6 +206,11 @@ class JoinedFiles:
         """See `Holders.path`."""
         part, own = self._find(number)
         return part.path(own)
+
+    def system_path(self, number: int) -> bytes:
+        """See `Holders.system_path`."""
+        part, own = self._find(number)
+        return part.system_path(own)
 
     def alone(self, numbers: NDArray[np.integer]) -> NDArray[np.bool_]:
         """See `Holders.alone`."""

@@ -145,17 +145,17 @@ class FileReader:
         spaces = (lengths + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
         starts = np.cumsum(spaces) - spaces
         buffer = scratch.take(int(spaces.sum()))
-        memory = buffer.data
-        places = zip(
-            *(records["file"].tolist(), records["offset"].tolist(), sizes.tolist()),
-            *(starts[: len(rows)].tolist(), self._files.alone(records["file"]).tolist()),
-            strict=True,
-        )
-        images, bad = [], {}
-        for i, (file, offset, size, start, alone) in enumerate(places):
-            part = memory[start : start + size]
-            images.append(part)
-            if alone:
+        seek = Encoded(buffer, starts[len(rows) :], tables) if len(starts) > len(rows) else None
+        encoded = Encoded(buffer, starts[: len(rows)], sizes, seek, _upright(records))
+        alone = self._files.alone(records["file"]).tolist()
+        offsets = records["offset"].astype(np.int64)
+        numbers = records["file"].tolist()
+        complete = self._read_at_once(numbers, alone, offsets, encoded)
+        images = [encoded[i] for i in range(len(rows))]
+        bad = {}
+        for i in np.flatnonzero(~complete).tolist():  # one by one, which finds the reason
+            file, offset, part = numbers[i], int(offsets[i]), images[i]
+            if alone[i]:
                 if reason := self._read_alone(file, part):
                     bad[i] = reason
                 continue
@@ -164,11 +164,28 @@ class FileReader:
             except OSError:
                 # ESTALE: the server knows the file by another handle now. EIO, ETIMEDOUT: may pass.
                 self._read_again(file, part, offset)
-        seek = Encoded(buffer, starts[len(rows) :], tables) if len(starts) > len(rows) else None
         if seek is not None:
             bad |= self._read_tables(rows, seek)
-        encoded = Encoded(buffer, starts[: len(rows)], sizes, seek, _upright(records))
         return encoded, self._bad_among(encoded, images, records) | bad
+
+    def _read_at_once(
+        self, numbers: list[int], alone: list[bool], offsets: NDArray[np.int64], encoded: Encoded
+    ) -> NDArray[np.bool_]:
+        """Read all images of a chunk by the core, which takes and gives the GIL once."""
+        none = np.zeros(len(numbers), np.bool_)
+        if not native.is_available():
+            return none
+        try:
+            files = [  # what is open stays so while it is in this list
+                self._files.system_path(number)
+                if whole
+                else self._open_files.get(number) or self._open(number)
+                for number, whole in zip(numbers, alone, strict=True)
+            ]
+        except OSError:
+            return none
+        opened = [file if isinstance(file, bytes) else file.descriptor for file in files]
+        return native.read_many(opened, offsets, encoded)
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
         """See `Reader.read_ahead`: the kernel brings the samples into the page cache.
@@ -331,20 +348,23 @@ class FileReader:
 
     def _read_tables(self, rows: NDArray[np.int64], tables: Encoded) -> dict[int, str]:
         """Read the seek tables of some samples into their places; returns those that are wrong."""
-        bad = {}
-        places = zip(
-            *(self._index["seek"][rows].tolist(), self._sources[rows].tolist()),
-            *(self._index["crc32"][rows].tolist(), tables.sizes.tolist()),
-            strict=True,
-        )
-        for i, (offset, source, crc32, size) in enumerate(places):
-            file = self._points[source]
-            if file is None:  # the reader was closed meanwhile: the image is read without
-                tables.sizes[i] = 0
-            if file is None or size == 0:
-                continue
-            read = _read_into(file.descriptor, tables[i], offset)
-            if read < size or native.table_crc32(tables[i]) != crc32:
+        bad, points = {}, list(self._points)
+        files = [points[source] for source in self._sources[rows].tolist()]
+        lacking = np.array([file is None for file in files])
+        tables.sizes[lacking] = 0  # the reader was closed meanwhile: the images are read without
+        offsets, crc32s = self._index["seek"][rows].astype(np.int64), self._index["crc32"][rows]
+        if native.is_available():
+            opened = [-1 if file is None else file.descriptor for file in files]
+            complete = native.read_many(opened, offsets, tables)
+        else:
+            complete = np.array(
+                [
+                    file is None or _read_into(file.descriptor, tables[i], int(offsets[i])) == size
+                    for i, (file, size) in enumerate(zip(files, tables.sizes.tolist(), strict=True))
+                ]
+            )
+        for i in np.flatnonzero(tables.sizes).tolist():
+            if not complete[i] or native.table_crc32(tables[i]) != crc32s[i]:
                 remedy = self._files.remedy(int(self._index["file"][rows[i]]))
                 bad[i] = f"its seek table is damaged, or that of another image; {remedy}"
         return bad

@@ -429,6 +429,39 @@ def test_sums_equal_zlib_at_every_length(each_level: None) -> None:
     assert native.crc32s(Encoded.join(pieces)).tolist() == [zlib.crc32(p) for p in pieces]
 
 
+@needs_core
+def test_ranges_of_files_are_read_or_said_to_be_incomplete(tmp_path):
+    data, folder = os.urandom(100_000), os.fsencode(tmp_path)
+    (tmp_path / "file").write_bytes(data)
+    os.mkfifo(tmp_path / "pipe")  # no writer: to open it would wait
+    (tmp_path / "link").symlink_to("file")
+    path, no_path = folder + b"/file", folder + b"/nothing"
+    with (tmp_path / "file").open("rb") as file:
+        opened = file.fileno()
+        asked = [
+            *((path, 0, 100_000, True), (folder + b"/link", 0, 100_000, True)),
+            *((path, 0, 99_999, False), (path, 0, 100_001, False), (no_path, 0, 5, False)),
+            *((folder, 0, 0, False), (folder + b"/pipe", 0, 0, False), (b"", 0, 5, False)),
+            *((opened, 0, 100_000, True), (opened, 99_990, 10, True), (opened, 99_990, 11, False)),
+            *((opened, 200_000, 1, False), (opened, -1, 1, False), (-1, 0, 1, False)),
+            *((opened, 7, 0, True), (opened, 4_097, 12_345, True)),
+        ]
+        sizes = np.array([size for _, _, size, _ in asked], np.int64)
+        starts = np.cumsum(sizes + 3) - sizes  # with a gap before each
+        into = Encoded(np.full(int(starts[-1] + sizes[-1]) + 3, 77, np.uint8), starts, sizes)
+        offsets = np.array([offset for _, offset, _, _ in asked], np.int64)
+        complete = native.read_many([file for file, *_ in asked], offsets, into)
+    assert complete.tolist() == [whole for *_, whole in asked]
+    for i, (_, offset, size, whole) in enumerate(asked):
+        if whole:
+            assert bytes(into[i]) == data[offset : offset + size]
+        assert (into.buffer[starts[i] - 3 : starts[i]] == 77).all()
+    assert (into.buffer[-3:] == 77).all()
+    into.buffer.flags.writeable = False
+    with pytest.raises(ValueError, match="into must be writeable"):
+        native.read_many([path] * len(asked), offsets, into)
+
+
 @pytest.fixture(params=native.SIMD_LEVELS)
 def each_level(request: pytest.FixtureRequest) -> Iterator[None]:
     native.set_simd(request.param)

@@ -1,0 +1,39 @@
+// Reads bytes of files: many in one call from Python, which holds no lock meanwhile.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+
+namespace fl {
+
+// Fills `out` from `offset` of an open file on; false where the file ends before or a read fails.
+inline bool read_range(int descriptor, int64_t offset, uint8_t* out, size_t size) {
+    for (size_t done = 0; done < size;) {
+        const ssize_t count =
+            pread(descriptor, out + done, size - done, off_t(offset) + off_t(done));
+        if (count > 0) {
+            done += size_t(count);
+        } else if (count == 0 || errno != EINTR) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// Reads a regular file of exactly `size` bytes; false where it is anything else, or a call fails.
+inline bool read_file(const char* path, uint8_t* out, size_t size) {
+    const int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (descriptor < 0) return false;
+    struct stat facts;
+    const bool whole = fstat(descriptor, &facts) == 0 && S_ISREG(facts.st_mode) &&
+                       size_t(facts.st_size) == size && read_range(descriptor, 0, out, size);
+    close(descriptor);
+    return whole;
+}
+
+}  // namespace fl
