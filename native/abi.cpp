@@ -116,6 +116,12 @@ FL_EXPORT void fl_read_many(const char* const* paths, const int32_t* descriptors
     }
 }
 
+// Asks the kernel for files that will be read soon, in pieces of `step` bytes.
+FL_EXPORT void fl_advise_files(const char* const* paths, const int64_t* sizes, int64_t count,
+                               int64_t step) {
+    for (int64_t i = 0; i < count; ++i) fl::advise_file(paths[i], size_t(sizes[i]), size_t(step));
+}
+
 FL_EXPORT int fl_check(const uint8_t* data, size_t size, fl::Facts* facts) {
     fl::TranscodeWorkspace* const work = workspace<fl::TranscodeWorkspace>();
     return work ? fl::check_file(data, size, *work, *facts) : without_memory(*facts);

@@ -60,6 +60,7 @@ _SIGNATURES = {
     ),
     "fl_crc32_many": ([*[_Pointer] * 3, ctypes.c_int64, _Pointer], None),
     "fl_read_many": ([*[_Pointer] * 6, ctypes.c_int64, _Pointer], None),
+    "fl_advise_files": ([_Pointer, _Pointer, ctypes.c_int64, ctypes.c_int64], None),
     "fl_check": ([_Pointer, _Size, _Pointer], ctypes.c_int),
     "fl_transcode": ([_Pointer, _Size, *[ctypes.c_int] * 3, _Pointer], ctypes.c_int),
     "fl_seek_points": ([_Pointer, _Size, ctypes.c_int, *[_Pointer] * 2], ctypes.c_int),
@@ -402,6 +403,23 @@ def read_many(
         *(starts.ctypes.data, sizes.ctypes.data, len(files), complete.ctypes.data),
     )
     return complete
+
+
+def advise_files(paths: Sequence[bytes], sizes: NDArray[np.int64], step: int) -> None:
+    """Ask the kernel for files that will be read soon, in pieces of `step` bytes.
+
+    It is advice: what cannot be opened is passed over.
+
+    Args:
+        paths: The files; a path has no zero byte in it.
+        sizes: int64 [N], their bytes.
+        step: Bytes of one request.
+    """
+    sizes = np.ascontiguousarray(sizes, np.int64)
+    if len(sizes) != len(paths):
+        raise ValueError("sizes must be as many as paths")
+    names = (ctypes.c_char_p * len(paths))(*paths)
+    _core().fl_advise_files(names, sizes.ctypes.data, len(paths), step)
 
 
 def check_jpeg(jpeg: bytes | memoryview) -> JpegFacts:

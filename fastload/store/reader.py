@@ -195,24 +195,28 @@ class FileReader:
         if not hasattr(os, "posix_fadvise"):
             return
         records = self._index[rows]
+        alone = self._files.alone(records["file"])
+        self._ask_for_files(records[alone])
+        records = records[~alone]
         offsets = records["offset"].astype(np.int64)
-        ranges = merged_ranges(records["file"], offsets, offsets + records["size"])
-        numbers = np.array([number for number, _, _ in ranges], np.int64)
-        for (number, begin, end), alone in zip(
-            ranges, self._files.alone(numbers).tolist(), strict=True
+        for number, begin, end in merged_ranges(
+            records["file"], offsets, offsets + records["size"]
         ):
             try:
-                file = (
-                    _OpenFile(self._files.path(number))
-                    if alone
-                    else self._open_files.get(number) or self._open(number)
-                )
+                file = self._open_files.get(number) or self._open(number)
             except (ShardError, OSError):
                 continue
-            with suppress(OSError):  # it is advice: a file system may know nothing of it
-                for start in range(begin, end, _AHEAD_BYTES):
-                    length = min(_AHEAD_BYTES, end - start)
-                    os.posix_fadvise(file.descriptor, start, length, os.POSIX_FADV_WILLNEED)
+            _ask_for(file, begin, end)
+
+    def _ask_for_files(self, records: NDArray[np.void]) -> None:
+        """Ask for files that are one image each."""
+        paths = [self._files.system_path(number) for number in records["file"].tolist()]
+        if native.is_available():
+            native.advise_files(paths, records["size"].astype(np.int64), _AHEAD_BYTES)
+            return
+        for path, size in zip(paths, records["size"].tolist(), strict=True):
+            with suppress(OSError):
+                _ask_for(_OpenFile(Path(os.fsdecode(path))), 0, size)
 
     def locate(self, row: int) -> SamplePlace:
         """See `Reader.locate`."""
@@ -430,6 +434,14 @@ def _opened_points(points: tuple[Path, int]) -> _OpenFile:
             f"has {found} bytes, the index says {size}; make the index again", where=str(path)
         )
     return file
+
+
+def _ask_for(file: _OpenFile, begin: int, end: int) -> None:
+    """Ask the kernel for a part of a file that will be read soon."""
+    with suppress(OSError):  # it is advice: a file system may know nothing of it
+        for start in range(begin, end, _AHEAD_BYTES):
+            length = min(_AHEAD_BYTES, end - start)
+            os.posix_fadvise(file.descriptor, start, length, os.POSIX_FADV_WILLNEED)
 
 
 def merged_ranges(

@@ -36,4 +36,16 @@ inline bool read_file(const char* path, uint8_t* out, size_t size) {
     return whole;
 }
 
+// Asks the kernel for a file that will be read soon, in pieces of `step` bytes; this is advice.
+inline void advise_file(const char* path, size_t size, size_t step) {
+#ifdef POSIX_FADV_WILLNEED
+    const int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (descriptor < 0) return;
+    for (size_t at = 0; at < size; at += step)
+        posix_fadvise(descriptor, off_t(at), off_t(size - at < step ? size - at : step),
+                      POSIX_FADV_WILLNEED);
+    close(descriptor);
+#endif
+}
+
 }  // namespace fl
