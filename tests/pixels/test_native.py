@@ -457,6 +457,8 @@ def test_ranges_of_files_are_read_or_said_to_be_incomplete(tmp_path):
             assert bytes(into[i]) == data[offset : offset + size]
         assert (into.buffer[starts[i] - 3 : starts[i]] == 77).all()
     assert (into.buffer[-3:] == 77).all()
+    paths = [file for file, *_ in asked if isinstance(file, bytes)]
+    native.advise_files(paths, sizes[: len(paths)], 30_000)  # whatever they are
     into.buffer.flags.writeable = False
     with pytest.raises(ValueError, match="into must be writeable"):
         native.read_many([path] * len(asked), offsets, into)
