@@ -7,8 +7,9 @@ Method, each a part:
 
     prepare     `fastload.index` and `fastload.shard` of the same folder, each a process that may
                 use 2 cores, in turns: seconds from its start to its end, CPU seconds, bytes written
-    read        the native core's loader over the folder, over WebDataset tars and over shards, the
-                tars and the folder as they are; see compare.py
+    read        the native core's loader over the folder, over WebDataset tars and over shards, with
+                2 threads in one process, an epoch of each in turn; RandomResizedCrop to 224 pixels,
+                batches of 128
 
 Answer: see docs/data.md, the rows are in rows/place.jsonl.
 """
@@ -21,14 +22,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from benchmarks import images
-from benchmarks.compare import DATA, Comparison, chosen, measure
+from benchmarks.bench_loader import loader_of, measured
+from benchmarks.compare import DATA, Comparison, chosen
 from benchmarks.compare import prepare as prepare_contenders
 from benchmarks.conftest import Keep
 from benchmarks.contenders.contract import Work, list_images
@@ -123,30 +125,48 @@ def _cpu_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def read(folder: Path, scratch: Path, rounds: int, *, seconds: float = 4.0) -> list[Row]:
-    """Images per second of the loader over folder, tars and shards."""
+def read(folder: Path, scratch: Path, rounds: int) -> list[Row]:
+    """Images per second of the loader over folder, tars and shards, an epoch of each in turn."""
     asked = Comparison(
         contenders=chosen(CONTENDERS, ()),
         images=folder,
         data=scratch / "prepared",
         output=None,
         rounds=rounds,
-        work=Work(cores=CORES, seconds=seconds),
+        work=Work(cores=CORES),
         source=folder.name,
     )
     prepare_contenders(asked)
-    rows = measure(replace(asked, output=None), part="place-read")
-    shards = _cpu_of(rows, chosen(CONTENDERS, ())[0].name)
-    for contender in asked.contenders:
-        ratios = [
-            own / other for own, other in zip(_cpu_of(rows, contender.name), shards, strict=True)
-        ]
-        print(f"{contender.name}: CPU / that of shards {summarise(ratios)}")
-    return rows
+    places = {each.name: asked.data / each.data_name for each in asked.contenders}
+    with ExitStack() as stack:
+        loaders = {
+            name: stack.enter_context(loader_of(place, num_threads=CORES))
+            for name, place in places.items()
+        }
 
+        def epoch(name: str) -> tuple[float, float]:
+            return measured(lambda: sum(len(images) for images, _ in loaders[name]))
 
-def _cpu_of(rows: list[Row], name: str) -> list[float]:
-    return [row["cpu_seconds_per_1000"] for row in rows if row["name"] == name]
+        results = interleave({name: partial(epoch, name) for name in loaders}, rounds=rounds + 1)
+    kept = {name: values[1:] for name, values in results.items()}
+    shards = next(iter(kept.values()))
+    for name, values in kept.items():
+        rate = summarise(1 / wall for wall, _ in values)
+        ratio = summarise(own / other for (_, own), (_, other) in zip(values, shards, strict=True))
+        print(f"{name}: {rate} images/s, CPU / that of shards {ratio}")
+    return [
+        {
+            "benchmark": "place-read",
+            "name": name,
+            "images_from": folder.name,
+            "used_cores": CORES,
+            "round": number,
+            "images_per_second": 1 / wall,
+            "cpu_milliseconds_per_image": cpu * 1e3,
+        }
+        for name, values in kept.items()
+        for number, (wall, cpu) in enumerate(values)
+    ]
 
 
 PARTS: dict[str, Callable[[Path, Path, int], list[Row]]] = {"prepare": prepare, "read": read}
@@ -156,11 +176,7 @@ PARTS: dict[str, Callable[[Path, Path, int], list[Row]]] = {"prepare": prepare, 
 def test_data_in_place(part: str, photographs: Path, tmp_path: Path, keep: Keep) -> None:
     """Folder, tars and shards are prepared and read."""
     folder = made(SAMPLE, photographs, tmp_path, about=1)
-    rows = (
-        prepare(folder, tmp_path / "x", 1)
-        if part == "prepare"
-        else read(folder, tmp_path / "x", 1, seconds=1.0)
-    )
+    rows = PARTS[part](folder, tmp_path / "x", 1)
     keep(rows)
     assert len(rows) == (2 if part == "prepare" else 3)
     assert min(row["images_per_second"] for row in rows) > 0
