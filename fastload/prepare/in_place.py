@@ -97,20 +97,15 @@ def _is_baseline(header: JpegHeader) -> bool:
 def _judged(data: bytes, kind: str, extension: str, rules: Rules) -> Kept:
     """The facts of an image that the rules of shards take and that a reader decodes as it is."""
     stored = store_image(data, extension=extension, rules=replace(rules, store="seekable"))
-    if kind == "JPEG":
-        why, orientation = _why_not_here(data), orientation_of_jpeg(data)
-    elif kind not in PILLOW_FORMATS:
-        why, orientation = f"{kind} is decoded too slowly", 1
-    else:
-        why, orientation = "", _orientation_of(data, kind)
-    size = (stored.height, stored.width)
-    upright = size[::-1] if orientation > _LAST_UNSWAPPED else size
     try:
-        if not why and decode_image(data).shape[:2] != upright:
-            why = "decoders see another size"
+        why, orientation, found = _seen_by_a_reader(data, kind)
     except ImageError as error:
         refuse_lack_of_memory(error)
-        why = error.reason
+        why, orientation, found = error.reason, 1, (0, 0)
+    size = (stored.height, stored.width)
+    upright = size[::-1] if orientation > _LAST_UNSWAPPED else size
+    if not why and found != upright:
+        why = "decoders see another size"
     if why:
         raise SetAsideError(
             Reason.UNSUPPORTED, f"cannot be read where it lies ({why}); fastload.shard stores it"
@@ -120,26 +115,30 @@ def _judged(data: bytes, kind: str, extension: str, rules: Rules) -> Kept:
     return _kept(how, len(data), zlib.crc32(data), upright, orientation)._replace(digest=digest)
 
 
-def _why_not_here(jpeg: bytes) -> str:
-    """Why the back-ends would not read the same picture; "" where they do."""
-    try:
-        colours = len(read_header(jpeg).sampling)
-    except ImageError as error:
-        return error.reason
-    return why_not_original(jpeg) if colours == 3 else ""
+def _seen_by_a_reader(data: bytes, kind: str) -> tuple[str, int, tuple[int, int]]:
+    """What a reader of this image would see.
 
+    Returns:
+        Why it would not read the picture that shards would hold, or ""; the orientation; and the
+        height and width as it decodes them.
 
-def _orientation_of(data: bytes, kind: str) -> int:
-    """The orientation of a picture that is no JPEG; Pillow itself turns a TIFF."""
-    if kind == "TIFF":
-        return 1
+    Raises:
+        ImageError: If it cannot decode the image.
+    """
+    if kind == "JPEG":
+        why = why_not_original(data) if len(read_header(data).sampling) == 3 else ""
+        height, width = (0, 0) if why else decode_image(data).shape[:2]
+        return why, orientation_of_jpeg(data), (height, width)
+    if kind not in PILLOW_FORMATS:
+        return f"{kind} is decoded too slowly", 1, (0, 0)
     try:
         with Image.open(io.BytesIO(data), formats=(kind,)) as image:
-            image.load()
-            return orientation_of_info(image.info)
+            image.load()  # Pillow itself turns a TIFF
+            orientation = 1 if kind == "TIFF" else orientation_of_info(image.info)
+            return "", orientation, (image.height, image.width)
     except PILLOW_ERRORS as error:
-        refuse_lack_of_memory(error)
-        return 1  # whoever decodes it says so
+        reason = str(error).partition(" <_io.BytesIO")[0]  # without the buffer's address
+        raise CorruptImageError(f"Pillow cannot decode it: {reason}") from error
 
 
 def _kept(how: str, size: int, crc32: int, stored: tuple[int, int], orientation: int) -> Kept:

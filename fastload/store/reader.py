@@ -3,8 +3,10 @@
     rows -> Reader.read -> bytes in the thread's Scratch, and the bad samples with reasons
 
 The loader knows the protocol `Reader` alone. `FileReader` reads byte ranges of files: of shards, or
-of files in place. It reads with `preadv` and never maps a file: one that is truncated or changed
-under a running job is an error that names it, not a SIGBUS.
+of files in place. The core reads those of a chunk in one call, which takes and gives the GIL once;
+what it could not read, and all without the core, is read with `preadv`, which gives the reason. No
+file is mapped: one that is truncated or changed under a running job is an error that names it, not
+a SIGBUS.
 
 A file is the same while its size is the same and its samples have their CRC-32: a backup, a copy
 or a network file system may give it another time or inode at any moment. A file of many samples
