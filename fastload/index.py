@@ -68,7 +68,7 @@ def _slow_lines(stored: dict[str, int], named: Sequence[Path]) -> list[str]:
         return []
     kinds = ", ".join(f"{count:,} of {name}" for name, count in slow.items())
     return [
-        f"slower      {kinds}: read whole, by slower decoders;",
+        f"slower      {kinds}: decoded whole, 9 (JPEG) to 19 (PNG) times the CPU;",
         f"            `{module_command('fastload.shard', *named)}` stores them for the fast one",
     ]
 
