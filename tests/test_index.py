@@ -635,7 +635,7 @@ def truncate(name: str):
 DAMAGES = {
     "no JSON": (
         lambda folder: (folder / "index.json").write_bytes(b"{"),
-        "is damaged .is not JSON",
+        "index.json: is not JSON .*; remove",
     ),
     "version": (damage_json("format_version", 99), "has format version 99, .*install a newer"),
     "key": (damage_json("splits", {}), "it lists no split"),

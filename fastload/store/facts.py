@@ -9,16 +9,18 @@ import json
 import os
 from codecs import BOM_UTF8
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fastload.errors import first_line
+from fastload.errors import ShardError, first_line
 from fastload.files import open_regular
 
 JSON_BYTES = 64 << 20  # 200 bytes for a shard: 300,000 shards, 80 TB of the default size
 MOST_BRACKETS = 1 << 20  # opening ones: one for a shard, some in names; each may be an object
 _NAME_BYTES = 255  # the longest file name on Linux and macOS
 _Kind = TypeVar("_Kind", dict[str, Any], list[Any], str, int)
+_Checked = TypeVar("_Checked")
 _KINDS = {dict: "an object", list: "a list", str: "a text", int: "an integer"}
 
 
@@ -42,6 +44,35 @@ def read_facts(path: Path, *, what: str) -> object:
         )
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not JSON ({first_line(error)})") from None
+
+
+def checked_facts(
+    facts: object,
+    check: Callable[[dict[str, Any]], _Checked],
+    *,
+    version: int,
+    where: Path,
+    remedy: str,
+) -> _Checked:
+    """What `check` makes of the facts of a file that has a `format_version`.
+
+    Raises:
+        ShardError: If they are of another version, or `check` finds one missing or wrong.
+    """
+    try:
+        whole = typed(facts, dict, "the whole")
+        found = count_of(whole["format_version"], "format_version")
+        if found == version:
+            return check(whole)
+    except KeyError as error:
+        raise ShardError(f"is damaged (it lacks {error}); {remedy}", where=str(where)) from None
+    except ValueError as error:
+        raise ShardError(f"is damaged ({error}); {remedy}", where=str(where)) from None
+    newer = "install a newer fastload, or " if found > version else ""
+    raise ShardError(
+        f"has format version {found}, this fastload reads {version}; {newer}{remedy}",
+        where=str(where),
+    )
 
 
 def to_json(value: object, *, indent: int | None = None) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any
 from fastload.errors import ShardError
 from fastload.files import explain_os_error, write_atomically
 from fastload.store.facts import (
+    checked_facts,
     count_of,
     counts_by_name,
     plain_name,
@@ -145,19 +146,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
         raise ShardError(explain_os_error(error)) from error
     except ValueError as error:
         raise ShardError(f"{error}; {REBUILD}", where=str(path)) from None
-    try:
-        version = count_of(typed(facts, dict, "the whole")["format_version"], "format_version")
-        if version == FORMAT_VERSION:
-            return _manifest_of(typed(facts, dict, "the whole"))
-    except KeyError as error:
-        raise ShardError(f"is damaged (it lacks {error}); {REBUILD}", where=str(path)) from None
-    except ValueError as error:
-        raise ShardError(f"is damaged ({error}); {REBUILD}", where=str(path)) from None
-    newer = "install a newer fastload, or " if version > FORMAT_VERSION else ""
-    raise ShardError(
-        f"has format version {version}, this fastload reads {FORMAT_VERSION}; {newer}{REBUILD}",
-        where=str(path),
-    )
+    return checked_facts(facts, _manifest_of, version=FORMAT_VERSION, where=path, remedy=REBUILD)
 
 
 def _manifest_of(facts: dict[str, Any]) -> Manifest:

@@ -36,6 +36,7 @@ from fastload.errors import ShardError
 from fastload.files import explain_os_error, open_regular, write_atomically
 from fastload.store.facts import (
     JSON_BYTES,
+    checked_facts,
     count_of,
     counts_by_name,
     plain_name,
@@ -310,20 +311,12 @@ def read_places(folder: str | os.PathLike[str]) -> PlacedData:
     remake = f"remove {folder} and run `python -m fastload.index` again"
     try:
         facts = read_facts(path, what="index")
-        version = count_of(typed(facts, dict, "the whole")["format_version"], "format_version")
-        if version == FORMAT_VERSION:
-            return PlacedData(Path(folder), _places_of(typed(facts, dict, "the whole")))
     except OSError as error:
         raise ShardError(explain_os_error(error)) from error
-    except KeyError as error:
-        raise ShardError(f"is damaged (it lacks {error}); {remake}", where=str(path)) from None
     except ValueError as error:
-        raise ShardError(f"is damaged ({error}); {remake}", where=str(path)) from None
-    newer = "install a newer fastload, or " if version > FORMAT_VERSION else ""
-    raise ShardError(
-        f"has format version {version}, this fastload reads {FORMAT_VERSION}; {newer}{remake}",
-        where=str(path),
-    )
+        raise ShardError(f"{error}; {remake}", where=str(path)) from None
+    places = checked_facts(facts, _places_of, version=FORMAT_VERSION, where=path, remedy=remake)
+    return PlacedData(Path(folder), places)
 
 
 def _places_of(facts: dict[str, Any]) -> Places:
