@@ -99,7 +99,8 @@ def options_to_shard(source: Source, rows: Sequence[Row], rules: Rules) -> tuple
     aside = {row.path for row in rows if row.action != "stored"}
     fewest = sorted(find_remedies(rows, rules), key=lambda one: len(one.options))
     for remedy in (Remedy((), frozenset()), *fewest):
-        left = [file for file in source.files if file.path not in aside - remedy.paths]
+        gone = aside - remedy.paths
+        left = [file for file in source.files if file.path not in gone]
         if not classes_without_training(source.classes, left):
             return remedy.options
     if any(file.split == "train" and file.path not in aside for file in source.files):
