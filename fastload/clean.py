@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastload.console.command import run_command
-from fastload.console.parser import CommandParser, add_workers_option, whole_number
+from fastload.console.parser import CommandParser, add_seed_option, add_workers_option
 from fastload.console.shell import module_command, with_options
 from fastload.console.terminal import say
 from fastload.prepare.folder import clean_folder
@@ -111,6 +111,15 @@ def add_layout_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_missing_classes_option(parser: argparse.ArgumentParser) -> None:
+    """The option that takes classes without training images."""
+    parser.add_argument(
+        "--allow-missing-classes",
+        action="store_true",
+        help="keep classes that have no image in train",
+    )
+
+
 def without_option(words: Sequence[str], *names: str) -> list[str]:
     """The arguments of a command without options that take a value, such as --out."""
     kept: list[str] = []
@@ -199,13 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_data_argument(parser)
     add_cleaning_options(parser)
     add_layout_options(parser)
-    parser.add_argument(
-        "--seed",
-        type=whole_number(0, 2**63 - 1),
-        default=0,
-        metavar="N",
-        help="of the split, where there is none (default 0)",
-    )
+    add_seed_option(parser, "of the split, where there is none")
     parser.add_argument(
         "--report",
         type=Path,

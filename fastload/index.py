@@ -17,12 +17,13 @@ from pathlib import Path
 from fastload.clean import (
     add_data_argument,
     add_layout_options,
+    add_missing_classes_option,
     add_rule_options,
     parse_layout,
     parse_rules,
 )
 from fastload.console.command import run_command
-from fastload.console.parser import CommandParser, whole_number
+from fastload.console.parser import CommandParser, add_seed_option
 from fastload.console.shell import module_command, trainer_command
 from fastload.console.terminal import counted, say
 from fastload.pixels import native
@@ -117,10 +118,10 @@ def deciding_words(arguments: argparse.Namespace) -> tuple[str, ...]:
     """The options that decide what is taken, as words of a command line; defaults are left out."""
     switches = ("convert", "allow_missing_classes")
     words = [f"--{name.replace('_', '-')}" for name in switches if getattr(arguments, name)]
-    defaults = {"min_side": Rules().min_side, "layout": "auto", "seed": 0}
-    fields = ("image_field", "label_field", "split_field")
+    fields = dict.fromkeys(("image_field", "label_field", "split_field"), "")
+    defaults = {"min_side": Rules().min_side, "layout": "auto", "seed": 0, **fields}
     for name in ("min_side", "layout", "val_fraction", "test_fraction", "seed", *fields):
-        value = getattr(arguments, name) or None if name in fields else getattr(arguments, name)
+        value = getattr(arguments, name)
         if value is not None and value != defaults.get(name):
             words.append(f"--{name.replace('_', '-')}={value}")
     return (*words, *(f"--exclude={name}" for name in arguments.exclude))
@@ -141,18 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_rule_options(parser)
     add_layout_options(parser)
-    parser.add_argument(
-        "--seed",
-        type=whole_number(0, 2**63 - 1),
-        default=0,
-        metavar="N",
-        help="of the order, and of the split where there is none (default 0)",
-    )
-    parser.add_argument(
-        "--allow-missing-classes",
-        action="store_true",
-        help="keep classes that have no image in train",
-    )
+    add_seed_option(parser, "of the order, and of the split where there is none")
+    add_missing_classes_option(parser)
     options = parser.read(sys.argv[1:] if argv is None else argv)
     rules, layout = parse_rules(parser, options), parse_layout(parser, options)
     rules = Rules(store="in place", convert=rules.convert, min_side=rules.min_side)

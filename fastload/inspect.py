@@ -18,7 +18,7 @@ import numpy as np
 from fastload.advise.contents import report
 from fastload.advise.sheet import draw_sheet
 from fastload.console.command import run_command
-from fastload.console.parser import CommandParser, whole_number
+from fastload.console.parser import CommandParser, add_seed_option, whole_number
 from fastload.console.terminal import counted, say
 from fastload.errors import ShardError
 from fastload.files import write_atomically
@@ -99,13 +99,7 @@ def _parser() -> CommandParser:
         metavar="N",
         help="number of images (default 48)",
     )
-    parser.add_argument(
-        "--seed",
-        type=whole_number(0, 2**63 - 1),
-        default=0,
-        metavar="N",
-        help="of order and crops (default 0)",
-    )
+    add_seed_option(parser, "of order and crops")
     parser.add_argument(
         "--reweight",
         type=_rule,

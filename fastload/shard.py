@@ -21,12 +21,13 @@ from fastload.clean import (
     add_cleaning_options,
     add_data_argument,
     add_layout_options,
+    add_missing_classes_option,
     parse_layout,
     parse_rules,
     without_option,
 )
 from fastload.console.command import run_command
-from fastload.console.parser import CommandParser, whole_number
+from fastload.console.parser import CommandParser, add_seed_option
 from fastload.console.shell import module_command, trainer_command, with_options
 from fastload.console.terminal import byte_size, counted, say
 from fastload.pixels import native
@@ -175,18 +176,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="SIZE",
         help="bytes of images in a shard, such as 256MB (default 256MiB)",
     )
-    parser.add_argument(
-        "--seed",
-        type=whole_number(0, 2**63 - 1),
-        default=0,
-        metavar="N",
-        help="of the order within the shards (default 0)",
-    )
-    parser.add_argument(
-        "--allow-missing-classes",
-        action="store_true",
-        help="keep classes that have no image in train",
-    )
+    add_seed_option(parser, "of the order within the shards")
+    add_missing_classes_option(parser)
     words = sys.argv[1:] if argv is None else argv
     options = parser.read(words)
     rules, layout = parse_rules(parser, options), parse_layout(parser, options)

@@ -155,6 +155,17 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_seed_option(parser: argparse.ArgumentParser, of: str) -> None:
+    """The option that says which seed; `of` says of what."""
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0, 2**63 - 1),
+        default=0,
+        metavar="N",
+        help=f"{of} (default 0)",
+    )
+
+
 def positive_number(text: str) -> float:
     """The type of an option: a number above 0 and finite."""
     try:

@@ -104,11 +104,8 @@ def _alternatives(text: str) -> Iterator[str]:
         yield from text.split(",")
         return
     first, last = int(bounds[1]), int(bounds[2])
-    zeros = (
-        max(len(end) for end in bounds.groups() if end)
-        if (any(len(end) > 1 and end[0] == "0" for end in bounds.groups()))
-        else 0
-    )
+    padded = any(len(end) > 1 and end[0] == "0" for end in bounds.groups())
+    zeros = max(map(len, bounds.groups())) if padded else 0
     for number in range(first, last + 1) if first <= last else range(first, last - 1, -1):
         yield f"{number:0{zeros}d}"
 
@@ -135,8 +132,5 @@ def common_folder(places: Sequence[Path]) -> Path:
     if len(folders) == 1:
         return folders.pop()
     absolute = os.path.commonpath([os.path.abspath(folder) for folder in folders])  # noqa: PTH100
-    return (
-        Path(os.path.relpath(absolute))
-        if not any(f.is_absolute() for f in folders)
-        else Path(absolute)
-    )
+    given_absolute = any(folder.is_absolute() for folder in folders)
+    return Path(absolute if given_absolute else os.path.relpath(absolute))

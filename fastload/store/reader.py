@@ -358,7 +358,7 @@ class FileReader:
         files = [points[source] for source in self._sources[rows].tolist()]
         lacking = np.array([file is None for file in files])
         tables.sizes[lacking] = 0  # the reader was closed meanwhile: the images are read without
-        offsets, crc32s = self._index["seek"][rows].astype(np.int64), self._index["crc32"][rows]
+        offsets, sums = self._index["seek"][rows].astype(np.int64), self._index["crc32"][rows]
         if native.is_available():
             opened = [-1 if file is None else file.descriptor for file in files]
             complete = native.read_many(opened, offsets, tables)
@@ -370,7 +370,7 @@ class FileReader:
                 ]
             )
         for i in np.flatnonzero(tables.sizes).tolist():
-            if not complete[i] or native.table_crc32(tables[i]) != crc32s[i]:
+            if not complete[i] or native.table_crc32(tables[i]) != sums[i]:
                 remedy = self._files.remedy(int(self._index["file"][rows[i]]))
                 bad[i] = f"its seek table is damaged, or that of another image; {remedy}"
         return bad
