@@ -67,10 +67,10 @@ class PointOrder {
 // more of them, at up to 32 bits each, than fit 2.5 % of the file's `bytes`: pages and other smooth
 // pictures have few bytes between their points.
 //
-// Measured on photographs, CPU time of a random crop against the seekable file: 4:2:0 of 42 kB,
-// 0.97 with points 64 pixels apart and 0.96 with 96, tables of 2.5 and 1.7 % of the files; 4:4:4 of
-// 121 kB, whose own Huffman tables are not the best, 1.04 (32), 1.10 (64) and 1.17 (96 pixels),
-// tables of 2.4, 1.2 and 0.8 %.
+// Measured on photographs (benchmarks/bench_points.py), CPU time of a random crop against the
+// seekable file: 4:2:0 of 43 kB, 0.95 with points 64 or 96 pixels apart, tables of 2.6 and 1.7 % of
+// the files; 4:4:4 of 117 kB, whose own Huffman tables are not the best, 1.11 (32), 1.18 (64) and
+// 1.18 (96 pixels), tables of 2.7, 1.4 and 0.9 %.
 inline int points_per_row(const McuGrid& grid, int width, int pixels, size_t bytes) {
     const bool chosen = pixels < 0;
     if (chosen) pixels = grid.mcu_width == 8 ? 32 : 96;
