@@ -422,20 +422,42 @@ def mixed(
         shares[mixup] = symmetric_beta(mix.mixup, uniforms[mixup, 1])
     pasted = np.zeros((len(uniforms), 4), np.int32)
     if mix.cutmix:
-        lengths = size * np.sqrt(1 - symmetric_beta(mix.cutmix, uniforms[cutmix, 1])) / 2
-        centre = np.floor(uniforms[cutmix, 2:4] * size)
-        first = np.clip(np.trunc(centre - lengths[:, None]), 0, size)
-        last = np.clip(np.trunc(centre + lengths[:, None]), 0, size)
-        pasted[cutmix] = np.concatenate([first, last - first], axis=1)
-        shares[cutmix] = 1 - np.prod(last - first, axis=1) / size**2
+        pasted[cutmix] = pasted_boxes(
+            size, symmetric_beta(mix.cutmix, uniforms[cutmix, 1]), uniforms[cutmix, 2:4]
+        )
+        shares[cutmix] = 1 - np.prod(pasted[cutmix, 2:], axis=1) / size**2
     return shares.astype(np.float32), pasted
+
+
+def pasted_boxes(
+    size: int, shares: NDArray[np.float64], uniforms: NDArray[np.float64]
+) -> NDArray[np.int32]:
+    """Boxes that leave about `shares` of an image, where torchvision's `CutMix` puts them.
+
+    Half a side is rounded down to whole pixels; what lies outside the image is cut off.
+
+    Args:
+        size: Side of the image.
+        shares: float64 [N] in [0, 1].
+        uniforms: float64 [N, 2] in [0, 1): row and column of the centre.
+
+    Returns:
+        int32 [N, 4] = (top, left, height, width), inside the image; perhaps empty.
+    """
+    halves = np.trunc(0.5 * np.sqrt(1 - shares) * size)[:, None]
+    centres = np.floor(uniforms * size)
+    first = np.maximum(centres - halves, 0)
+    last = np.minimum(centres + halves, size)
+    return np.concatenate([first, last - first], axis=1).astype(np.int32)
 
 
 def symmetric_beta(alpha: float, uniforms: NDArray[np.float64]) -> NDArray[np.float64]:
     """Beta(alpha, alpha) by inversion: one uniform number makes one value.
 
-    The distribution function is tabulated over v = x**alpha in [0, 1/2**alpha], where its
-    derivative (1 - v**(1/alpha))**(alpha - 1) / alpha has no pole; the upper half mirrors it.
+    The distribution function is tabulated over v = x**r, x in [0, 1/2]; the upper half mirrors it.
+    Below alpha = 1 its derivative over x has a pole at 0, and just above it is steep there; over
+    x**alpha it is neither. For larger alpha the points of x**alpha would crowd at 1/2 (of alpha =
+    16 all lie above 0.29), and over x the derivative is smooth.
 
     Args:
         alpha: Above 0.
@@ -450,14 +472,21 @@ def symmetric_beta(alpha: float, uniforms: NDArray[np.float64]) -> NDArray[np.fl
     cell = np.searchsorted(areas[1:-1], lower, side="right")
     width = np.maximum(areas[cell + 1] - areas[cell], np.finfo(np.float64).tiny)
     part = (lower - areas[cell]) / width
-    values = power(grid[cell] + part * (grid[cell + 1] - grid[cell]), 1 / alpha)
+    values = power(grid[cell] + part * (grid[cell + 1] - grid[cell]), 1 / _root(alpha))
     return np.where(uniforms < 0.5, values, 1 - values)
+
+
+def _root(alpha: float) -> float:
+    return alpha if alpha < 2 else 1.0
 
 
 @lru_cache(maxsize=8)
 def _beta_table(alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The distribution function of `symmetric_beta`, in [0, 1/2], and the v that it is of."""
-    grid = np.linspace(0, 1, 4097) * power(0.5, alpha)
-    slope = power(1 - power(grid, 1 / alpha), alpha - 1)
+    grid = np.linspace(0, 1, 4097) * power(0.5, _root(alpha))
+    x = power(grid, 1 / _root(alpha))
+    slope = power(1 - x, alpha - 1)
+    if _root(alpha) != alpha:
+        slope = slope * power(x, alpha - 1)
     area = np.concatenate([[0], np.cumsum((slope[1:] + slope[:-1]) / 2)])
     return area / area[-1] / 2, grid

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from fastload.load.augment import (
     Mix,
     RandomCrop,
     RandomResizedCrop,
+    pasted_boxes,
     symmetric_beta,
 )
 from tests.distributions import same_distribution
@@ -226,12 +228,113 @@ def test_erasing_happens_with_its_probability_and_paints_the_mean():
         torch.testing.assert_close(image, erased, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("alpha", [0.1, 0.2, 0.5, 1.0, 2.0, 8.0])
-def test_shares_of_mixing_follow_the_beta_distribution(alpha):
+ALPHAS = [0.01, 0.1, 0.2, 0.5, 0.999, 1.0, 1.001, 1.5, 1.999, 2.0, 3.0, 8.0, 16.0, 40.0, 100.0]
+
+
+def beta_distribution(alpha: float, x: float) -> float:
+    """The distribution function of Beta(alpha, alpha) at x <= 1/2: its continued fraction.
+
+    Abramowitz and Stegun, 26.5.8, evaluated backwards.
+    """
+    value = 0.0
+    for term in range(400, 0, -1):
+        half = term // 2
+        if term % 2:
+            over = (alpha + half) * (2 * alpha + half)
+            part = -over / ((alpha + term - 1) * (alpha + term)) * x
+        else:
+            part = half * (alpha - half) / ((alpha + term - 1) * (alpha + term)) * x
+        value = part / (1 + value)
+    front = alpha * math.log(x * (1 - x)) + math.lgamma(2 * alpha) - 2 * math.lgamma(alpha)
+    return math.exp(front) / alpha / (1 + value)
+
+
+def test_the_distribution_that_shares_are_compared_with_is_right():
+    assert beta_distribution(1.0, 0.3) == pytest.approx(0.3)
+    assert beta_distribution(2.0, 0.3) == pytest.approx(3 * 0.3**2 - 2 * 0.3**3)
+    arcsine = 2 / math.pi * math.asin(math.sqrt(0.1))
+    assert beta_distribution(0.5, 0.1) == pytest.approx(arcsine)
+    for alpha in ALPHAS:
+        assert beta_distribution(alpha, 0.5) == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_a_share_of_mixing_is_the_inverse_of_the_beta_distribution(alpha):
+    uniforms = np.concatenate([np.logspace(-12, -3, 40), np.linspace(0.001, 0.5, 400)])
+    for uniform, share in zip(uniforms, symmetric_beta(alpha, uniforms), strict=True):
+        if share > 1e-300:  # what is smaller has lost digits
+            # 0.1 % of the probability, or less than a float32 share can show.
+            assert beta_distribution(alpha, share) == pytest.approx(uniform, rel=1e-3, abs=1e-6)
+    middle = symmetric_beta(alpha, uniforms)
+    assert symmetric_beta(alpha, 1 - uniforms) == pytest.approx(1 - middle, abs=1e-6)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_shares_of_mixing_have_the_mean_and_the_deviation_of_their_beta(alpha):
+    shares = symmetric_beta(alpha, (np.arange(200_000) + 0.5) / 200_000)
+    assert shares.mean() == pytest.approx(0.5, abs=1e-9)
+    assert shares.std() == pytest.approx(math.sqrt(1 / (4 * (2 * alpha + 1))), rel=1e-4)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_shares_of_mixing_are_those_that_numpy_draws(alpha):
     random = np.random.default_rng(0)
     ours = symmetric_beta(alpha, random.random(20_000))
     assert same_distribution(ours, random.beta(alpha, alpha, 20_000))
-    assert ours.mean() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 16.0])
+def test_mixup_and_cutmix_of_a_batch_have_the_beta_of_their_alpha(alpha):
+    deviation = math.sqrt(1 / (4 * (2 * alpha + 1)))
+    shares = drawn(Augment(mix=Mix(mixup=alpha)), 20_000).shares
+    assert shares is not None
+    assert shares.std() == pytest.approx(deviation, rel=0.02)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 32, 64, 75, 224, 225])
+def test_cutmix_puts_the_very_boxes_of_torchvision(size, monkeypatch):
+    random = np.random.default_rng(size)
+    shares = np.concatenate([random.beta(1, 1, 300), random.random(100) ** 9, [0.0, 1.0]])
+    uniforms = random.random((len(shares), 2))
+    ours = pasted_boxes(size, shares, uniforms)
+    theirs = v2.CutMix(num_classes=2)
+    images = [torch.empty(1, 3, size, size)]
+    for share, (row, column), box in zip(shares, uniforms, ours.tolist(), strict=True):
+        # torchvision draws the share, the column and the row, in this order.
+        draws = iter([math.floor(column * size), math.floor(row * size)])
+        monkeypatch.setattr(theirs, "_dist", Given(share))
+        monkeypatch.setattr(
+            torch, "randint", lambda *_, draws=draws, **__: torch.tensor([next(draws)])
+        )
+        params = theirs.make_params(images)
+        left, top, right, bottom = params["box"]
+        assert box == [top, left, bottom - top, right - left]
+        assert 1 - box[2] * box[3] / size**2 == params["lam_adjusted"]
+
+
+@dataclass
+class Given:
+    """A distribution that gives one value: the draws of torchvision are made ours."""
+
+    value: float
+
+    def sample(self, _shape: tuple[int, ...]) -> float:
+        return self.value
+
+
+def test_boxes_and_shares_of_cutmix_have_torchvisions_distribution():
+    choices = drawn(Augment(size=48, mix=Mix(mixup=0.0, cutmix=1.0)), 4000)
+    assert choices.pasted is not None
+    assert choices.shares is not None
+    torch.manual_seed(0)
+    theirs = v2.CutMix(num_classes=2)
+    params = [theirs.make_params([torch.empty(1, 3, 48, 48)]) for _ in range(4000)]
+    boxes = np.array([param["box"] for param in params])[:, [1, 0, 3, 2]]
+    boxes[:, 2:] -= boxes[:, :2]
+    for column in range(4):
+        assert same_distribution(choices.pasted[:, column], boxes[:, column])
+    shares = np.array([param["lam_adjusted"] for param in params])
+    assert same_distribution(choices.shares, shares.astype(np.float32))
 
 
 def test_mixup_mixes_neighbours_and_their_labels():

@@ -45,7 +45,7 @@ for name in choices.__slots__:
     found[f"draw {name}"] = digest(getattr(choices, name))
 found["sides"] = digest(*attempted_sides(
     sizes, draws.random((20_000, 20)), area=(0.08, 1.0), ratio=(3 / 4, 4 / 3)))
-for alpha in (0.05, 0.2, 0.4, 1.0, 3.0, 50.0):
+for alpha in (0.01, 0.2, 0.4, 1.0, 1.5, 2.0, 8.0, 16.0, 100.0):
     found[f"beta {alpha}"] = digest(symmetric_beta(alpha, points))
     mix = Mix(mixup=alpha, cutmix=alpha)
     found[f"mix {alpha}"] = digest(*mixed(mix, 224, draws.random((9000, 4)), points[:9000]))
