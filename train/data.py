@@ -41,13 +41,6 @@ from train.options import AugmentOptions, DataOptions, ModelOptions, Options, fi
 from train.ranks import Ranks
 from train.weights import Normalisation, imagenet_normalisation
 
-_CROPS: dict[str, Crop] = {
-    "random-resized": RandomResizedCrop(),
-    "random": RandomCrop(),
-    "centre": CenterCrop(),
-}
-
-
 _CHECKED_AT_ONCE = 64  # images of some 100 kB: few enough for the memory, many for one call
 
 
@@ -83,18 +76,24 @@ def normalisation_for(options: ModelOptions) -> Normalisation:
 
 def augment_for(options: AugmentOptions, size: int, normalise: Normalisation) -> Augment:
     """The training augmentation that the options describe."""
+    crops: dict[str, Crop] = {
+        "random-resized": RandomResizedCrop(area=(options.crop_area, 1.0)),
+        "random": RandomCrop(),
+        "centre": CenterCrop(),
+    }
     strength = options.jitter
+    jitter = ColourJitter(
+        brightness=strength, contrast=strength, saturation=strength, hue=options.hue
+    )
     mix = (
         Mix(mixup=options.mixup, cutmix=options.cutmix) if options.mixup or options.cutmix else None
     )
     return Augment(
         size=size,
-        crop=_CROPS[options.crop],
+        crop=crops[options.crop],
         flip=options.flip,
         rotation=options.rotation,
-        jitter=ColourJitter(brightness=strength, contrast=strength, saturation=strength)
-        if strength
-        else None,
+        jitter=jitter if strength or options.hue else None,
         erasing=Erasing(probability=options.erasing) if options.erasing else None,
         mix=mix,
         normalise=normalise,

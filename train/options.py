@@ -19,8 +19,11 @@ from typing import Any
 import numpy as np
 
 from fastload.console.progress import QUIET_SECONDS
+from fastload.load.augment import RandomResizedCrop
 from fastload.load.backend import AUTO, BackendName
 from fastload.load.reweighting import class_weights
+
+_CROP_AREA = RandomResizedCrop().area[0]
 
 
 def _option(default: object, help: str, *, choices: Sequence[str] = ()) -> Any:  # noqa: A002, ANN401  argparse's word; as dataclasses.field
@@ -83,9 +86,13 @@ class AugmentOptions:
         "RandomCrop(224), in proportion; centre: as in evaluation",
         choices=("random-resized", "random", "centre"),
     )
+    crop_area: float = _option(
+        _CROP_AREA, "smallest share of the image that random-resized takes; the largest is 1"
+    )
     flip: float = _option(0.5, "probability of mirroring left and right")
     rotation: float = _option(0.0, "largest angle in degrees")
     jitter: float = _option(0.0, "strength of brightness, contrast and saturation changes")
+    hue: float = _option(0.0, "largest change of hue, as a share of the colour circle")
     erasing: float = _option(0.0, "probability of random erasing")
     mixup: float = _option(0.0, "alpha of MixUp (0: off)")
     cutmix: float = _option(0.0, "alpha of CutMix (0: off)")
@@ -94,9 +101,17 @@ class AugmentOptions:
         for name in ("flip", "erasing"):
             share = getattr(self, name)
             _require(0 <= share <= 1, f"{name} must be in [0, 1], got {share}")
-        for name, limit in (("rotation", 180), ("jitter", 10), ("mixup", 100), ("cutmix", 100)):
+        limits = {"rotation": 180, "jitter": 10, "hue": 0.5, "mixup": 100, "cutmix": 100}
+        for name, limit in limits.items():
             number = getattr(self, name)
             _require(0 <= number <= limit, f"{name} must be in [0, {limit}], got {number}")
+        _require(
+            1e-6 <= self.crop_area <= 1, f"crop_area must be in [1e-06, 1], got {self.crop_area}"
+        )
+        _require(
+            self.crop == "random-resized" or self.crop_area == _CROP_AREA,
+            f'crop_area is of the crop "random-resized" alone: leave it out with "{self.crop}"',
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,6 +115,14 @@ def test_a_recipe_that_is_not_there_names_those_that_are():
         (["--loader", "magic"], "--loader must be one of auto, native"),
         (["--step-epochs", "1,x"], "--step-epochs must be whole numbers such as 20,25, got '1,x'"),
         (["--resume", "--recipe", "quick-cpu"], "leave out --recipe"),
+        (["--hue", "0.6"], "hue must be in [0, 0.5], got 0.6"),
+        (["--hue", "nan"], "--hue must be a finite number, got nan"),
+        (["--crop-area", "0"], "--crop-area must be in [1e-06, 1], got 0.0"),
+        (["--crop-area", "1.5"], "--crop-area must be in [1e-06, 1], got 1.5"),
+        (
+            ["--crop", "centre", "--crop-area", "0.3"],
+            'crop-area is of the crop "random-resized" alone: leave it out with "centre"',
+        ),
         (["--ramp-from", "0.9"], "must rise within [0, 1], got 0.9 and 0.8"),
     ],
 )
