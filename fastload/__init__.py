@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         RandomCrop,
         RandomResizedCrop,
     )
+    from fastload.load.auto_augment import RandAugment, TrivialAugment
     from fastload.load.dataset import TarDataset
     from fastload.load.loader import Loader
     from fastload.load.selection import Select
@@ -35,20 +36,24 @@ __all__ = [
     "FastloadError",
     "Loader",
     "Mix",
+    "RandAugment",
     "RandomCrop",
     "RandomResizedCrop",
     "Select",
     "Stats",
     "TarDataset",
+    "TrivialAugment",
     "World",
 ]
 
 _MODULES = {
     "FastloadError": "errors",
     "Loader": "load.loader",
+    "RandAugment": "load.auto_augment",
     "Select": "load.selection",
     "Stats": "load.stats",
     "TarDataset": "load.dataset",
+    "TrivialAugment": "load.auto_augment",
     "World": "world",
 }
 

@@ -23,10 +23,12 @@ from fastload import (
     FastloadError,
     Loader,
     Mix,
+    RandAugment,
     RandomCrop,
     RandomResizedCrop,
     Select,
     TarDataset,
+    TrivialAugment,
     World,
 )
 from tests.shards import numbered
@@ -61,7 +63,7 @@ LONGEST = 700  # characters of a message, whatever was passed
 
 MADE: list[tuple[Any, dict[str, Any]]] = [
     *((kind, {}) for kind in (Augment, CenterCrop, ColourJitter, Erasing, Mix, RandomCrop)),
-    *((kind, {}) for kind in (RandomResizedCrop, World)),
+    *((kind, {}) for kind in (RandAugment, RandomResizedCrop, TrivialAugment, World)),
 ]
 
 

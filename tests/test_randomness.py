@@ -24,7 +24,7 @@ def test_a_draw_does_not_depend_on_its_neighbours_or_the_number_of_slots():
     assert few[0].tolist() == many[42, :3].tolist()
 
 
-@pytest.mark.parametrize("stream", range(9))
+@pytest.mark.parametrize("stream", range(10))
 def test_draws_are_uniform(stream):
     values = np.sort(randomness.uniforms(0, 0, np.arange(20_000), 1, stream=stream)[:, 0])
     distance = np.abs(values - (np.arange(20_000) + 0.5) / 20_000).max()

@@ -6,6 +6,7 @@ order         which sample stands at each position of an epoch
 selection     what a user asks for -> the order
 ranks         global batches, and the part of each rank
 powers        exp, log and powers, the same on every processor
+auto_augment  TrivialAugment and RandAugment: operations and strengths
 augment, box  what is drawn for each position: boxes, flips, colours
 plan          the samples, boxes and flips of one batch of one rank
 buffers       memory for batches
@@ -14,6 +15,7 @@ threads       the threads that do it
 replacement   the neighbour that takes the place of a bad sample
 bad_samples   bad samples are logged and limited
 device        batches -> the device
+operations    what TrivialAugment and RandAugment do, on the device
 apply         colours, normalisation, erasing and mixing, on the device
 backend       which back-end renders
 stats         where the time goes

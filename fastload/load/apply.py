@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from fastload.load.augment import Augment, Choices
 from fastload.load.device import moved
+from fastload.load.operations import operate
 
 
 def augment_images(
@@ -37,6 +38,8 @@ def augment_images(
         Images [N, 3, S, S] of `dtype`, channels-last, and the labels: int64 [N], or float32
         [N, num_classes] when `augment.mix` is set. `images` itself where nothing is to be done.
     """
+    if choices.operations is not None and choices.strengths is not None:
+        images = operate(images, choices.operations, choices.strengths)
     touched = augment.rotation or augment.jitter or augment.erasing or augment.mix
     if not touched and dtype == torch.uint8:
         return images, labels

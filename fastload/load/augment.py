@@ -2,7 +2,8 @@
 
     draw    (seed, epoch, positions, image sizes) -> Choices        NumPy, no state
     crop    boxes and flips go to the decoder, which reads only what they cover
-    apply   rotation -> colour -> normalise -> erase -> mix         torch, batched, on the device
+    apply   operations -> rotation -> colour -> normalise -> erase -> mix
+                                                                    torch, batched, on the device
 
 The choices for a sample depend on its position in the epoch, never on threads, ranks or batch size.
 MixUp and CutMix pair the positions 2k and 2k + 1. So mixed batches too do not depend on how a
@@ -11,7 +12,7 @@ global batch is split over ranks, as long as each rank takes an even number of s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from itertools import permutations
 from types import NoneType
@@ -31,6 +32,7 @@ from fastload.arguments import (
     shown,
 )
 from fastload.calls import explain_calls
+from fastload.load.auto_augment import SLOTS, AutoAugment, RandAugment, TrivialAugment
 from fastload.load.box import (
     ATTEMPTS,
     RANDOM_RESIZED_SLOTS,
@@ -219,6 +221,8 @@ class Choices:
             itself where it is not mixed.
         shares: float32 [N]: share of the sample itself in the mixture, in [0, 1].
         pasted: int32 [N, 4]: the box of the partner that CutMix pastes; height 0 for MixUp.
+        operations: int64 [N, K], members of `Operation`: what is done to each image, in turn.
+        strengths: float64 [N, K], how strongly.
     """
 
     boxes: Boxes
@@ -230,13 +234,17 @@ class Choices:
     partners: NDArray[np.int64] | None = None
     shares: NDArray[np.float32] | None = None
     pasted: NDArray[np.int32] | None = None
+    operations: NDArray[np.int64] | None = None
+    strengths: NDArray[np.float64] | None = None
 
     def keep(self, kept: NDArray[np.bool_]) -> Choices:
         """The choices of some of the samples; samples of a mixed batch cannot be left out."""
         if self.partners is not None:
             raise ValueError("a batch that is mixed cannot lose samples")
-        parts = (self.boxes, self.flips, self.factors, self.orders, self.angles, self.erased)
-        return Choices(*(None if part is None else part[kept] for part in parts))  # type: ignore[arg-type]  # boxes and flips are never None
+        drawn = {name: getattr(self, name) for name in self.__slots__}
+        return Choices(
+            **{name: values[kept] for name, values in drawn.items() if values is not None}
+        )
 
 
 @explain_calls()
@@ -248,6 +256,7 @@ class Augment:
         size: Side of the square output in pixels.
         crop: Which box of the image is taken.
         flip: Probability of mirroring left and right.
+        auto: TrivialAugment or RandAugment, on the pixels of the crop, or None.
         rotation: The angle is uniform in [-rotation, rotation] degrees; the corners become black.
         jitter: Changes of colour, or None.
         erasing: Random erasing, or None.
@@ -258,6 +267,7 @@ class Augment:
     size: int = 224
     crop: Crop = field(default_factory=RandomResizedCrop)
     flip: float = 0.5
+    auto: AutoAugment | None = None
     rotation: float = 0.0
     jitter: ColourJitter | None = None
     erasing: Erasing | None = None
@@ -272,11 +282,17 @@ class Augment:
         _check_size(self.size)
         check_kind("crop", self.crop, RandomResizedCrop, RandomCrop, CenterCrop)
         check_number("flip", self.flip, 0, 1)
+        check_kind("auto", self.auto, TrivialAugment, RandAugment, NoneType)
         check_number("rotation", self.rotation, 0, 180)
         check_kind("jitter", self.jitter, ColourJitter, NoneType)
         check_kind("erasing", self.erasing, Erasing, NoneType)
         check_kind("mix", self.mix, Mix, NoneType)
         _check_normalise(self.normalise)
+
+    def __repr__(self) -> str:
+        # A loader's state has it, and those that were saved before there was `auto` are still good.
+        shown = [part.name for part in fields(self) if part.name != "auto" or self.auto is not None]
+        return f"Augment({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     @classmethod
     def train(cls, size: int = 224, **options: Any) -> Augment:  # noqa: ANN401  the fields' types
@@ -299,7 +315,7 @@ class Augment:
 
     @property
     def _crops_only(self) -> bool:
-        return not (self.rotation or self.jitter or self.erasing or self.mix)
+        return not (self.rotation or self.jitter or self.erasing or self.mix or self.auto)
 
     def boxes(
         self, seed: int, epoch: int, positions: NDArray[np.int64], sizes: NDArray[np.integer]
@@ -341,6 +357,12 @@ class Augment:
         if self._crops_only:
             return Choices(boxes, flips)
         factors = orders = angles = erased = partners = shares = pasted = None
+        operations = strengths = None
+        if self.auto is not None:
+            slots = randomness.uniforms(
+                seed, epoch, positions, SLOTS * self.auto.operations, stream=randomness.OPERATION
+            )
+            operations, strengths = self.auto.draw(slots, self.size)
         if self.jitter is not None:
             slots = randomness.uniforms(seed, epoch, positions, 5, stream=randomness.COLOUR)
             factors = self.jitter.factors(slots[:, :4])
@@ -358,7 +380,19 @@ class Augment:
             kinds = randomness.uniforms(seed, epoch, positions // 2, 5, stream=randomness.MIX)[:, 4]
             partners = neighbours(positions)
             shares, pasted = mixed(self.mix, self.size, slots, kinds)
-        return Choices(boxes, flips, factors, orders, angles, erased, partners, shares, pasted)
+        return Choices(
+            boxes=boxes,
+            flips=flips,
+            factors=factors,
+            orders=orders,
+            angles=angles,
+            erased=erased,
+            partners=partners,
+            shares=shares,
+            pasted=pasted,
+            operations=operations,
+            strengths=strengths,
+        )
 
 
 def erased_boxes(erasing: Erasing, size: int, uniforms: NDArray[np.float64]) -> NDArray[np.int32]:

@@ -33,10 +33,12 @@ from fastload.load.augment import (
     pasted_boxes,
     symmetric_beta,
 )
+from fastload.load.auto_augment import RandAugment
 from tests.distributions import same_distribution
 
 FULL = Augment(
     size=32,
+    auto=RandAugment(),
     rotation=20.0,
     jitter=ColourJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
     erasing=Erasing(probability=0.5),

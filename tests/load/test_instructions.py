@@ -19,6 +19,7 @@ import hashlib, json, sys
 import numpy as np
 from fastload import Loader, Select
 from fastload.load.augment import Augment, ColourJitter, Erasing, Mix, mixed, symmetric_beta
+from fastload.load.auto_augment import RandAugment, TrivialAugment
 from fastload.load.box import attempted_sides
 from fastload.load.reweighting import class_weights
 from tests.load.test_order import long_tail, order_of
@@ -36,11 +37,15 @@ for rule in RULES:
         order = order_of(labels, rule, 1777, kind=kind, seed=3)
         found[f"order {rule} {kind}"] = digest(*(order.epoch(e).rows for e in range(40)))
 full = Augment(
-    size=48, rotation=15, jitter=ColourJitter(brightness=0.4, contrast=0.3, saturation=0.2),
+    size=48, auto=RandAugment(operations=3), rotation=15,
+    jitter=ColourJitter(brightness=0.4, contrast=0.3, saturation=0.2),
     erasing=Erasing(probability=0.9), mix=Mix(mixup=0.2, cutmix=1.0),
 )
 sizes = draws.integers(8, 5000, (20_000, 2))
 choices = full.draw(5, 2, np.arange(20_000), sizes)
+for size in (1, 64, 224, 331):
+    found[f"strengths {size}"] = digest(
+        RandAugment().strengths(size), TrivialAugment().strengths(size))
 for name in choices.__slots__:
     found[f"draw {name}"] = digest(getattr(choices, name))
 found["sides"] = digest(*attempted_sides(
