@@ -37,7 +37,7 @@ from fastload.store.manifest import Manifest
 from fastload.store.places import Places
 from fastload.store.reader import FileReader, Scratch
 from fastload.world import World
-from train.options import AugmentOptions, DataOptions, ModelOptions, Options, fields
+from train.options import AugmentOptions, DataOptions, ModelOptions, Options, auto_augment, fields
 from train.ranks import Ranks
 from train.weights import Normalisation, imagenet_normalisation
 
@@ -92,6 +92,7 @@ def augment_for(options: AugmentOptions, size: int, normalise: Normalisation) ->
         size=size,
         crop=crops[options.crop],
         flip=options.flip,
+        auto=auto_augment(options.auto_augment),
         rotation=options.rotation,
         jitter=jitter if strength or options.hue else None,
         erasing=Erasing(probability=options.erasing) if options.erasing else None,

@@ -20,6 +20,7 @@ import numpy as np
 
 from fastload.console.progress import QUIET_SECONDS
 from fastload.load.augment import RandomResizedCrop
+from fastload.load.auto_augment import AutoAugment, RandAugment, TrivialAugment
 from fastload.load.backend import AUTO, BackendName
 from fastload.load.reweighting import class_weights
 
@@ -28,6 +29,32 @@ _CROP_AREA = RandomResizedCrop().area[0]
 
 def _option(default: object, help: str, *, choices: Sequence[str] = ()) -> Any:  # noqa: A002, ANN401  argparse's word; as dataclasses.field
     return field(default=default, metadata={"help": help, "choices": tuple(choices)})
+
+
+def auto_augment(rule: str) -> AutoAugment | None:
+    """What a rule such as "randaugment:2:9" names.
+
+    Raises:
+        ValueError: If it names nothing.
+    """
+    kind, *numbers = rule.split(":")
+    try:
+        if rule == "none":
+            return None
+        if rule == "trivial":
+            return TrivialAugment()
+        if kind == "randaugment" and len(numbers) in {0, 2}:
+            names = ("operations", "magnitude")
+            return RandAugment(**dict(zip(names, map(int, numbers), strict=False)))
+    except ValueError as error:
+        raise ValueError(f'{_AUTO_RULES}, got "{rule}": {error}') from error
+    raise ValueError(f'{_AUTO_RULES}, got "{rule}"')
+
+
+_AUTO_RULES = (
+    'auto_augment must be "none", "trivial", "randaugment" or "randaugment:OPERATIONS:MAGNITUDE" '
+    "such as randaugment:2:9"
+)
 
 
 def _require_rule(name: str, rule: str) -> None:
@@ -90,6 +117,9 @@ class AugmentOptions:
         _CROP_AREA, "smallest share of the image that random-resized takes; the largest is 1"
     )
     flip: float = _option(0.5, "probability of mirroring left and right")
+    auto_augment: str = _option(
+        "none", "none, trivial (TrivialAugment), randaugment or randaugment:OPERATIONS:MAGNITUDE"
+    )
     rotation: float = _option(0.0, "largest angle in degrees")
     jitter: float = _option(0.0, "strength of brightness, contrast and saturation changes")
     hue: float = _option(0.0, "largest change of hue, as a share of the colour circle")
@@ -101,6 +131,7 @@ class AugmentOptions:
         for name in ("flip", "erasing"):
             share = getattr(self, name)
             _require(0 <= share <= 1, f"{name} must be in [0, 1], got {share}")
+        auto_augment(self.auto_augment)
         limits = {"rotation": 180, "jitter": 10, "hue": 0.5, "mixup": 100, "cutmix": 100}
         for name, limit in limits.items():
             number = getattr(self, name)

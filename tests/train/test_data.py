@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fastload.load.augment import (
@@ -13,11 +15,12 @@ from fastload.load.augment import (
     RandomCrop,
     RandomResizedCrop,
 )
+from fastload.load.auto_augment import RandAugment, TrivialAugment
 from train.data import augment_for
 from train.options import AugmentOptions
 
 
-def described(**options: object) -> Augment:
+def described(**options: Any) -> Augment:
     return augment_for(AugmentOptions(**options), 64, (IMAGENET_MEAN, IMAGENET_STD))
 
 
@@ -32,6 +35,9 @@ def test_without_options_it_is_the_preset():
         ({"crop_area": 1.0}, "crop", RandomResizedCrop(area=(1.0, 1.0))),
         ({"crop": "random"}, "crop", RandomCrop()),
         ({"crop": "centre"}, "crop", CenterCrop()),
+        ({"auto_augment": "trivial"}, "auto", TrivialAugment()),
+        ({"auto_augment": "randaugment"}, "auto", RandAugment(operations=2, magnitude=9)),
+        ({"auto_augment": "randaugment:3:17"}, "auto", RandAugment(operations=3, magnitude=17)),
         ({"hue": 0.1}, "jitter", ColourJitter(hue=0.1)),
         ({"jitter": 0.4}, "jitter", ColourJitter(brightness=0.4, contrast=0.4, saturation=0.4)),
         (

@@ -123,6 +123,12 @@ def test_a_recipe_that_is_not_there_names_those_that_are():
             ["--crop", "centre", "--crop-area", "0.3"],
             'crop-area is of the crop "random-resized" alone: leave it out with "centre"',
         ),
+        *(
+            (["--auto-augment", rule], "auto-augment must be " + '"none", "trivial", ')
+            for rule in ("Trivial", "randaugment:2", "randaugment:a:9", "trivial:3", "", "rand")
+        ),
+        (["--auto-augment", "randaugment:0:9"], "operations must be in [1, 16], got 0"),
+        (["--auto-augment", "randaugment:2:31"], "magnitude must be in [0, 30], got 31"),
         (["--ramp-from", "0.9"], "must rise within [0, 1], got 0.9 and 0.8"),
     ],
 )
