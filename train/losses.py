@@ -125,14 +125,13 @@ def _cross_entropy(options: LossOptions, weights: Tensor | None, shift: Tensor |
     """
 
     def cross_entropy(logits: Tensor, labels: Tensor) -> Total:
-        total = functional.cross_entropy(
+        losses = functional.cross_entropy(
             logits.float() if shift is None else logits.float() + shift,
             labels,
-            weight=weights,
-            reduction="sum",
+            reduction="sum" if weights is None else "none",
             label_smoothing=options.label_smoothing,
         )
-        return _total(total, labels, weights)
+        return _total(losses, labels, weights)
 
     return cross_entropy
 
@@ -143,21 +142,30 @@ def _focal(gamma: float, weights: Tensor | None) -> Loss:
     def focal(logits: Tensor, labels: Tensor) -> Total:
         logs = torch.log_softmax(logits.float(), 1)
         terms = -((1 - logs.exp()).clamp_min(0) ** gamma) * logs
-        if weights is not None:
-            terms = terms * weights
         if labels.ndim == 1:
-            total = terms.gather(1, labels[:, None]).sum()
+            losses = terms.gather(1, labels[:, None]).squeeze(1)
         else:
-            total = (terms * labels).sum()
-        return _total(total, labels, weights)
+            losses = (terms * labels).sum(1)
+        return _total(losses, labels, weights)
 
     return focal
 
 
-def _total(loss: Tensor, labels: Tensor, weights: Tensor | None) -> Total:
+def _total(losses: Tensor, labels: Tensor, weights: Tensor | None) -> Total:
+    """Weigh the loss of each sample by its class; that of a mixed one by the mean over its shares.
+
+    torch weighs each term of a sample's loss by the class of the term. With smoothed or mixed
+    labels that moves the optimum: a picture of a common class would best be called the rarest one.
+
+    Args:
+        losses: float32 [N]; without weights their sum will do.
+        labels: int64 [N] or, mixed, float [N, C].
+        weights: float32 [C], or None for equal weights.
+    """
     if weights is None:
-        return Total(loss, loss.new_full((), len(labels)), float(len(labels)))
-    return Total(loss, weights[labels].sum() if labels.ndim == 1 else (labels @ weights).sum())
+        return Total(losses.sum(), losses.new_full((), len(labels)), float(len(labels)))
+    of_samples = weights[labels] if labels.ndim == 1 else labels @ weights
+    return Total((losses * of_samples).sum(), of_samples.sum())
 
 
 def compounding(reweight: str, options: LossOptions) -> str | None:

@@ -25,14 +25,98 @@ def mean(reweight: str, options: LossOptions, logits: torch.Tensor, labels: torc
     return total.loss / total.weight
 
 
-def test_cross_entropy_with_weights_and_smoothing_is_that_of_torch():
+def test_cross_entropy_with_weights_is_that_of_torch():
     logits, labels = batch()
-    options = LossOptions(class_weights="inverse", label_smoothing=0.1)
     weights = torch.tensor(class_weights("inverse", COUNTS), dtype=torch.float32)
 
-    expected = functional.cross_entropy(logits, labels, weight=weights, label_smoothing=0.1)
+    expected = functional.cross_entropy(logits, labels, weight=weights)
 
-    assert torch.allclose(mean("none", options, logits, labels), expected)
+    assert torch.allclose(
+        mean("none", LossOptions(class_weights="inverse"), logits, labels), expected
+    )
+
+
+def test_smoothing_without_weights_is_that_of_torch():
+    logits, labels = batch()
+
+    expected = functional.cross_entropy(logits, labels, label_smoothing=0.1)
+
+    assert torch.equal(mean("none", LossOptions(label_smoothing=0.1), logits, labels), expected)
+
+
+LONG_TAIL = np.array([5000, 500, 50, 5])
+# One picture of each class, and mixtures of a common with a rare one, of neighbours, of three.
+HARD = torch.arange(4)
+MIXED = torch.tensor(
+    [[0.5, 0, 0, 0.5], [0.9, 0.1, 0, 0], [0, 0.3, 0.7, 0], [0.2, 0.2, 0, 0.6], [1, 0, 0, 0]]
+)
+
+
+def optimum(options: LossOptions, labels: torch.Tensor) -> torch.Tensor:
+    """The logits, for each sample, that the loss prefers to all others; with their mean 0."""
+    loss = balance("none", options, LONG_TAIL, CPU).loss
+    found = []
+    for label in labels:  # one at a time: a rare class does not wait for a common one
+        logits = torch.zeros(1, 4, requires_grad=True)
+        solver = torch.optim.LBFGS(
+            [logits], max_iter=500, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
+        )
+
+        def closure(solver=solver, logits=logits, label=label) -> torch.Tensor:
+            solver.zero_grad()
+            total = loss(logits, label[None])
+            mean = total.loss / total.weight
+            mean.backward()
+            return mean
+
+        solver.step(closure)
+        found.append(logits.detach() - logits.detach().mean())
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("rule", ["none", "inverse", "sqrt", "effective:0.999"])
+@pytest.mark.parametrize("labels", [HARD, MIXED], ids=["hard", "mixed"])
+@pytest.mark.parametrize("loss", ["cross-entropy", "balanced"])
+def test_the_best_answer_is_the_smoothed_label_whatever_the_classes_weigh(loss, labels, rule):
+    options = LossOptions(loss=loss, class_weights=rule, label_smoothing=0.1)
+    shares = functional.one_hot(labels, 4).float() if labels.ndim == 1 else labels
+
+    answers = optimum(options, labels)
+
+    if loss == "balanced":  # it is minimised with the class frequencies in the logits
+        answers = answers + torch.from_numpy(np.log(LONG_TAIL / LONG_TAIL.sum())).float()
+    expected = 0.9 * shares + 0.1 / 4
+    assert torch.allclose(answers.softmax(1), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "focal"])
+def test_the_best_answer_to_a_mixed_picture_does_not_depend_on_class_weights(loss):
+    # The answer to a pure picture has no bound, so that only mixed ones are asked.
+    labels = torch.tensor([[0.5, 0.1, 0.1, 0.3], [0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]])
+
+    weighted = optimum(LossOptions(loss=loss, class_weights="inverse"), labels)
+
+    assert torch.allclose(
+        weighted.softmax(1), optimum(LossOptions(loss=loss), labels).softmax(1), atol=2e-3
+    )
+    if loss == "cross-entropy":
+        assert torch.allclose(weighted.softmax(1), labels, atol=2e-3)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "focal", "balanced"])
+def test_a_sample_weighs_as_its_class_or_the_mean_over_its_shares(loss):
+    labels = torch.cat([functional.one_hot(HARD, 4).float(), MIXED])
+    logits, _ = batch(samples=len(labels))
+    smoothing = 0.0 if loss == "focal" else 0.1
+    weights = torch.tensor(class_weights("sqrt", COUNTS), dtype=torch.float32)
+    options = LossOptions(loss=loss, class_weights="sqrt", label_smoothing=smoothing)
+    plain = balance("none", LossOptions(loss=loss, label_smoothing=smoothing), COUNTS, CPU).loss
+    of_each = torch.stack([plain(logits[i : i + 1], labels[i : i + 1]).loss for i in range(9)])
+
+    found = balance("none", options, COUNTS, CPU).loss(logits, labels)
+
+    assert torch.allclose(found.loss, (of_each * (labels @ weights)).sum())
+    assert torch.allclose(found.weight, (labels @ weights).sum())
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "focal", "balanced"])
