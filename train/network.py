@@ -93,6 +93,7 @@ def build_network(
             model,
             weight_decay=options.optimisation.weight_decay,
             stem_rate=chosen.stem_rate if chosen.tune == "layerwise" else 1.0,
+            decay_norms=options.optimisation.decay_norms,
         ),
         normalise=weights.normalise if weights is not None else None,
         fresh_head=fresh_head,

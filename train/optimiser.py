@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from train.losses import Total
+from train.model import former_names
 from train.options import OptimisationOptions
 from train.ranks import Ranks
 
@@ -232,15 +233,34 @@ class Stepper:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`, with the weight decay and so on of the options."""
-        saved = state["optimizer"]
-        own = self.optimizer.state_dict()["param_groups"]
-        groups = [
-            {**mine, "lr": theirs["lr"], "params": theirs["params"]}
-            for mine, theirs in zip(own, saved["param_groups"], strict=True)
-        ]
-        self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+        self.optimizer.load_state_dict(self._by_name(state["optimizer"]))
         if state["scaler"]:  # empty where it was saved without float16
             self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and state["average"] is not None:
             self.average.model.load_state_dict(state["average"]["model"])
             self.average.updates = state["average"]["updates"]
+
+    def _by_name(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """The saved state of each parameter, in the groups of today's options.
+
+        Other options for weight decay or learning rates make other groups. torch would go by the
+        number of a parameter, and never compares shapes.
+        """
+        theirs = saved["param_groups"]
+        if not all("names" in group for group in theirs):  # an earlier version
+            names = former_names(self._model, layerwise=len({g["rate_scale"] for g in theirs}) > 1)
+            theirs = [{**group, "names": n} for group, n in zip(theirs, names, strict=True)]
+        numbers: dict[str, int] = {}
+        of_name: dict[str, dict[str, Any]] = {}
+        for group in theirs:
+            numbers.update(zip(group["names"], group["params"], strict=True))
+            of_name.update(dict.fromkeys(group["names"], group))
+        state, groups = {}, []
+        for mine in self.optimizer.state_dict()["param_groups"]:
+            former = of_name[mine["names"][0]]
+            rate = former["lr"] * (mine["rate_scale"] / former["rate_scale"])
+            groups.append({**mine, "lr": rate})
+            for number, name in zip(mine["params"], mine["names"], strict=True):
+                if numbers[name] in saved["state"]:
+                    state[number] = saved["state"][numbers[name]]
+        return {"state": state, "param_groups": groups}

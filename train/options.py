@@ -210,7 +210,8 @@ class OptimisationOptions:
         choices=("auto", "linear", "sqrt", "none"),
     )
     momentum: float = _option(0.9, "of sgd; beta1 of adamw")
-    weight_decay: float = _option(1e-4, "never applied to norms and biases")
+    weight_decay: float = _option(1e-4, "of weights; not of norms, biases, embeddings and scales")
+    decay_norms: bool = _option(False, "apply --weight-decay to every parameter")
     clip: float = _option(0.0, "largest norm of the gradient (0: off)")
     accumulate: int = _option(1, "batches per optimizer step")
     ema: float = _option(

@@ -79,6 +79,114 @@ def test_norms_and_biases_are_not_decayed_and_nothing_is_left_out(name):
             assert module.bias is None or id(module.bias) in plain
 
 
+def decayed_names(name: str, **more: bool) -> tuple[set[str], dict[str, nn.Parameter]]:
+    """The parameters that are decayed, and all of them."""
+    with torch.device("meta"):
+        model = build_model(name, 5)
+    groups = parameter_groups(model, weight_decay=0.1, **more)
+    assert all(
+        parameter is model.get_parameter(key)
+        for group in groups
+        for key, parameter in zip(group["names"], group["params"], strict=True)
+    )
+    decayed = {key for group in groups if group["weight_decay"] for key in group["names"]}
+    return decayed, dict(model.named_parameters())
+
+
+# What torchvision's references leave out, by --norm-weight-decay 0, --bias-weight-decay 0 and
+# --transformer-embedding-decay 0, and what is a scale.
+NOT_DECAYED = (
+    *("class_token", "position_embedding", "pos_embedding", "relative_position_bias_table"),
+    *("layer_scale", "logit_scale"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "exempt"),
+    [
+        ("vit_b_16", {"class_token", "encoder.pos_embedding"}),
+        ("swin_t", {"features.1.0.attn.relative_position_bias_table"}),
+        ("swin_v2_t", {"features.1.0.attn.logit_scale"}),
+        ("convnext_tiny", {"features.1.0.layer_scale"}),
+        (
+            "maxvit_t",
+            {"blocks.0.layers.0.layers.window_attention.attn_layer.1.relative_position_bias_table"},
+        ),
+        ("resnet18", set()),
+        ("efficientnet_b0", set()),
+        ("densenet121", set()),
+        ("vgg11_bn", set()),
+    ],
+)
+def test_what_torchvision_s_recipes_exempt_is_not_decayed(name, exempt):
+    decayed, every = decayed_names(name)
+
+    assert exempt <= every.keys()
+    for key, parameter in every.items():
+        own = key.rpartition(".")[2]
+        assert (key in decayed) == (parameter.ndim > 1 and own not in NOT_DECAYED), key
+    if name == "vit_b_16":
+        assert "encoder.layers.encoder_layer_0.self_attention.in_proj_weight" in decayed
+
+
+@pytest.mark.parametrize(
+    ("name", "scales"),
+    [
+        ("vit_tiny_patch16_224", set()),
+        ("deit3_small_patch16_224", set()),
+        ("deit_tiny_distilled_patch16_224", set()),
+        ("beit_base_patch16_224", set()),
+        ("cait_xxs24_224", set()),
+        ("swin_tiny_patch4_window7_224", set()),
+        ("swinv2_tiny_window8_256", set()),  # names all of cpb_mlp: weights, too
+        ("xcit_nano_12_p8_224", {"temperature"}),  # names pos_embed.*: a convolution
+        ("levit_128s", set()),
+        ("convnext_atto", set()),
+        ("resnet50", set()),
+        ("resmlp_12_224", {"alpha", "beta"}),
+        ("dm_nfnet_f0", {"gain"}),  # De, Brock and Smith decay weights of convolutions alone
+    ],
+)
+def test_what_timm_exempts_is_not_decayed(name, scales):
+    timm, optim = pytest.importorskip("timm"), pytest.importorskip("timm.optim")
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=5)
+    exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
+    # timm's own grouping, and the scales that timm decays, since its models do not name them.
+    plain, theirs = optim.param_groups_weight_decay(model, 0.1, no_weight_decay_list=exempt)
+    assert (plain["weight_decay"], theirs["weight_decay"]) == (0, 0.1)
+    expected = {id(parameter) for parameter in theirs["params"]}
+    for key, parameter in model.named_parameters():
+        if key.rpartition(".")[2] in scales:
+            assert id(parameter) in expected, key
+            expected.remove(id(parameter))
+
+    found = parameter_groups(model, weight_decay=0.1)
+
+    ours = {id(p) for group in found if group["weight_decay"] for p in group["params"]}
+    assert ours == expected
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_b_16", "convnext_tiny"])
+def test_all_parameters_are_decayed_where_that_is_asked_for(name):
+    decayed, every = decayed_names(name, decay_norms=True)
+
+    assert decayed == every.keys()
+
+
+def test_the_weights_of_attention_and_recurrence_are_decayed():
+    model = nn.ModuleList(
+        [nn.MultiheadAttention(4, 2, kdim=3, vdim=3, add_bias_kv=True), nn.LSTM(3, 4)]
+    )
+
+    groups = parameter_groups(model, weight_decay=0.1)
+
+    assert {key for group in groups if group["weight_decay"] for key in group["names"]} == {
+        *("0.q_proj_weight", "0.k_proj_weight", "0.v_proj_weight", "0.out_proj.weight"),
+        *("1.weight_ih_l0", "1.weight_hh_l0"),
+    }
+
+
 def test_a_norm_is_known_by_its_type_not_its_name_or_shape():
     class WideNorm(nn.LayerNorm):
         def __init__(self) -> None:

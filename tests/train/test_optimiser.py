@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastload.advise.models import build_model
 from fastload.world import World
 from train.losses import Total, balance
-from train.model import parameter_groups
+from train.model import former_names, parameter_groups
 from train.optimiser import MovingAverage, Stepper, autocast, make_optimizer, precision_for
 from train.options import LossOptions, OptimisationOptions
 from train.ranks import Ranks
@@ -310,3 +311,87 @@ def test_frozen_parameters_need_no_gradient():
     assert stepper.learning_rate == 0.1
     changed = {k for k, v in model.named_parameters() if not torch.equal(v, before[k])}
     assert changed == {"fc.weight", "fc.bias"}
+
+
+class Tokens(nn.Module):
+    """All kinds of parameters, in an order that no group keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 6))
+        self.first, self.norm, self.last = nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.last(self.norm(self.first(images + self.token)))
+        return logits
+
+
+def tokens(**grouping: Any) -> tuple[nn.Module, Stepper]:
+    torch.manual_seed(0)
+    model, options = Tokens(), OptimisationOptions(optimizer="adamw")
+    groups = parameter_groups(model, weight_decay=0.1, **grouping)
+    optimizer = make_optimizer(groups, options, device=CPU, precision=None)
+    return model, Stepper(
+        model, model, optimizer, options, device=CPU, precision=None, batch_size=8, ranks=ALONE
+    )
+
+
+def moments(model: nn.Module, stepper: Stepper) -> dict[str, torch.Tensor]:
+    return {
+        name: stepper.optimizer.state[parameter]["exp_avg"]
+        for name, parameter in model.named_parameters()
+    }
+
+
+def assert_equal_tensors(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert torch.equal(value, two[name]), name
+
+
+@pytest.mark.parametrize(
+    "grouping",
+    [{}, {"decay_norms": True}, {"stem_rate": 0.1}, {"stem_rate": 0.5, "decay_norms": True}],
+    ids=str,
+)
+def test_the_state_of_the_optimizer_belongs_to_names_whatever_the_groups(grouping):
+    loss = balance("none", LossOptions(), COUNTS, CPU).loss
+    model, stepper = tokens()
+    train(model, stepper, [[batch] for batch in batches(3, 8)], loss)
+
+    resumed, goes_on = tokens(**grouping)
+    resumed.load_state_dict(model.state_dict())
+    goes_on.load_state_dict(copy.deepcopy(stepper.state_dict()))
+
+    assert_equal_tensors(moments(resumed, goes_on), moments(model, stepper))
+    assert goes_on.learning_rate == pytest.approx(0.1)
+    train(resumed, goes_on, [[batch] for batch in batches(3, 8)], loss)
+
+
+@pytest.mark.parametrize("stem_rate", [1.0, 0.1])
+def test_a_checkpoint_whose_groups_have_no_names_and_other_members_goes_on(stem_rate):
+    loss = balance("none", LossOptions(), COUNTS, CPU).loss
+    steps = [[batch] for batch in batches(3, 8)]
+    model, stepper = tokens(stem_rate=stem_rate)
+    train(model, stepper, steps, loss)
+    # As it was written when the token was among the weights: by number, in former groups.
+    former, numbers, groups = former_names(model, layerwise=stem_rate != 1), {}, []
+    rates = {n: g["rate_scale"] for g in stepper.optimizer.param_groups for n in g["names"]}
+    for names in former:
+        number = len(numbers)
+        numbers.update({name: number + i for i, name in enumerate(names)})
+        group = {"lr": 0.1 * rates[names[0]], "rate_scale": rates[names[0]], "weight_decay": 0.1}
+        groups.append({**group, "params": [numbers[name] for name in names]})
+    assert any({"token", "first.weight"} <= set(names) for names in former) == (stem_rate == 1)
+    of_name = dict(model.named_parameters())
+    state = {numbers[name]: stepper.optimizer.state[of_name[name]] for name in numbers}
+    saved = {**stepper.state_dict(), "optimizer": {"state": state, "param_groups": groups}}
+
+    resumed, goes_on = tokens(stem_rate=stem_rate)
+    resumed.load_state_dict(model.state_dict())
+    goes_on.load_state_dict(copy.deepcopy(saved))
+
+    assert_equal_tensors(moments(resumed, goes_on), moments(model, stepper))
+    train(model, stepper, steps, loss)
+    train(resumed, goes_on, steps, loss)
+    assert_equal_tensors(dict(resumed.named_parameters()), dict(model.named_parameters()))
