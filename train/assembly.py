@@ -16,8 +16,7 @@ from train.data import Loaders, open_loaders
 from train.diagnosis import check_setup
 from train.losses import Balance, balance
 from train.meter import Meter
-from train.model import set_training
-from train.network import Network, build_network
+from train.network import Network, Stage, build_network
 from train.optimiser import Precision, Stepper, make_optimizer, precision_for
 from train.options import Options
 from train.position import Position
@@ -83,6 +82,12 @@ class Run:
             self.options.resolution, epoch=self.position.epoch, epochs=self.options.schedule.epochs
         )
 
+    @property
+    def stage(self) -> Stage:
+        """What the epoch under way trains, and how it is called."""
+        alone = self.position.epoch < self.options.schedule.head_epochs
+        return self.network.stages[0 if alone else -1]
+
     def rate(self) -> float:
         """The learning rate of the step to come."""
         return self.peak_rate * rate_factor(
@@ -100,7 +105,7 @@ class Run:
         loader.set_size(self.size)
         loader.reset_stats()
         self.ranks.reset_peak_gpu_memory()
-        set_training(self.network.model)
+        self.stage.begin(self.network.model)
 
     def ends_step(self, batch: int) -> bool:
         """Whether the optimizer steps after this batch of an epoch, the first of which is 1."""
@@ -151,7 +156,6 @@ def assemble(options: Options, stack: ExitStack, *, resumed: bool = False) -> Ru
     )
     stepper = Stepper(
         network.model,
-        network.wrapped,
         optimizer,
         options.optimisation,
         device=ranks.device,

@@ -1,7 +1,8 @@
 """Models called through torch.compile, as long as that works.
 
-A graph is compiled for each size of images, since the best kernels differ between sizes, and one
-for evaluation. What cannot be compiled runs as it is, at the first call or in the middle of a run.
+A graph is compiled for each size of images, since the best kernels differ between sizes, one more
+where the last layer is trained alone, and one for evaluation. What cannot be compiled runs as it
+is, at the first call or in the middle of a run.
 """
 
 from __future__ import annotations
@@ -119,11 +120,14 @@ def compiler_for(options: Options, ranks: Ranks) -> Compiler | None:
         return None
     if options.model.cuda_graphs:
         _require_cuda_graphs(options, ranks)
-    epochs = options.schedule.epochs
-    sizes = {size_at(options.resolution, epoch=epoch, epochs=epochs) for epoch in range(epochs)}
+    epochs, head_epochs = options.schedule.epochs, options.schedule.head_epochs
+    kinds = {
+        (size_at(options.resolution, epoch=epoch, epochs=epochs), epoch < head_epochs)
+        for epoch in range(epochs)
+    }
     return Compiler(
         batch_size=options.data.batch_size,
-        graphs=len(sizes) + 1,  # and the one of evaluation
+        graphs=len(kinds) + 1,  # and the one of evaluation
         cuda_graphs=options.model.cuda_graphs,
         silent=not ranks.writes,
     )

@@ -67,6 +67,8 @@ def parameter_groups(
     weight_decay: float,
     stem_rate: float = 1.0,
     decay_norms: bool = False,
+    head: AbstractSet[str] = frozenset(),
+    head_rate: float = 1.0,
 ) -> list[dict[str, Any]]:
     """The trainable parameters, grouped by what an optimizer does differently.
 
@@ -86,6 +88,8 @@ def parameter_groups(
             rates in between are geometric, in eight steps over the modules in the order of
             registration.
         decay_norms: Decay every parameter.
+        head: Names of the parameters of the last layer.
+        head_rate: Factor on the learning rate of the last layer.
 
     Returns:
         Groups for a torch optimizer, each with "params", their "names", "weight_decay" and
@@ -104,9 +108,11 @@ def parameter_groups(
             "params": list(named.values()),
             "names": list(named),
             "weight_decay": weight_decay if decayed else 0.0,
-            "rate_scale": stem_rate ** (1 - step / _DEPTH_STEPS),
+            "rate_scale": stem_rate ** (1 - step / _DEPTH_STEPS) * (head_rate if of_head else 1.0),
         }
-        for (step, decayed), named in _grouped(model, decays, layerwise=stem_rate != 1).items()
+        for (step, decayed, of_head), named in _grouped(
+            model, decays, layerwise=stem_rate != 1, head=head if head_rate != 1 else frozenset()
+        ).items()
     ]
 
 
@@ -125,16 +131,20 @@ def _is_matrix(_: str, module: nn.Module, parameter: nn.Parameter) -> bool:
 
 
 def _grouped(
-    model: nn.Module, decays: Callable[[str, nn.Module, nn.Parameter], bool], *, layerwise: bool
-) -> dict[tuple[int, bool], dict[str, nn.Parameter]]:
-    """The trainable parameters by (step of depth, whether they are decayed), in order."""
+    model: nn.Module,
+    decays: Callable[[str, nn.Module, nn.Parameter], bool],
+    *,
+    layerwise: bool,
+    head: AbstractSet[str] = frozenset(),
+) -> dict[tuple[int, bool, bool], dict[str, nn.Parameter]]:
+    """The trainable parameters by (step of depth, is decayed, is of the head), in order."""
     owners = [
         (module, f"{path}.{name}" if path else name, parameter)
         for path, module in model.named_modules()
         for name, parameter in module.named_parameters(recurse=False)
     ]
     depths: dict[int, int] = {}
-    groups: dict[tuple[int, bool], dict[str, nn.Parameter]] = {}
+    groups: dict[tuple[int, bool, bool], dict[str, nn.Parameter]] = {}
     seen: set[int] = set()
     last = max(len({id(module) for module, _, _ in owners}) - 1, 1)
     for module, name, parameter in owners:
@@ -143,7 +153,8 @@ def _grouped(
             continue
         seen.add(id(parameter))
         step = round(_DEPTH_STEPS * depth / last) if layerwise else 0
-        groups.setdefault((step, decays(name, module, parameter)), {})[name] = parameter
+        key = step, decays(name, module, parameter), name in head
+        groups.setdefault(key, {})[name] = parameter
     return groups
 
 

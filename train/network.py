@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,30 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastload.advise.models import build_model
 from train.compiled import Compiler, Forward, compiler_for
-from train.model import freeze_all_but, head_names, parameter_groups
+from train.model import freeze_all_but, head_names, parameter_groups, set_training
 from train.options import Options
 from train.ranks import Ranks
 from train.weights import Normalisation, load_weights, start_weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What is trained in some epochs, and how it is called.
+
+    Attributes:
+        trained: Names of the parameters that are trained.
+        wrapped: The module that training calls: wrapped for several processes.
+        forward: How training calls the wrapped module.
+    """
+
+    trained: AbstractSet[str]
+    wrapped: nn.Module
+    forward: Forward
+
+    def begin(self, model: nn.Module) -> None:
+        """Freeze the rest of the model, in evaluation mode, and train these parameters."""
+        freeze_all_but(model, self.trained)
+        set_training(model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +45,8 @@ class Network:
 
     Attributes:
         model: The bare module: saved, evaluated, averaged.
-        wrapped: The module that training calls: wrapped for several processes.
+        stages: Those of the run. Of two, the first trains the last layer for --head-epochs.
         compiler: Compiles what is called; None without --compile.
-        forward: How training calls the wrapped module.
         groups: The trainable parameters, grouped for an optimizer.
         normalise: (mean, std) of the images that the weights were trained on, where known.
         fresh_head: True unless the last layer came with the weights.
@@ -34,9 +54,8 @@ class Network:
     """
 
     model: nn.Module
-    wrapped: nn.Module
+    stages: tuple[Stage, ...]
     compiler: Compiler | None
-    forward: Forward
     groups: list[dict[str, Any]]
     normalise: Normalisation | None
     fresh_head: bool
@@ -83,22 +102,39 @@ def build_network(
     if chosen.tune == "head":
         freeze_all_but(model, head)
     model = model.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
-    wrapped = _wrapped(model, ranks)
+    trained = [{name for name, value in model.named_parameters() if value.requires_grad}]
+    if options.schedule.head_epochs:
+        trained = [trained[0] & head, *trained]
     return Network(
         model=model,
-        wrapped=wrapped,
+        stages=tuple(_stage(names, model, compiler, ranks) for names in trained),
         compiler=compiler,
-        forward=compiler.forward_of(wrapped) if compiler else wrapped,
         groups=parameter_groups(
             model,
             weight_decay=options.optimisation.weight_decay,
             stem_rate=chosen.stem_rate if chosen.tune == "layerwise" else 1.0,
             decay_norms=options.optimisation.decay_norms,
+            head=head,
+            head_rate=options.optimisation.head_rate,
         ),
         normalise=weights.normalise if weights is not None else None,
         fresh_head=fresh_head,
         origin=origin,
     )
+
+
+def _stage(
+    trained: AbstractSet[str], model: nn.Module, compiler: Compiler | None, ranks: Ranks
+) -> Stage:
+    """The stage that trains these parameters; the model is left in that stage.
+
+    DistributedDataParallel exchanges the gradients of what is trained when it is made, so that each
+    stage has one of its own. Only the one that is called exchanges gradients.
+    """
+    freeze_all_but(model, trained)
+    wrapped = _wrapped(model, ranks)
+    forward = compiler.forward_of(wrapped) if compiler else wrapped
+    return Stage(trained=trained, wrapped=wrapped, forward=forward)
 
 
 def _wrapped(model: nn.Module, ranks: Ranks) -> nn.Module:

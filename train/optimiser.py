@@ -133,7 +133,6 @@ class Stepper:
 
     Args:
         model: The bare module: its parameters are stepped and clipped.
-        wrapped: The module that is called: the same, or DistributedDataParallel around it.
         optimizer: Over groups from `parameter_groups`.
         options: Clipping and moving average.
         device: Where the model is.
@@ -145,7 +144,6 @@ class Stepper:
     def __init__(
         self,
         model: nn.Module,
-        wrapped: nn.Module,
         optimizer: torch.optim.Optimizer,
         options: OptimisationOptions,
         *,
@@ -158,16 +156,20 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         self.average = MovingAverage(model, options.ema) if options.ema else None
         self._model = model
-        self._wrapped = wrapped
         self._clip = options.clip
         self._ranks = ranks
         self._batch_size = float(batch_size)
         self._weight: Tensor | float = 0.0  # a number as long as the host knows it
 
     @contextmanager
-    def accumulating(self, *, last: bool) -> Iterator[None]:
-        """Around forward and backward of a batch; ranks exchange gradients in the `last` batch."""
-        no_sync = getattr(self._wrapped, "no_sync", None)
+    def accumulating(self, wrapped: nn.Module, *, last: bool) -> Iterator[None]:
+        """Around forward and backward of a batch; ranks exchange gradients in the `last` batch.
+
+        Args:
+            wrapped: The module that is called: the model, or DistributedDataParallel around it.
+            last: True in the batch that the step follows.
+        """
+        no_sync = getattr(wrapped, "no_sync", None)
         with nullcontext() if last or no_sync is None else no_sync():
             yield
 

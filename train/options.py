@@ -209,6 +209,7 @@ class OptimisationOptions:
         "how it follows the effective batch; auto: linear for sgd, sqrt for adamw",
         choices=("auto", "linear", "sqrt", "none"),
     )
+    head_rate: float = _option(1.0, "factor on the learning rate of the last layer")
     momentum: float = _option(0.9, "of sgd; beta1 of adamw")
     weight_decay: float = _option(1e-4, "of weights; not of norms, biases, embeddings and scales")
     decay_norms: bool = _option(False, "apply --weight-decay to every parameter")
@@ -220,6 +221,9 @@ class OptimisationOptions:
 
     def __post_init__(self) -> None:
         _require(self.lr >= 0, f"lr must be at least 0, got {self.lr}")
+        _require(
+            0 < self.head_rate <= 1000, f"head_rate must be in (0, 1000], got {self.head_rate}"
+        )
         _require(self.accumulate >= 1, f"accumulate must be at least 1, got {self.accumulate}")
         _require(self.clip >= 0, f"clip must be at least 0, got {self.clip}")
         _require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
@@ -238,6 +242,9 @@ class ScheduleOptions:
     warmup_epochs: float = _option(
         1.0, "epochs in which the learning rate rises in a straight line"
     )
+    head_epochs: int = _option(
+        0, "train the last layer alone for so many epochs, then all, with a warm-up of its own"
+    )
     step_epochs: tuple[int, ...] = _option(
         (20, 25), "epochs at which `step` lowers it, such as 20,25"
     )
@@ -249,6 +256,11 @@ class ScheduleOptions:
         _require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
         _require(
             self.warmup_epochs >= 0, f"warmup_epochs must be at least 0, got {self.warmup_epochs}"
+        )
+        _require(
+            0 <= self.head_epochs < self.epochs,
+            f"head_epochs must be in [0, {self.epochs}), so that epochs for all layers are left, "
+            f"got {self.head_epochs}",
         )
         _require(
             all(epoch >= 0 for epoch in self.step_epochs),
@@ -351,6 +363,20 @@ class Options:
     loss: LossOptions = LossOptions()
     run: RunOptions = RunOptions()
     record: RecordOptions = RecordOptions()
+
+    def __post_init__(self) -> None:
+        if not self.schedule.head_epochs:
+            return
+        _require(
+            self.model.tune != "head",
+            "--head-epochs is for runs that train all layers in the end; --tune head trains the "
+            "last layer alone for all --epochs: leave out one of the two",
+        )
+        _require(
+            self.model.init != "scratch",
+            "--head-epochs trains the last layer on what trained weights see; those of --init "
+            "scratch are random: leave it out, or give --init",
+        )
 
 
 Field = dataclasses.Field[Any]

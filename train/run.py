@@ -156,9 +156,10 @@ def train_step(
     Returns:
         The logits, detached, and the loss.
     """
-    with run.stepper.accumulating(last=ends_step):
+    stage = run.stage
+    with run.stepper.accumulating(stage.wrapped, last=ends_step):
         with autocast(run.ranks.device, run.precision):
-            logits = run.network.forward(images)
+            logits = stage.forward(images)
         total = run.balance.loss(logits, labels)
         run.stepper.backward(total)
     if ends_step:

@@ -56,6 +56,9 @@ def rate_factor(
 ) -> float:
     """The factor on the peak learning rate at one optimizer step.
 
+    While the last layer is trained alone, for `head_epochs`, the rate rises and stays at its peak.
+    Then all layers begin the schedule with a warm-up of their own, as in fast.ai's fine_tune.
+
     Args:
         options: The schedule.
         step: In [0, epochs * steps_per_epoch), over the whole run.
@@ -66,16 +69,21 @@ def rate_factor(
     Returns:
         In [0, 1].
     """
-    warmup = round(options.warmup_epochs * steps_per_epoch)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
+    warmup, alone = (
+        round(epochs * steps_per_epoch) for epochs in (options.warmup_epochs, options.head_epochs)
+    )
+    if step < alone:
+        return min((step + 1) / (min(warmup, alone) + 1), 1.0)
+    since = step - alone
+    if since < warmup:
+        return (since + 1) / (warmup + 1)
     if options.schedule == "cosine":
-        rest = max(options.epochs * steps_per_epoch - warmup, 1)
-        return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / rest, 1.0)))
+        rest = max(options.epochs * steps_per_epoch - alone - warmup, 1)
+        return 0.5 * (1 + math.cos(math.pi * min((since - warmup) / rest, 1.0)))
     if options.schedule == "step":
         epoch = step // steps_per_epoch
         return float(options.step_factor ** sum(epoch >= start for start in options.step_epochs))
-    drops = _plateaus(history, options.patience)
+    drops = _plateaus(history[options.head_epochs :], options.patience)
     return float(options.step_factor**drops)
 
 
@@ -100,8 +108,13 @@ def has_stopped_improving(history: Sequence[float], early_stop: int) -> bool:
 
 
 def is_over(options: ScheduleOptions, history: Sequence[float]) -> bool:
-    """Whether a run with this history, one figure for each finished epoch, is at its end."""
-    return len(history) >= options.epochs or has_stopped_improving(history, options.early_stop)
+    """Whether a run with this history, one figure for each finished epoch, is at its end.
+
+    The epochs of the last layer alone do not count for stopping early: the rest has yet to learn.
+    """
+    return len(history) >= options.epochs or has_stopped_improving(
+        history[options.head_epochs :], options.early_stop
+    )
 
 
 def size_at(options: ResolutionOptions, *, epoch: int, epochs: int) -> int:

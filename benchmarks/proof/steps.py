@@ -42,7 +42,7 @@ def first_steps(place: Place, device: str) -> tuple[list[float], Tensor]:
         model, stepper = run.network.model, run.stepper
         set_training(model)
         for images, labels in islice(run.loaders.train, STEPS):
-            total = run.balance.loss(run.network.forward(images), labels)
+            total = run.balance.loss(run.stage.forward(images), labels)
             stepper.backward(total)
             if not losses:
                 of_all = [item.grad for item in model.parameters()]

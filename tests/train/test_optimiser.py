@@ -35,7 +35,7 @@ def stepper_for(model: nn.Module, options: OptimisationOptions, **arguments) -> 
     optimizer = make_optimizer(
         groups, options, device=facts["device"], precision=facts["precision"]
     )
-    return Stepper(model, model, optimizer, options, **facts)
+    return Stepper(model, optimizer, options, **facts)
 
 
 def batches(count: int, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -228,7 +228,6 @@ def test_a_first_step_that_overflows_leaves_nothing_behind_with_a_gpu_s_optimize
         )
         stepper = Stepper(
             model,
-            model,
             optimizer,
             options,
             device=CPU,
@@ -332,7 +331,7 @@ def tokens(**grouping: Any) -> tuple[nn.Module, Stepper]:
     groups = parameter_groups(model, weight_decay=0.1, **grouping)
     optimizer = make_optimizer(groups, options, device=CPU, precision=None)
     return model, Stepper(
-        model, model, optimizer, options, device=CPU, precision=None, batch_size=8, ranks=ALONE
+        model, optimizer, options, device=CPU, precision=None, batch_size=8, ranks=ALONE
     )
 
 

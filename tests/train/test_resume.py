@@ -273,3 +273,25 @@ def test_whatever_has_a_state_goes_on_bit_for_bit(shards, tmp_path, more, monkey
     stop_at_each(shards, tmp_path / "run", "a batch", stop, monkeypatch, *more)
 
     assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("--optimizer", "adamw", "--lr", "0.01")], ids=["sgd", "adamw"]
+)
+@pytest.mark.parametrize("tune", ["all", "layerwise"])
+def test_a_run_that_trains_the_last_layer_first_goes_on_bit_for_bit(
+    shards, tmp_path, tune, more, monkeypatch
+):
+    torch.manual_seed(5)
+    torch.save(resume_net(num_classes=9).state_dict(), tmp_path / "start.pt")
+    start = ("--init", str(tmp_path / "start.pt"), "--tune", tune, "--head-rate", "3")
+    stages = (*start, "--head-epochs", "1", "--schedule", "cosine", "--epochs", "3", *more)
+    assert begin(shards, tmp_path / "whole", *stages) == 0
+
+    def stop(_: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    steps = stop_at_each(shards, tmp_path / "run", "a batch", stop, monkeypatch, *stages)
+
+    assert steps == set(range(9))
+    assert_same_run(tmp_path / "run", tmp_path / "whole")

@@ -47,6 +47,45 @@ def test_plateau_lowers_the_rate_after_epochs_without_a_new_best():
     assert after(0.1, 0.2, 0.2, 0.1, 0.1, 0.1) == 0.25
 
 
+def test_after_the_head_all_layers_begin_the_schedule_with_a_warm_up_of_their_own():
+    whole = factors(ScheduleOptions(epochs=6, warmup_epochs=1, head_epochs=2), 10)
+    rest = factors(ScheduleOptions(epochs=4, warmup_epochs=1), 10)
+
+    assert whole[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
+    assert whole[10:20] == [1.0] * 10
+    assert whole[20:] == rest
+
+
+def test_a_warm_up_that_is_longer_than_the_head_s_epochs_ends_with_them():
+    found = factors(ScheduleOptions(epochs=6, warmup_epochs=3, head_epochs=1), 10)
+
+    assert found[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
+    assert found[10:40] == pytest.approx([(i + 1) / 31 for i in range(30)])
+    assert found[40] == 1.0
+
+
+def test_steps_are_at_epochs_of_the_whole_run_and_plateaus_of_all_layers():
+    steps = {"warmup_epochs": 0, "head_epochs": 2, "step_factor": 0.1}
+
+    stepped = factors(ScheduleOptions(epochs=4, schedule="step", step_epochs=(1, 3), **steps), 1)
+    plateau = ScheduleOptions(schedule="plateau", patience=2, **steps)
+
+    def after(*history: float) -> float:
+        return rate_factor(plateau, step=len(history), steps_per_epoch=1, history=history)
+
+    assert stepped == pytest.approx([1, 1, 0.1, 0.01])
+    assert after(0.5, 0.4, 0.3) == after(0.5, 0.4, 0.3, 0.2) == 1.0
+    assert after(0.5, 0.4, 0.3, 0.2, 0.3) == pytest.approx(0.1)
+
+
+def test_the_epochs_of_the_head_do_not_count_for_stopping_early():
+    options = ScheduleOptions(epochs=9, head_epochs=3, early_stop=2)
+
+    assert not is_over(options, [0.3, 0.2, 0.1])
+    assert not is_over(options, [0.3, 0.2, 0.1, 0.2, 0.1])
+    assert is_over(options, [0.3, 0.2, 0.1, 0.2, 0.1, 0.2])
+
+
 @pytest.mark.parametrize(
     ("rule", "optimizer", "expected"),
     [
