@@ -13,10 +13,9 @@ from collections.abc import Set as AbstractSet
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from torch import nn
 
-from fastload.advise.models import build_model
+from fastload.advise.models import skeleton
 
 _NORMS = (
     nn.modules.batchnorm._NormBase,  # the one base of BatchNorm and InstanceNorm
@@ -36,9 +35,8 @@ def head_names(name: str, num_classes: int) -> frozenset[str]:
     Returns:
         Names such as {"fc.weight", "fc.bias"}.
     """
-    with torch.device("meta"):
-        here = dict(build_model(name, num_classes).named_parameters())
-        there = dict(build_model(name, num_classes + 1).named_parameters())
+    here = dict(skeleton(name, num_classes).named_parameters())
+    there = dict(skeleton(name, num_classes + 1).named_parameters())
     return frozenset(key for key, value in here.items() if value.shape != there[key].shape)
 
 

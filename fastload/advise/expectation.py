@@ -15,11 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastload.advise.cards import Card, ModelRate, card_table
-from fastload.advise.models import build_model
+from fastload.advise.models import skeleton
 from fastload.advise.trials import BATCH_SIZES, Question, StepTrial
 from fastload.errors import FastloadError, first_line
 
@@ -122,7 +122,7 @@ def count_work(model: str, size: int, classes: int) -> Work:
     Raises:
         FastloadError: If there is no such model, or it does not take images of that size.
     """
-    network = _without_data(model, classes)
+    network = skeleton(model, classes, size=size).train()
     weights = {weight.untyped_storage()._cdata for weight in network.parameters()}
     kept: dict[int, int] = {}
 
@@ -146,14 +146,6 @@ def count_work(model: str, size: int, classes: int) -> Work:
         activations=sum(kept.values()) / 2,
         weights=sum(weight.numel() for weight in network.parameters()),
     )
-
-
-def _without_data(model: str, classes: int) -> nn.Module:
-    try:
-        with torch.device("meta"):
-            return build_model(model, classes).train()
-    except NotImplementedError:  # torchvision's RegNets look at a tensor while they are built
-        return build_model(model, classes).to("meta").train()
 
 
 def _card_rate(card: Card) -> tuple[float, float, str, list[str]]:

@@ -278,7 +278,8 @@ def run_trials(question: Question) -> Trials:
 
 
 def _step_measurer(question: Question, *, seconds: float) -> Callable[[StepTrial], StepTrial]:
-    build = partial(build_model, question.model, len(read_contents(question.shards).classes))
+    classes = len(read_contents(question.shards).classes)
+    build = partial(build_model, question.model, classes, size=question.size)
 
     def measure(trial: StepTrial) -> StepTrial:
         size, device = question.size, question.device

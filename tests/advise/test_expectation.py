@@ -56,10 +56,10 @@ def test_resnet50_is_counted_as_the_constants_say():
 
 
 def test_a_small_network_is_counted_exactly(monkeypatch: pytest.MonkeyPatch):
-    def build(name: str, classes: int) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten())
+    def tiny(name: str, classes: int, *, size: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten()).to("meta")
 
-    monkeypatch.setattr(expectation, "build_model", build)
+    monkeypatch.setattr(expectation, "skeleton", tiny)
     work = count_work("tiny", 10, 2)
     assert work.operations == 8 * 27 * 100
     assert work.activations == 3 * 100 + 8 * 100  # the convolution's input, the ReLU's output

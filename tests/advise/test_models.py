@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from fastload.advise.models import build_model, require_model
+from fastload.advise.models import build_model, require_model, skeleton
 from fastload.errors import FastloadError
 
 
@@ -48,3 +48,43 @@ def test_timm_is_asked_for_where_it_is_missing(monkeypatch, function):
 
 def test_a_model_that_is_there_may_be_required():
     require_model("resnet18")
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "regnet_y_400mf", "swin_t", "vit_b_32"])
+def test_a_skeleton_has_the_shapes_of_the_model_and_no_memory(name):
+    before = torch.random.get_rng_state()
+    bones = skeleton(name, 5).state_dict()
+    assert torch.equal(before, torch.random.get_rng_state())
+
+    whole = build_model(name, 5).state_dict()
+    assert {k: v.shape for k, v in bones.items()} == {k: v.shape for k, v in whole.items()}
+    assert all(value.is_meta for value in bones.values())
+
+
+def test_a_model_that_looks_at_its_weights_while_it_is_built_has_a_skeleton(monkeypatch):
+    def looking(name: str, num_classes: int, *, size: int | None = None) -> torch.nn.Module:
+        model = torch.nn.Linear(3, num_classes)
+        assert float(model.weight.abs().max()) > 0  # which a meta tensor cannot tell
+        return model
+
+    monkeypatch.setattr("fastload.advise.models.build_model", looking)
+
+    bones = skeleton("looking", 5).state_dict()
+    assert bones["weight"].is_meta
+    assert bones["weight"].shape == (5, 3)
+
+
+@pytest.mark.parametrize("name", ["vit_b_32", "timm:vit_tiny_patch16_224", "timm:levit_128s"])
+def test_a_model_for_one_size_is_built_for_the_size_asked_for(name):
+    if name.startswith("timm"):
+        pytest.importorskip("timm")
+    images = torch.empty(2, 3, 96, 96, device="meta")
+
+    assert skeleton(name, 5, size=96)(images).shape == (2, 5)
+    with pytest.raises((AssertionError, RuntimeError)):
+        skeleton(name, 5)(images)
+
+
+def test_a_size_that_a_model_cannot_be_built_for_is_refused_by_its_forward_pass():
+    with pytest.raises(AssertionError, match="Expected 224 but got 100"):
+        skeleton("vit_b_32", 5, size=100)(torch.empty(2, 3, 100, 100, device="meta"))

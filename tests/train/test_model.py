@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 from torchvision.ops import Conv2dNormActivation
 
 from fastload.advise.models import build_model
@@ -22,15 +23,96 @@ SMALL = "shufflenet_v2_x0_5"
         ("convnext_tiny", {"classifier.2.weight", "classifier.2.bias"}),
         ("vit_b_16", {"heads.head.weight", "heads.head.bias"}),
         ("densenet121", {"classifier.weight", "classifier.bias"}),
+        ("regnet_y_128gf", {"fc.weight", "fc.bias"}),
+        ("regnet_x_400mf", {"fc.weight", "fc.bias"}),
+        ("vit_h_14", {"heads.head.weight", "heads.head.bias"}),
+        ("maxvit_t", {"classifier.5.weight"}),
+        ("inception_v3", {"fc.weight", "fc.bias"}),
     ],
 )
 def test_the_head_is_found_without_knowing_its_name(name, expected):
     assert head_names(name, 7) == expected
 
 
-def test_the_head_of_a_timm_model_is_found():
-    pytest.importorskip("timm")
-    assert head_names("timm:mobilenetv3_small_050", 5) == {"classifier.weight", "classifier.bias"}
+@pytest.mark.slow
+def test_every_model_of_torchvision_has_a_head_of_one_layer():
+    heads = {name: head_names(name, 7) for name in models.list_models(module=models)}
+
+    layers = {"fc", "head", "heads.head", "classifier"} | {f"classifier.{i}" for i in range(1, 7)}
+    assert len(heads) >= 80
+    for name, head in heads.items():
+        (layer,) = {key.rpartition(".")[0] for key in head}
+        assert layer in layers, name
+        assert f"{layer}.weight" in head
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("mobilenetv3_small_050", {"classifier"}),
+        ("efficientnet_lite0", {"classifier"}),
+        ("regnety_002", {"head.fc"}),
+        ("convnextv2_atto", {"head.fc"}),
+        ("deit_tiny_distilled_patch16_224", {"head", "head_dist"}),
+        ("levit_128s", {"head.linear", "head_dist.linear"}),
+        ("crossvit_tiny_240", {"head.0", "head.1"}),
+        ("volo_d1_224", {"head", "aux_head"}),
+    ],
+)
+def test_the_heads_of_a_timm_model_are_found(name, layers):
+    timm = pytest.importorskip("timm")
+    head = head_names(f"timm:{name}", 5)
+
+    assert timm.is_model(name)
+    assert head == {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+
+
+# Of each architecture in use a small one, at a size at which a step takes well under a second.
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("regnet_y_400mf", 32),
+        ("regnet_x_400mf", 32),
+        ("mnasnet0_5", 32),
+        ("timm:resnet10t", 32),
+        ("timm:convnext_atto", 32),
+        ("timm:vit_tiny_patch16_224", 32),
+        ("timm:deit_tiny_distilled_patch16_224", 32),
+        ("timm:efficientnet_lite0", 32),
+        ("timm:mobilenetv3_small_050", 32),
+        ("timm:regnety_002", 32),
+        ("timm:mixer_s32_224", 32),
+        ("timm:levit_128s", 64),
+        pytest.param("timm:eva02_tiny_patch14_224", 56, marks=pytest.mark.slow),
+        pytest.param("timm:cait_xxs24_224", 32, marks=pytest.mark.slow),
+        pytest.param("timm:maxvit_rmlp_pico_rw_256", 64, marks=pytest.mark.slow),
+        pytest.param("timm:coatnet_nano_rw_224", 64, marks=pytest.mark.slow),
+        pytest.param("timm:swin_tiny_patch4_window7_224", 224, marks=pytest.mark.slow),
+    ],
+)
+def test_a_model_takes_a_step_and_then_its_head_alone_does(name, size):
+    if name.startswith("timm"):
+        pytest.importorskip("timm")
+    model = build_model(name, 5, size=size)
+    head = head_names(name, 5)
+
+    everything = stepped(model, size)
+    freeze_all_but(model, head)
+
+    assert everything >= head  # no more where the head is zero at first
+    assert stepped(model, size) == head
+
+
+def stepped(model: nn.Module, size: int) -> set[str]:
+    """The parameters that one step changes."""
+    set_training(model)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    answers = model(torch.randn(2, 3, size, size))
+    nn.functional.cross_entropy(answers, torch.tensor([0, 1])).backward()
+    torch.optim.SGD(parameter_groups(model, weight_decay=0.0, stem_rate=1.0), lr=0.1).step()
+    return {
+        name for name, value in model.named_parameters() if not torch.equal(value, before[name])
+    }
 
 
 def test_tuning_the_head_freezes_the_rest_and_leaves_it_in_evaluation_mode():
