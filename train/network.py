@@ -12,10 +12,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastload.advise.models import build_model
+from fastload.advise.sizes import View, require_size
 from train.compiled import Compiler, Forward, compiler_for
 from train.model import freeze_all_but, head_names, parameter_groups, set_training
 from train.options import Options
 from train.ranks import Ranks
+from train.schedule import size_at
 from train.weights import Normalisation, load_weights, start_weights
 
 
@@ -87,8 +89,11 @@ def build_network(
     """
     chosen = options.model
     compiler = compiler_for(options, ranks)
-    model = build_model(chosen.model, len(classes))
+    model = build_model(chosen.model, len(classes), size=options.resolution.size)
     head = head_names(chosen.model, len(classes))
+    if chosen.tune == "head":
+        freeze_all_but(model, head)
+    _check_images(model, options, ranks, len(classes))
     origin, fresh_head = "random weights", True
     weights = None if resumed else start_weights(chosen)
     if weights is not None:
@@ -99,8 +104,6 @@ def build_network(
         origin, fresh_head = f"weights from {chosen.init}: {loaded}", not head <= set(loaded.kept)
     if chosen.sync_batchnorm and ranks.world.size > 1 and ranks.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # untyped in torch
-    if chosen.tune == "head":
-        freeze_all_but(model, head)
     model = model.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
     trained = [{name for name, value in model.named_parameters() if value.requires_grad}]
     if options.schedule.head_epochs:
@@ -135,6 +138,28 @@ def _stage(
     wrapped = _wrapped(model, ranks)
     forward = compiler.forward_of(wrapped) if compiler else wrapped
     return Stage(trained=trained, wrapped=wrapped, forward=forward)
+
+
+def _check_images(model: nn.Module, options: Options, ranks: Ranks, num_classes: int) -> None:
+    """Check that the model takes every batch of the run, before anything is downloaded or written.
+
+    Raises:
+        SizeError: If it does not.
+    """
+    resolution, epochs = options.resolution, options.schedule.epochs
+    joined = options.model.sync_batchnorm and ranks.device.type == "cuda"
+    images = options.data.batch_size * (ranks.world.size if joined else 1)
+    sizes = {
+        size_at(resolution, epoch=epoch, epochs=epochs): "--start-size" for epoch in range(epochs)
+    }
+    set_training(model)
+    for size, flag in {**sizes, resolution.size: "--size"}.items():
+        view = View(flag, size, resolution.size)
+        require_size(model, options.model.model, view, images=images, num_classes=num_classes)
+    model.eval()
+    view = View("--eval-size", resolution.eval_size or resolution.size, resolution.size)
+    require_size(model, options.model.model, view, images=images, num_classes=num_classes)
+    model.train()
 
 
 def _wrapped(model: nn.Module, ranks: Ranks) -> nn.Module:
