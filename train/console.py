@@ -47,7 +47,7 @@ class Console:
             resumed: The checkpoint that was restored; None for a new run.
         """
         options, loaders, ranks = run.options, run.loaders, run.ranks
-        reweight, alone = options.data.reweight, options.schedule.head_epochs
+        reweight = options.data.reweight
         origin = f"weights from {resumed}" if resumed else run.network.origin
         precision = str(run.precision or "float32").removeprefix("torch.")
         self._say(
