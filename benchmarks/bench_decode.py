@@ -196,7 +196,7 @@ def _stage_pass(core: ctypes.CDLL, crops: Crops) -> NDArray[np.int64]:
         buffer = ctypes.c_void_p(crops.encoded.buffer.ctypes.data)
         core.fl_decode_boxes(
             *(buffer, start, size, ctypes.c_int64(1), None, None, None),
-            *(box, flip, SIZE, pixels, result, both),
+            *(box, None, flip, SIZE, pixels, result, both),
         )
         core.fl_stages(stages)
     return spent

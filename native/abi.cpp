@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 
 #include "core/crc32.hpp"
@@ -41,7 +42,7 @@ fl::Status without_memory(fl::Facts& facts) {
 }  // namespace
 
 // `INTERFACE` of native.py. Raise both whenever a function, a struct or a meaning changes.
-FL_EXPORT int fl_interface() { return 3; }
+FL_EXPORT int fl_interface() { return 4; }
 
 // Sentence for a status; never null.
 FL_EXPORT const char* fl_reason(int status) { return fl::reason(status); }
@@ -59,22 +60,25 @@ FL_EXPORT int fl_set_simd(int level) {
 FL_EXPORT int fl_simd(void) { return fl::simd_level().load(); }
 
 // `tables` holds a seek table for each image (0 bytes: none), or is null. `boxes` is [count][4]:
-// top, left, height, width; `out` is [count][size][size][3]. What the decoding and the resizing
-// took is added to `nanoseconds` [2].
+// top, left, height, width; `windows` too, in pixels from the box's corner, or null: all of each
+// box. `out` is [count][size][size][3]. What the decoding and the resizing took is added to
+// `nanoseconds` [2].
 FL_EXPORT void fl_decode_boxes(const uint8_t* buffer, const int64_t* starts, const int64_t* sizes,
                                int64_t count, const uint8_t* tables, const int64_t* table_starts,
                                const int64_t* table_sizes, const int32_t* boxes,
-                               const uint8_t* flips, int32_t size, uint8_t* out, int32_t* statuses,
-                               int64_t* nanoseconds) {
+                               const double* windows, const uint8_t* flips, int32_t size,
+                               uint8_t* out, int32_t* statuses, int64_t* nanoseconds) {
     fl::DecodeWorkspace* const work = workspace<fl::DecodeWorkspace>();
     fl::Spent spent;
     for (int64_t i = 0; i < count; ++i) {
-        const int32_t* const box = boxes + 4 * i;
+        const int32_t* const sides = boxes + 4 * i;
+        const fl::Box box = {sides[0], sides[1], sides[2], sides[3]};
+        fl::Window window = fl::all_of(box);
+        if (windows) std::memcpy(&window, windows + 4 * i, sizeof window);
         const uint8_t* const table = tables ? tables + table_starts[i] : nullptr;
         statuses[i] = work ? fl::decode_box(*work, buffer + starts[i], size_t(sizes[i]), table,
-                                            tables ? size_t(table_sizes[i]) : 0,
-                                            {box[0], box[1], box[2], box[3]}, size, flips[i] != 0,
-                                            out + i * size * size * 3, spent)
+                                            tables ? size_t(table_sizes[i]) : 0, box, window, size,
+                                            flips[i] != 0, out + i * size * size * 3, spent)
                            : fl::kOutOfMemory;
     }
     nanoseconds[0] += spent.decode;

@@ -1,9 +1,10 @@
 """Encoded image to pixels, whole or a resized box; the choice native / libjpeg-turbo / Pillow.
 
 A crop is the same three steps on each back-end: the box of the exactly decoded image, one
-antialiased bilinear resize (the filter ends at the edges of the box), a flip. The native core does
-the steps in one pass over the bytes that it needs; libjpeg-turbo decodes the part of the file that
-covers the box (`region`) and torch resizes; Pillow takes what both refuse.
+antialiased bilinear resize of all of the box or of a window in it (the filter ends at the edges of
+the box), a flip. The native core does the steps in one pass over the bytes that it needs;
+libjpeg-turbo decodes the part of the file that covers the box (`region`), and torch resizes all of
+it or Pillow a window; Pillow decodes what both refuse.
 
     native  --refused-->  libjpeg-turbo  --refused-->  Pillow  --refused-->  a reason
 """
@@ -16,6 +17,7 @@ import threading
 import time
 import warnings
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -75,15 +77,20 @@ class Renderer(Protocol):
         flips: NDArray[np.bool_],
         out: NDArray[np.uint8],
         spent: Stages | None = None,
+        windows: NDArray[np.float64] | None = None,
     ) -> dict[int, str]:
-        """Render the box of each image, resized to `out`'s size, flipped where asked.
+        """Render a part of each image, resized to `out`'s size, flipped where asked.
 
         Args:
             encoded: N images.
-            boxes: int32 [N, 4]: top, left, height, width in pixels, inside each image.
+            boxes: int32 [N, 4]: top, left, height, width in pixels, inside each image: what is
+                read. The filter of the resize ends at the edges of the box.
             flips: bool [N]: mirror left and right.
             out: uint8 [N, S, S, 3], C-contiguous, written in place; RGB.
             spent: The seconds are added to its `decode` and `resize`.
+            windows: float64 [N, 4]: top, left, height, width in pixels from the corner of the box,
+                inside the box: what becomes the output. The filter reads around the window too, as
+                far as the box reaches. None: all of each box.
 
         Returns:
             The images that failed: index -> reason. Their part of `out` is unspecified.
@@ -123,6 +130,7 @@ def render_upright(
     flips: NDArray[np.bool_],
     out: NDArray[np.uint8],
     spent: Stages | None = None,
+    windows: NDArray[np.float64] | None = None,
 ) -> dict[int, str]:
     """As `Renderer.render`, with the boxes of the upright pictures, whichever way they are stored.
 
@@ -130,10 +138,10 @@ def render_upright(
     pixels are turned afterwards.
     """
     if encoded.upright is None:
-        return renderer.render(encoded, boxes, flips, out, spent)
-    turning = turning_of(boxes, flips, encoded.upright)
+        return renderer.render(encoded, boxes, flips, out, spent, windows)
+    turning = turning_of(boxes, flips, encoded.upright, windows)
     stored = replace(encoded, upright=None)
-    failures = renderer.render(stored, turning.boxes, turning.flips, out, spent)
+    failures = renderer.render(stored, turning.boxes, turning.flips, out, spent, turning.windows)
     turning.finish(out)
     return failures
 
@@ -156,11 +164,14 @@ class CpuRenderer:
         flips: NDArray[np.bool_],
         out: NDArray[np.uint8],
         spent: Stages | None = None,
+        windows: NDArray[np.float64] | None = None,
     ) -> dict[int, str]:
         """See `Renderer.render`."""
         refused = np.arange(len(encoded))
         if self._core:
-            statuses = native.decode_boxes(encoded, boxes, flips, out, spent, encoded.tables)
+            statuses = native.decode_boxes(
+                encoded, boxes, flips, out, spent, encoded.tables, windows
+            )
             refused = np.flatnonzero(statuses)
         failures, spent = {}, spent or Stages()
         for index in refused.tolist():
@@ -174,7 +185,8 @@ class CpuRenderer:
             finally:
                 decoded = time.perf_counter()
                 spent.decode += decoded - began
-            out[index] = resize_image(crop, out.shape[1], flip=bool(flips[index]))
+            window = None if windows is None else windows[index].tolist()
+            out[index] = resize_image(crop, out.shape[1], flip=bool(flips[index]), window=window)
             spent.resize += time.perf_counter() - decoded
         return failures
 
@@ -306,17 +318,28 @@ def _bits_of(image: Image.Image) -> int:
     return bits if bits in {10, 12, 14} else 16
 
 
-def resize_image(pixels: NDArray[np.uint8], size: int, *, flip: bool = False) -> NDArray[np.uint8]:
+def resize_image(
+    pixels: NDArray[np.uint8],
+    size: int,
+    *,
+    flip: bool = False,
+    window: Sequence[float] | None = None,
+) -> NDArray[np.uint8]:
     """Resize to a square with antialiasing: torchvision's `resize(..., antialias=True)`, bilinear.
 
     Args:
         pixels: uint8 [H, W, 3], any strides.
         size: Side of the result in pixels.
         flip: Mirror left and right after resizing.
+        window: Top, left, height and width of the part that becomes the result, in pixels; the
+            filter reads around it too. None is all of it.
 
     Returns:
         uint8 [size, size, 3], perhaps a view with negative or permuted strides.
     """
+    height, width = pixels.shape[:2]
+    if window is not None and tuple(window) != (0, 0, height, width):
+        return _resize_window(pixels, size, flip, window)
     import torch
 
     planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
@@ -324,6 +347,19 @@ def resize_image(pixels: NDArray[np.uint8], size: int, *, flip: bool = False) ->
         planes, (size, size), mode="bilinear", antialias=True, align_corners=False
     )
     square: NDArray[np.uint8] = resized[0].permute(1, 2, 0).numpy()
+    return square[:, ::-1] if flip else square
+
+
+def _resize_window(
+    pixels: NDArray[np.uint8], size: int, flip: bool, window: Sequence[float]
+) -> NDArray[np.uint8]:
+    """With Pillow, which torchvision resizes PIL images with; torch resizes whole images alone."""
+    height, width = pixels.shape[:2]
+    top, left, tall, wide = window
+    # A window that ends at the edge may reach beyond it by a rounding, which Pillow refuses.
+    edges = (max(left, 0), max(top, 0), min(left + wide, width), min(top + tall, height))
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    square = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=edges))
     return square[:, ::-1] if flip else square
 
 

@@ -34,7 +34,7 @@ LIBRARY = Path(__file__).with_name("_core.so")
 MAX_SIZE = 8192
 """Side of the largest output, in pixels; keeps every product of sizes within its integer."""
 
-INTERFACE = 3
+INTERFACE = 4
 """Of the functions below; native/abi.cpp holds the same number."""
 
 SIMD_LEVELS = ("portable", "avx2", "avx512")
@@ -50,7 +50,7 @@ _SIGNATURES = {
     "fl_set_simd": ([ctypes.c_int], ctypes.c_int),
     "fl_simd": ([], ctypes.c_int),
     "fl_decode_boxes": (
-        [*[_Pointer] * 3, ctypes.c_int64, *[_Pointer] * 5, ctypes.c_int32, *[_Pointer] * 3],
+        [*[_Pointer] * 3, ctypes.c_int64, *[_Pointer] * 6, ctypes.c_int32, *[_Pointer] * 3],
         None,
     ),
     "fl_picture_size": ([_Pointer, _Size, _Pointer, _Pointer], ctypes.c_int),
@@ -255,6 +255,7 @@ def decode_boxes(
     out: NDArray[np.uint8],
     spent: Stages | None = None,
     tables: Encoded | None = None,
+    windows: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int32]:
     """Decode a box of each JPEG and resize it, antialiased, to a square; see `decode.Renderer`.
 
@@ -268,12 +269,14 @@ def decode_boxes(
             pixels are the same with a table and without, it takes less time with one. The table
             must be of these very bytes: their CRC-32 is for the caller to compare (`table_crc32`),
             their size and where the points lead is compared here.
+        windows: float64 [N, 4]: the part of each box that becomes the output, see
+            `decode.Renderer`; None is all of each box.
 
     Returns:
         int32 [N]: 0 where the image was decoded, else a status for `reason`: the image is
-        damaged or of a kind that the core does not take, the box reaches beyond the image, or the
-        seek table is damaged or not of this image. The part of `out` for such an image is
-        unspecified.
+        damaged or of a kind that the core does not take, the box reaches beyond the image, the
+        window beyond the box, or the seek table is damaged or not of this image. The part of `out`
+        for such an image is unspecified.
 
     Raises:
         ValueError: If shapes or types do not fit, or a box is empty or begins before the image.
@@ -297,12 +300,17 @@ def decode_boxes(
         raise ValueError(f"tables must be {count}, one for each image, got {len(tables)}")
     seek = _checked(tables) if tables is not None else ()
     boxes = np.ascontiguousarray(boxes, np.int32)
+    if windows is not None:
+        windows = np.ascontiguousarray(windows, np.float64)
+        if windows.shape != (count, 4):
+            raise ValueError(f"windows must be [{count}, 4], got {list(windows.shape)}")
     mirrored = np.ascontiguousarray(flips, np.uint8)
     statuses, nanoseconds = np.empty(count, np.int32), np.zeros(2, np.int64)
     _core().fl_decode_boxes(
         *(buffer.ctypes.data, starts.ctypes.data, sizes.ctypes.data, count),
         *([array.ctypes.data for array in seek] or (None, None, None)),
-        *(boxes.ctypes.data, mirrored.ctypes.data, out.shape[1]),
+        *(boxes.ctypes.data, None if windows is None else windows.ctypes.data),
+        *(mirrored.ctypes.data, out.shape[1]),
         *(out.ctypes.data, statuses.ctypes.data, nanoseconds.ctypes.data),
     )
     if spent is not None:

@@ -93,12 +93,14 @@ class Turning:
         flips: bool [N]: mirror left and right.
         overs: bool [N]: then turn upside down.
         swaps: bool [N]: then swap rows and columns.
+        windows: float64 [N, 4]: parts of these boxes, see `decode.Renderer`; None is all of each.
     """
 
     boxes: NDArray[np.int32]
     flips: NDArray[np.bool_]
     overs: NDArray[np.bool_]
     swaps: NDArray[np.bool_]
+    windows: NDArray[np.float64] | None = None
 
     def finish(self, out: Any) -> None:  # noqa: ANN401  an array, or a tensor on a GPU
         """Do what is left, in place; returns when it is done.
@@ -120,29 +122,41 @@ class Turning:
             torch.cuda.current_stream(out.device).synchronize()
 
 
-def turning_of(boxes: NDArray[np.int32], flips: NDArray[np.bool_], upright: Upright) -> Turning:
+def turning_of(
+    boxes: NDArray[np.int32],
+    flips: NDArray[np.bool_],
+    upright: Upright,
+    windows: NDArray[np.float64] | None = None,
+) -> Turning:
     """How the boxes of upright pictures are rendered from the pictures as they are stored.
 
     Args:
         boxes: int32 [N, 4]: top, left, height, width in pixels of the upright pictures.
         flips: bool [N]: mirror the upright crop left and right.
         upright: How the pictures become upright.
+        windows: float64 [N, 4]: parts of the boxes, in pixels from the corner of the box.
     """
     orientations = upright.orientations
     rows_back = np.isin(orientations, (3, 4, 7, 8))
     columns_back = np.isin(orientations, (2, 3, 6, 7))
     swaps = orientations > _LAST_UNSWAPPED
-    top, left, height, width = boxes.T
-    top = np.where(rows_back, upright.sizes[:, 0] - top - height, top)
-    left = np.where(columns_back, upright.sizes[:, 1] - left - width, left)
-    straight = np.stack([top, left, height, width], axis=1)
-    swapped = np.stack([left, top, width, height], axis=1)
+
+    def stored(parts: NDArray[Any], sizes: NDArray[Any]) -> NDArray[Any]:
+        """Parts of upright rectangles of those sizes, as parts of the stored rectangles."""
+        top, left, height, width = parts.T
+        top = np.where(rows_back, sizes[:, 0] - top - height, top)
+        left = np.where(columns_back, sizes[:, 1] - left - width, left)
+        straight = np.stack([top, left, height, width], axis=1)
+        swapped = np.stack([left, top, width, height], axis=1)
+        return np.where(swaps[:, None], swapped, straight)
+
     mirrored = columns_back ^ flips.astype(np.bool_)
     return Turning(
-        boxes=np.where(swaps[:, None], swapped, straight).astype(np.int32),
+        boxes=stored(boxes, upright.sizes).astype(np.int32),
         flips=np.where(swaps, rows_back, mirrored),
         overs=np.where(swaps, mirrored, rows_back),
         swaps=swaps,
+        windows=None if windows is None else stored(windows, boxes[:, 2:]),
     )
 
 

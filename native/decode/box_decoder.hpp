@@ -91,8 +91,8 @@ class BoxDecoder {
         return kOk;
     }
 
-    // After decode(): resizes the box to [size][size][3].
-    Status resize(const Box& box, int size, bool flip, uint8_t* out) {
+    // After decode(): resizes a window of the box to [size][size][3].
+    Status resize(const Box& box, const Window& window, int size, bool flip, uint8_t* out) {
         const double scale = geometry_.block_size / 8.0;
         const double top = box.top * scale - geometry_.top();
         const double left = box.left * scale - geometry_.left();
@@ -100,8 +100,11 @@ class BoxDecoder {
         const int end_row = static_cast<int>(std::ceil(top + box.height * scale));
         const int rows = pad_rows(end_row - first_row);
         Taps across, down;
-        if (!work_.across.build(left, box.width * scale, size, across) ||
-            !work_.down.build(top - first_row, box.height * scale, size, down) ||
+        if (!work_.across.build({left, box.width * scale},
+                                {left + window.left * scale, window.width * scale}, size, across) ||
+            !work_.down.build({top - first_row, box.height * scale},
+                              {top - first_row + window.top * scale, window.height * scale}, size,
+                              down) ||
             !work_.columns.open(planes(), first_row, rows, simd_) ||
             !work_.resizer.run(work_.columns, across, down, rows, frame().num_components, flip, out,
                                simd_))

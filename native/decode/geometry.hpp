@@ -13,6 +13,24 @@ struct Box {  // in pixels of the whole picture
     int top, left, height, width;
 };
 
+// The part of a box that becomes the output, in pixels from the box's corner. The filter reads the
+// pixels around it too, as far as the box reaches.
+struct Window {
+    double top, left, height, width;
+};
+
+inline Window all_of(const Box& box) {
+    return {0, 0, static_cast<double>(box.height), static_cast<double>(box.width)};
+}
+
+// A millionth of a pixel is rounding. False for what is no number.
+inline bool lies_inside(const Window& window, const Box& box) {
+    constexpr double kRounding = 1e-6;
+    return window.height > 0 && window.width > 0 && window.top >= -kRounding &&
+           window.left >= -kRounding && window.top + window.height <= box.height + kRounding &&
+           window.left + window.width <= box.width + kRounding;
+}
+
 inline bool lies_inside(const Box& box, const Frame& frame) {
     return box.top >= 0 && box.left >= 0 && box.height >= 1 && box.width >= 1 &&
            box.height <= frame.height - box.top && box.width <= frame.width - box.left;

@@ -40,12 +40,17 @@ struct Taps {
 
 class TapsBuilder {
   public:
-    // Output sample i of `size` covers [begin + i * length / size, ...) of the input, whose samples
-    // are unit intervals from 0. Only samples in [begin, begin + length) count.
-    bool build(double begin, double length, int size, Taps& taps) {
+    struct Range {
+        double begin, length;
+    };
+
+    // Output sample i of `size` covers [window.begin + i * window.length / size, ...) of the input,
+    // whose samples are unit intervals from 0. Only samples in `box`, which holds the window, count.
+    bool build(const Range& box, const Range& window, int size, Taps& taps) {
+        const double begin = window.begin, length = window.length;
         const double scale = length / size, width = scale > 1 ? scale : 1, inverse = 1 / width;
-        const int low = static_cast<int>(std::floor(begin));
-        const int high = static_cast<int>(std::ceil(begin + length));
+        const int low = static_cast<int>(std::floor(box.begin));
+        const int high = static_cast<int>(std::ceil(box.begin + box.length));
         const int max_pairs = static_cast<int>(std::ceil(2 * width)) / 2 + 2;
         Taps::Span* const spans = spans_.reserve(size);
         int16_t* const weights = weights_.reserve(size_t(size) * max_pairs * 2);

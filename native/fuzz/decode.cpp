@@ -1,5 +1,5 @@
-// Fuzzes fl_decode_boxes: the last bytes choose box, size, flip and instructions. What earlier
-// images left in the working memory changes nothing, and a file that is transcoded without loss
+// Fuzzes fl_decode_boxes: the last bytes choose box, window, size, flip and instructions. What
+// earlier images left in the working memory changes nothing, and a file that is transcoded without loss
 // gives the same pixels afterwards.
 #include "decode/decode.hpp"
 
@@ -20,11 +20,11 @@ fl::TranscodeWorkspace transcode_work;
 
 // Pixels between canaries.
 int decode(fl::DecodeWorkspace& work, const uint8_t* data, size_t size, const fl::Box& box,
-           int side, bool flip, std::vector<uint8_t>* pixels) {
+           const fl::Window& window, int side, bool flip, std::vector<uint8_t>* pixels) {
     const size_t bytes = size_t(side) * size_t(side) * 3;
     pixels->assign(bytes + 2 * kCanary, 0xA5);
     fl::Spent spent;
-    const int status = fl::decode_box(work, data, size, nullptr, 0, box, side, flip,
+    const int status = fl::decode_box(work, data, size, nullptr, 0, box, window, side, flip,
                                       pixels->data() + kCanary, spent);
     for (size_t i = 0; i < kCanary; ++i) {
         if ((*pixels)[i] != 0xA5 || (*pixels)[kCanary + bytes + i] != 0xA5) std::abort();
@@ -46,6 +46,15 @@ fl::Box choose_box(const uint8_t* choice, const uint8_t* data, size_t size) {
     return box;
 }
 
+// All of the box one time in four, else a part of it, a fraction of a pixel small at times.
+fl::Window choose_window(const uint8_t* choice, const fl::Box& box) {
+    const int kind = choice[8] >> 3;
+    if (kind % 4 == 0) return fl::all_of(box);
+    const double share = (kind + 1) / 33.0, rest = 1 - share;
+    return {box.height * rest * choice[1] / 255, box.width * rest * choice[3] / 255,
+            box.height * share * (choice[5] + 1) / 256, box.width * share * (choice[7] + 1) / 256};
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -56,11 +65,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const int side = kSizes[choice[9] >> 2 & 7];
     const fl::Box box = choose_box(choice, data, size);
     if (int64_t{box.height} * box.width > (1 << 22)) return 0;  // sound, but slow here
+    const fl::Window window = choose_window(choice, box);
     std::vector<uint8_t> pixels, again;
-    const int status = decode(shared_work, data, size, box, side, flip, &pixels);
+    const int status = decode(shared_work, data, size, box, window, side, flip, &pixels);
     if (choice[9] & 32) {
         auto* fresh = new fl::DecodeWorkspace();
-        if (decode(*fresh, data, size, box, side, flip, &again) != status) std::abort();
+        if (decode(*fresh, data, size, box, window, side, flip, &again) != status) std::abort();
         delete fresh;
         if (status == fl::kOk && pixels != again) std::abort();
     }
@@ -68,7 +78,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
     fl::Facts facts;
     if (fl::transcode_file(data, size, {64, false, 1}, transcode_work, facts)) return 0;
-    if (decode(shared_work, facts.bytes, facts.size, box, side, flip, &again)) std::abort();
+    if (decode(shared_work, facts.bytes, facts.size, box, window, side, flip, &again)) std::abort();
     if (pixels != again) std::abort();
     std::free(facts.bytes);
     return 0;

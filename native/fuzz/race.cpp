@@ -16,8 +16,9 @@
 extern "C" {
 void fl_decode_boxes(const uint8_t* buffer, const int64_t* starts, const int64_t* sizes,
                      int64_t count, const uint8_t* tables, const int64_t* table_starts,
-                     const int64_t* table_sizes, const int32_t* boxes, const uint8_t* flips,
-                     int32_t size, uint8_t* out, int32_t* statuses, int64_t* nanoseconds);
+                     const int64_t* table_sizes, const int32_t* boxes, const double* windows,
+                     const uint8_t* flips, int32_t size, uint8_t* out, int32_t* statuses,
+                     int64_t* nanoseconds);
 int fl_picture_size(const uint8_t* data, size_t bytes, int32_t* height, int32_t* width);
 int fl_transcode(const uint8_t* data, size_t size, int interval_pixels, int smallest, int orient,
                  fl::Facts* facts);
@@ -88,7 +89,7 @@ void work(const Batch& batch, size_t begin, size_t end, Results* results) {
     const auto count = int64_t(end - begin);
     int64_t nanoseconds[2] = {};
     fl_decode_boxes(batch.bytes.data(), batch.starts.data() + begin, batch.sizes.data() + begin,
-                    count, nullptr, nullptr, nullptr, batch.boxes.data() + 4 * begin,
+                    count, nullptr, nullptr, nullptr, batch.boxes.data() + 4 * begin, nullptr,
                     batch.flips.data() + begin, kSide, results->pixels.data() + begin * kPixels,
                     results->statuses.data() + begin, nanoseconds);
     fl_crc32_many(batch.bytes.data(), batch.starts.data() + begin, batch.sizes.data() + begin,
@@ -103,7 +104,7 @@ void work(const Batch& batch, size_t begin, size_t end, Results* results) {
         if (facts.size) {
             const int64_t none = 0, bytes = batch.sizes[i], table = int64_t(facts.size);
             fl_decode_boxes(data, &none, &bytes, 1, facts.bytes, &none, &table,
-                            batch.boxes.data() + 4 * i, batch.flips.data() + i, kSide,
+                            batch.boxes.data() + 4 * i, nullptr, batch.flips.data() + i, kSide,
                             results->by_table.data() + i * kPixels, &results->indexed[i],
                             nanoseconds);
         }

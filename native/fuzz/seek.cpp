@@ -47,7 +47,8 @@ int decode(const Bytes& file, const Bytes& table, const fl::Box& box, int side, 
     // Copies of exactly their size, so that reading behind them is seen.
     const Bytes exact_table(table), exact_file(file);
     return fl::decode_box(decode_work, exact_file.data(), exact_file.size(), exact_table.data(),
-                          exact_table.size(), box, side, false, pixels->data(), spent);
+                          exact_table.size(), box, fl::all_of(box), side, false, pixels->data(),
+                          spent);
 }
 
 // A table says what the file says; whatever is cut out by it decodes to the same pixels.
@@ -65,7 +66,7 @@ void compare(const Bytes& file, const Bytes& table, const fl::Box& box, int side
     const Bytes bytes(region.bytes, region.bytes + region.size);
     std::free(region.bytes);
     if (decode(bytes, {}, region.box, side, &found)) std::abort();
-    if (fl::block_size_for(box, side) == 8 && found != expected) std::abort();
+    if (fl::block_size_for(fl::all_of(box), side) == 8 && found != expected) std::abort();
 }
 
 // A wrong table gives the right pixels of a whole picture, or none.

@@ -37,12 +37,12 @@ class GatedRenderer(CpuRenderer):
         self.rendered = 0
         self._lock = threading.Lock()
 
-    def render(self, encoded: Encoded, boxes, flips, out, spent=None) -> dict[int, str]:
+    def render(self, encoded: Encoded, boxes, flips, out, *rest) -> dict[int, str]:
         self.entered.set()
         self.gate.wait(20)
         with self._lock:
             self.rendered += len(encoded)
-        return super().render(encoded, boxes, flips, out, spent)
+        return super().render(encoded, boxes, flips, out, *rest)
 
 
 class FailingRenderer(CpuRenderer):
@@ -52,10 +52,10 @@ class FailingRenderer(CpuRenderer):
         super().__init__(core=False)
         self._jpeg = flat_picture(number, 0).jpeg
 
-    def render(self, encoded: Encoded, boxes, flips, out, spent=None) -> dict[int, str]:
+    def render(self, encoded: Encoded, boxes, flips, out, *rest) -> dict[int, str]:
         if any(bytes(encoded[i]) == self._jpeg for i in range(len(encoded))):
             raise ZeroDivisionError("the renderer fell over")
-        return super().render(encoded, boxes, flips, out, spent)
+        return super().render(encoded, boxes, flips, out, *rest)
 
 
 @pytest.fixture(scope="module", params=NUMBERED)

@@ -133,6 +133,29 @@ def test_its_pixels_are_those_of_the_cpu_back_ends(name: str, size: int, device:
 
 
 @on_each_device
+@pytest.mark.parametrize("name", CPU_NAMES)
+def test_its_windows_are_those_of_the_cpu_back_ends(name: str, device: int | None):
+    encoded, boxes, flips = crops(36)
+    random = np.random.default_rng(4)
+    shares = random.uniform(0.4, 0.95, (36, 2))
+    windows = np.concatenate(
+        [boxes[:, 2:] * (1 - shares) * random.uniform(0, 1, (36, 2)), boxes[:, 2:] * shares], axis=1
+    )
+    expected = np.zeros((36, 64, 64, 3), np.uint8)
+    assert cpu_renderer(name).render(encoded, boxes, flips, expected, None, windows) == {}
+    renderer, memory = renderer_on(device)
+    out: Any = np.zeros_like(expected) if memory is None else memory.take(expected.shape)
+    assert renderer.render(encoded, boxes, flips, out, None, windows) == {}
+    assert renderer.fallbacks == 0
+    pixels = out if memory is None else out.cpu().numpy()
+    assert differences(pixels, expected).max() <= 0.5
+    whole = np.concatenate([np.zeros((36, 2)), boxes[:, 2:]], axis=1)
+    plain = render(renderer, (encoded, boxes, flips), 64, memory)[0]
+    assert renderer.render(encoded, boxes, flips, out, None, whole) == {}
+    assert np.array_equal(out if memory is None else out.cpu().numpy(), plain)
+
+
+@on_each_device
 def test_the_pixels_are_not_shifted(device: int | None):
     # On a ramp of 1 grey a pixel, half a pixel of shift would show as half a grey, everywhere.
     ramp = np.add.outer(np.arange(120), np.arange(120)).astype(np.uint8)
@@ -367,6 +390,7 @@ def test_for_a_jpeg_engine_small_files_stay_whole_and_large_ones_are_cut():
 FED = {
     "decoders__ImageSlice": ("start", "shape"),
     "Slice": ("start", "shape"),
+    "Resize": ("roi_start", "roi_end"),
     "CropMirrorNormalize": ("mirror",),
 }
 
@@ -427,7 +451,7 @@ def test_every_operator_of_the_gpu_graph_is_registered_where_it_is_placed():
         ("Resize", "gpu"),
         ("CropMirrorNormalize", "gpu"),
     ]
-    assert placed.count(("ExternalSource", "cpu")) == 4
+    assert placed.count(("ExternalSource", "cpu")) == 6
     assert complaints(GPU_OPTIONS) == []
     (decoder,) = (constants for name, *_, constants in operators(GPU_OPTIONS) if "Image" in name)
     pinned = {"adjust_orientation": False, "jpeg_fancy_upsampling": True, "use_fast_idct": False}

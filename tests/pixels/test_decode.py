@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,10 +25,12 @@ from fastload.pixels.decode import (
     cpu_renderer,
     decode_image,
     decode_jpeg,
+    render_upright,
     resize_image,
 )
-from fastload.pixels.jpeg import Encoded
-from tests.pictures import encode, photograph
+from fastload.pixels.jpeg import Encoded, Upright
+from fastload.pixels.orientation import turned_upright
+from tests.pictures import encode, photograph, picture
 from tests.pixels.test_jpeg import boxes_of
 
 RENDERERS = ["libjpeg", *(["native"] if native.is_available() else [])]
@@ -66,6 +69,79 @@ def test_a_rendered_crop_is_the_box_resized_and_flipped(name: str, sampling: str
             difference = got.astype(int) - slow_crop(whole, box, size, bool(flip))
             assert abs(difference).mean() <= 0.5
             assert abs(difference.mean()) <= 0.25
+
+
+def windows_in(
+    height: int, width: int, size: int, count: int
+) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Random windows of a picture, and boxes that hold what a filter reads around them."""
+    random = np.random.default_rng((height, width, size))
+    sides = random.uniform(0.05, 1, (count, 2)) * (height, width)
+    corners = random.uniform(0, 1, (count, 2)) * ((height, width) - sides)
+    reach = np.maximum(sides / size, 1) + 1
+    first = np.maximum(np.floor(corners - reach), 0)
+    end = np.minimum(np.ceil(corners + sides + reach), (height, width))
+    windows = np.concatenate([corners, sides], axis=1)
+    return windows, np.concatenate([first, end - first], axis=1).astype(np.int32)
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:2", "4:2:0", "grey"])
+def test_a_window_is_what_pillow_resizes_of_the_whole_picture(name: str, sampling: str):
+    height, width, size = 170, 230, 48
+    windows, boxes = windows_in(height, width, size, 24)
+    jpeg = encode(photograph(height, width), sampling, 1)
+    whole = Image.fromarray(simplejpeg.decode_jpeg(jpeg, "RGB"))
+    out = np.zeros((24, size, size, 3), np.uint8)
+    flips, images = np.arange(24) % 2 == 1, Encoded.join([jpeg] * 24)
+    within = windows - np.pad(boxes[:, :2], ((0, 0), (0, 2)))
+    assert cpu_renderer(name).render(images, boxes, flips, out, None, within) == {}
+    for got, (top, left, tall, wide), flip in zip(out, windows.tolist(), flips, strict=True):
+        edges = (left, top, min(left + wide, width), min(top + tall, height))
+        want = np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR, box=edges))
+        difference = got.astype(int) - (want[:, ::-1] if flip else want)
+        assert abs(difference).max() <= 2
+        assert abs(difference).mean() <= 0.25
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_a_window_that_is_the_box_changes_nothing(name: str):
+    images = [encode(photograph(90, 120), "4:2:0", 1), save(picture(3), "PNG")]
+    boxes = np.array([[5, 7, 60, 80], [0, 0, 48, 64]], np.int32)
+    windows = np.array([[0, 0, 60, 80], [0, 0, 48, 64]], np.float64)
+    plain, windowed = np.zeros((2, 2, 33, 33, 3), np.uint8)
+    for out, given in ((plain, None), (windowed, windows)):
+        arguments = (Encoded.join(images), boxes, np.array([False, True]), out, None, given)
+        assert cpu_renderer(name).render(*arguments) == {}
+    assert np.array_equal(plain, windowed)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("name", RENDERERS)
+def test_a_window_of_a_turned_picture_is_that_of_the_upright_one(name: str, kind: str):
+    height, width, size = 70, 110, 24
+    pixels = photograph(height, width)
+    options = {"subsampling": "4:4:4", "quality": 95} if kind == "JPEG" else {}
+    image = save(Image.fromarray(pixels), kind, **options)
+    pixels = np.asarray(Image.open(io.BytesIO(image)))
+    for orientation in range(1, 9):
+        upright = turned_upright(pixels, orientation)
+        windows, boxes = windows_in(*upright.shape[:2], size, 6)
+        encoded = replace(
+            Encoded.join([image] * 6),
+            upright=Upright(
+                np.full(6, orientation, np.uint8), np.tile(np.int32(upright.shape[:2]), (6, 1))
+            ),
+        )
+        out, flips = np.zeros((6, size, size, 3), np.uint8), np.arange(6) % 2 == 1
+        within = windows - np.pad(boxes[:, :2], ((0, 0), (0, 2)))
+        assert render_upright(cpu_renderer(name), encoded, boxes, flips, out, None, within) == {}
+        for got, (top, left, tall, wide), flip in zip(out, windows.tolist(), flips, strict=True):
+            edges = (left, top, left + wide, top + tall)
+            want = np.asarray(
+                Image.fromarray(upright).resize((size, size), Image.Resampling.BILINEAR, box=edges)
+            )
+            assert abs(got.astype(int) - (want[:, ::-1] if flip else want)).max() <= 2, orientation
 
 
 @pytest.mark.parametrize("name", RENDERERS)

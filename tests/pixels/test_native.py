@@ -208,13 +208,18 @@ def test_restart_markers_change_nothing(sampling: str) -> None:
 
 
 def _every_way(jpegs: list[bytes], boxes: NDArray[np.int32], size: int) -> NDArray[np.int32]:
-    """Decode at each level of instructions, compare all that succeeded; the statuses."""
+    """Decode at each level of instructions, compare all that succeeded; the statuses.
+
+    All of each box, and a part of each third one.
+    """
     encoded, flips = Encoded.join(jpegs), np.arange(len(jpegs)) % 2 == 1
+    part = np.where(np.arange(len(jpegs)) % 3 == 1, 0.3, 1.0)[:, None] * boxes[:, 2:]
+    windows = np.concatenate([(boxes[:, 2:] - part) / 3, part], axis=1)
     results = []
     for level in native.SIMD_LEVELS:
         native.set_simd(level)
         out = np.zeros((len(jpegs), size, size, 3), np.uint8)
-        statuses = native.decode_boxes(encoded, boxes, flips, out)
+        statuses = native.decode_boxes(encoded, boxes, flips, out, windows=windows)
         results.append((statuses, out[statuses == 0]))
     native.set_simd()
     for statuses, out in results[1:]:
@@ -469,6 +474,22 @@ def each_level(request: pytest.FixtureRequest) -> Iterator[None]:
     native.set_simd(request.param)
     yield
     native.set_simd()
+
+
+@needs_core
+def test_a_window_beyond_its_box_is_refused() -> None:
+    box, rounding = (4, 6, 40, 50), 1e-9
+    inside = [(0, 0, 40, 50), (-rounding, -rounding, 40, 50), (0.5, 0, 39.5 + rounding, 50)]
+    beyond = [(-0.01, 0, 40, 50), (0, 0, 40, 50.01), (40, 50, 1, 1), (0, 0, 0, 50), (0, 0, -1, 5)]
+    odd = [(np.nan, 0, 40, 50), (0, 0, np.nan, 50), (0, 0, np.inf, 50), (0, 0, 1e300, 1e300)]
+    windows = np.array([*inside, *beyond, *odd])
+    encoded, count = Encoded.join([jpeg_of(picture(60, 80))] * len(windows)), len(windows)
+    boxes, flips = np.tile(np.array(box, np.int32), (count, 1)), np.zeros(count, bool)
+    out = np.zeros((count, 16, 16, 3), np.uint8)
+    statuses = native.decode_boxes(encoded, boxes, flips, out, windows=windows)
+    assert [bool(status) for status in statuses] == [False] * 3 + [True] * 9
+    with pytest.raises(ValueError, match=r"windows must be \[12, 4\], got \[3, 4\]"):
+        native.decode_boxes(encoded, boxes, flips, out, windows=windows[:3])
 
 
 @needs_core
