@@ -93,17 +93,15 @@ class BoxDecoder {
 
     // After decode(): resizes a window of the box to [size][size][3].
     Status resize(const Box& box, const Window& window, int size, bool flip, uint8_t* out) {
-        const double scale = geometry_.block_size / 8.0;
-        const double top = box.top * scale - geometry_.top();
-        const double left = box.left * scale - geometry_.left();
-        const int first_row = static_cast<int>(top) & ~1;
-        const int end_row = static_cast<int>(std::ceil(top + box.height * scale));
-        const int rows = pad_rows(end_row - first_row);
+        const int pixels = 8 / geometry_.block_size, halvings = pixels / 2;  // in a sample
+        const int left = box.left - geometry_.left() * pixels;
+        const int first_row = (box.top / pixels - geometry_.top()) & ~1;
+        const int top = box.top - (geometry_.top() + first_row) * pixels;
+        const int rows = pad_rows(divide_up(top + box.height, pixels));
         Taps across, down;
-        if (!work_.across.build({left, box.width * scale},
-                                {left + window.left * scale, window.width * scale}, size, across) ||
-            !work_.down.build({top - first_row, box.height * scale},
-                              {top - first_row + window.top * scale, window.height * scale}, size,
+        if (!work_.across.build({left, box.width}, {left + window.left, window.width}, size,
+                                halvings, across) ||
+            !work_.down.build({top, box.height}, {top + window.top, window.height}, size, halvings,
                               down) ||
             !work_.columns.open(planes(), first_row, rows, simd_) ||
             !work_.resizer.run(work_.columns, across, down, rows, frame().num_components, flip, out,
@@ -328,7 +326,7 @@ class BoxDecoder {
 
     void add_block(Pending& pending, const int16_t* block, uint8_t* out, int index) {
         const SampleLayout& layout = geometry_.components[index];
-        if (layout.block_size < 4 || !avx2()) {
+        if (!avx2()) {
             idct_block(block, work_.quant[index], layout.block_size, out, layout.stride);
         } else if (pending.block) {
             idct_pair(pending.block, block, pending.out, out, index);

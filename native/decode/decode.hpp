@@ -10,19 +10,24 @@
 namespace fl {
 
 // Samples a side that a block is reduced to within its inverse DCT, where the resize reduces
-// further.
+// further: 8 or 4.
 //
-// What a block loses with its high frequencies, the resize must be about to take away itself.
-// Measured on 40 photographs, half of them 4:2:0 and half 4:4:4 with grain, against the exact way:
-// PSNR at the least reduction allowed here is at least 47 dB (median 52) with 4 samples, 46 dB
-// (median 50) with 2 and 40 dB (median 48) with 1.
+// What a block loses with its high frequencies, the resize must take away itself. Measured against
+// 8 samples on 300 photographs of 500 pixels a side, 42 boxes each: from a reduction of 12 on no
+// sample of no crop differs by more than 4 of 255; between 11 and 12, 1 crop in 3,000 has one that
+// does, between 8 and 9, 1 in 125, between 4.5 and 5, 1 in 3. What is left at 12 comes from colours
+// that are clipped to [0, 255] per pixel or per sample, and does not vanish further up: with 2
+// samples a block, 1 crop in 500 differs by 5 even from 40 on. So there are no smaller blocks.
+// Stripes a few pixels wide, between black and white, differ by up to 18: their samples would lie
+// outside [0, 255].
 inline int block_size_for(const Window& window, int size) {
     const double side = window.height < window.width ? window.height : window.width;
     const double reduction = side / size;
-    return reduction >= 40 ? 1 : reduction >= 10 ? 2 : reduction >= 4.5 ? 4 : 8;
+    return reduction >= 12 ? 4 : 8;
 }
 
-// `window` lies in `box`; `out` is [size][size][3]. `table` of `table_size` bytes holds seek points; 0 bytes: none.
+// `window` lies in `box`; `out` is [size][size][3]. `table` of `table_size` bytes holds seek points;
+// 0 bytes: none.
 inline Status decode_box(DecodeWorkspace& work, const uint8_t* data, size_t bytes,
                          const uint8_t* table, size_t table_size, const Box& box,
                          const Window& window, int size, bool flip, uint8_t* out, Spent& spent) {

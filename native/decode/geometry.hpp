@@ -39,7 +39,7 @@ inline bool lies_inside(const Box& box, const Frame& frame) {
 // Where the samples of one component lie in an MCU and in its plane.
 struct SampleLayout {
     int h, v;          // blocks in an MCU
-    int block_size;    // samples a block becomes, in each direction: 8, 4, 2 or 1
+    int block_size;    // samples a block becomes, in each direction: 8 or 4
     int first_block;   // within the MCU
     uint8_t* plane;    // sample (0, 0) of the decoded region
     ptrdiff_t stride;  // from column to column
@@ -96,8 +96,8 @@ inline Geometry geometry_of(const Frame& frame, const Box& box, int block_size) 
     const int chroma = grey ? 8 : geometry.components[1].block_size;
     geometry.chroma_width = divide_up(frame.width * chroma, 8 * frame.max_h);
     geometry.chroma_height = divide_up(frame.height * chroma, 8 * frame.max_v);
-    // jdsample.c: too narrow a picture has its chroma repeated; jdmaster.c: one sample a block too.
-    geometry.fancy = block_size > 1 && (geometry.chroma_width > 2 || !geometry.up_h);
+    // jdsample.c: too narrow a picture has its chroma repeated.
+    geometry.fancy = geometry.chroma_width > 2 || !geometry.up_h;
     // Chroma interpolation looks one chroma sample beyond the box.
     geometry.mcus = covering_mcus(frame, box, geometry.up_h ? 16 / block_size : 0,
                                   geometry.up_v ? 16 / block_size : 0);

@@ -1,6 +1,6 @@
 // The inverse DCT: libjpeg's "islow" (jidctint.c, after Loeffler, Ligtenberg and Moschytz, ICASSP
-// 1989), bit for bit; and for pictures that are shrunk anyway, 4x4, 2x2 or 1x1 samples from as many
-// of the lowest frequencies (jidctint.c of libjpeg 7 and later). jidctred.c, which libjpeg-turbo
+// 1989), bit for bit; and for pictures that are shrunk anyway, 4x4 samples from as many of the
+// lowest frequencies (jidctint.c of libjpeg 7 and later). jidctred.c, which libjpeg-turbo
 // has, averages neighbouring samples instead; the resize that follows is nearer to the exact one
 // without that: by 0.5 to 1 dB on crops of photographs.
 //
@@ -111,17 +111,6 @@ inline void idct4_portable(const int16_t* block, const int16_t* quant, uint8_t* 
         transform4(work + 8 * y, row, 1, kPass2Shift);
         for (int x = 0; x < 4; ++x) out[x * stride + y] = to_sample(row[x]);
     }
-}
-
-// Two samples from two frequencies are their sum and their difference.
-inline void idct2(const int16_t* block, const int16_t* quant, uint8_t* out, ptrdiff_t stride) {
-    const auto value = [=](int i) { return wrap16(block[i] * quant[i]); };
-    const int left = value(0) + value(8) + 4, right = value(1) + value(9);
-    const int down = value(0) - value(8) + 4, across = value(1) - value(9);
-    out[0] = to_sample((left + right) >> 3);
-    out[1] = to_sample((down + across) >> 3);
-    out[stride] = to_sample((left - right) >> 3);
-    out[stride + 1] = to_sample((down - across) >> 3);
 }
 
 #if FL_X86
@@ -290,20 +279,13 @@ FL_AVX2 inline void idct4_avx2(const int16_t* a, const int16_t* b, const int16_t
 
 }  // namespace idct_detail
 
-// One block to `size` samples a side: 8, 4, 2 or 1.
+// One block to `size` samples a side: 8 or 4.
 inline void idct_block(const int16_t* block, const int16_t* quant, int size, uint8_t* out,
                        ptrdiff_t stride) {
-    using namespace idct_detail;
-    switch (size) {
-        case 8:
-            return idct8_portable(block, quant, out, stride);
-        case 4:
-            return idct4_portable(block, quant, out, stride);
-        case 2:
-            return idct2(block, quant, out, stride);
-        default:  // the DC coefficient alone
-            *out = to_sample((saturate16(4 * wrap16(block[0] * quant[0])) + 16) >> 5);
-    }
+    if (size == 4)
+        idct_detail::idct4_portable(block, quant, out, stride);
+    else
+        idct_detail::idct8_portable(block, quant, out, stride);
 }
 
 // Two blocks of one component to `size` samples a side: 8 or 4. Only where use_avx2() said yes.

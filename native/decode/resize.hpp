@@ -40,18 +40,22 @@ struct Taps {
 
 class TapsBuilder {
   public:
+    struct Pixels {
+        int begin, length;
+    };
     struct Range {
         double begin, length;
     };
 
     // Output sample i of `size` covers [window.begin + i * window.length / size, ...) of the input,
-    // whose samples are unit intervals from 0. Only samples in `box`, which holds the window, count.
-    bool build(const Range& box, const Range& window, int size, Taps& taps) {
+    // whose pixels are unit intervals from 0. Only pixels in `box`, which holds the window, count.
+    // Where a sample of the input stands for 2^halvings pixels, it has the sum of their weights:
+    // one that the box cuts counts for the pixels inside.
+    bool build(const Pixels& box, const Range& window, int size, int halvings, Taps& taps) {
         const double begin = window.begin, length = window.length;
         const double scale = length / size, width = scale > 1 ? scale : 1, inverse = 1 / width;
-        const int low = static_cast<int>(std::floor(box.begin));
-        const int high = static_cast<int>(std::ceil(box.begin + box.length));
-        const int max_pairs = static_cast<int>(std::ceil(2 * width)) / 2 + 2;
+        const int low = box.begin, high = box.begin + box.length;
+        const int max_pairs = (static_cast<int>(std::ceil(2 * width)) >> (halvings + 1)) + 2;
         Taps::Span* const spans = spans_.reserve(size);
         int16_t* const weights = weights_.reserve(size_t(size) * max_pairs * 2);
         double* const exact = exact_.reserve(2 * max_pairs);
@@ -63,15 +67,21 @@ class TapsBuilder {
             int end = static_cast<int>(centre + width + 0.5);
             first = first < low ? low : first;
             end = end > high ? high : end;
+            const int first_sample = first >> halvings;
+            const int end_sample = ((end - 1) >> halvings) + 1;
+            std::memset(exact, 0, sizeof(double) * (end_sample - first_sample));
             double sum = 0;
             for (int x = first; x < end; ++x) {
                 const double weight = 1 - std::fabs(x + 0.5 - centre) * inverse;
-                sum += exact[x - first] = weight > 0 ? weight : 0;
+                if (weight <= 0) continue;
+                sum += weight;
+                exact[(x >> halvings) - first_sample] += weight;
             }
-            spans[i] = {first >> 1, ((end + 1) >> 1) - (first >> 1)};
+            spans[i] = {first_sample >> 1, ((end_sample + 1) >> 1) - (first_sample >> 1)};
             int16_t* const row = weights + size_t(i) * max_pairs * 2;
             std::memset(row, 0, size_t(max_pairs) * 4);
-            quantise(exact, end - first, (1 << kWeightBits) / sum, row + (first & 1));
+            quantise(exact, end_sample - first_sample, (1 << kWeightBits) / sum,
+                     row + (first_sample & 1));
         }
         taps = {spans, weights, max_pairs, size};
         return true;

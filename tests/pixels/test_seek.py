@@ -174,7 +174,7 @@ def test_codes_of_each_file_are_their_own(simd: None) -> None:
 
 
 def test_large_reductions_are_the_same_by_a_table() -> None:
-    """Blocks of 4, 2 and 1 samples a side read one more MCU around the box."""
+    """Blocks of 4 samples a side read one more MCU around the box."""
     jpeg = jpeg_of(400, 420)
     table = native.seek_points(jpeg, 64).table
     boxes = [(0, 0, 400, 420), (3, 5, 390, 400), (17, 33, 300, 301)]
