@@ -52,7 +52,7 @@ def test_every_recipe_is_valid_and_found_by_its_name(path):
 
 
 def test_there_are_recipes_for_the_uses_we_name():
-    assert {"plantnet300k-rtx3060", "quick-cpu", "imagenet"} <= {
+    assert {"plantnet300k-rtx3060-5h", "quick-cpu", "imagenet"} <= {
         path.stem for path in RECIPES.glob("*.toml")
     }
 
