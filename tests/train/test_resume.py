@@ -52,7 +52,8 @@ def registered() -> Iterator[None]:
 OPTIONS = (
     *("--model", "resume_net", "--init", "scratch", "--size", "32", "--start-size", "24"),
     *("--batch-size", "4", "--accumulate", "2", "--epochs", "2", "--ema", "0.9", "--clip", "1"),
-    *("--reweight", "sqrt", "--jitter", "0.3", "--mixup", "0.2", "--erasing", "0.5"),
+    *("--reweight", "sqrt", "--auto-augment", "trivial", "--jitter", "0.3", "--hue", "0.1"),
+    *("--mixup", "0.2", "--erasing", "0.5"),
     *("--schedule", "plateau", "--patience", "1", "--lr", "5", "--early-stop", "1"),
     *("--best-by", "loss", "--device", "cpu", "--threads", "1", "--quiet-seconds", "3600"),
     *("--no-tensorboard", "--no-report"),

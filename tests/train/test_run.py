@@ -723,6 +723,8 @@ def test_resuming_another_model_or_other_data_is_one_sentence(shards, tmp_path, 
         ("--init", "imagenet", "scratch"),
         ("--seed", "1", "0"),
         ("--flip", "0.1", "0.5"),
+        ("--auto-augment", "trivial", "none"),
+        ("--crop-area", "0.3", "0.08"),
         ("--reweight", "sqrt", "none"),
     ):
         said = sentence(capsys, 1, [*resume, flag, value])
