@@ -18,7 +18,7 @@ from train.model import freeze_all_but, head_names, parameter_groups, set_traini
 from train.options import Options
 from train.ranks import Ranks
 from train.schedule import size_at
-from train.weights import Normalisation, load_weights, start_weights
+from train.weights import Normalisation, described, load_weights, start_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +95,14 @@ def build_network(
         freeze_all_but(model, head)
     _check_images(model, options, ranks, len(classes))
     origin, fresh_head = "random weights", True
-    weights = None if resumed else start_weights(chosen)
+    weights = None if resumed else start_weights(chosen, model.state_dict())
     if weights is not None:
         tensors = weights.tensors
         if weights.classes not in {None, tuple(classes)}:  # an output would mean another class
             tensors = {name: value for name, value in tensors.items() if name not in head}
         loaded = load_weights(model, tensors, head=head)
-        origin, fresh_head = f"weights from {chosen.init}: {loaded}", not head <= set(loaded.kept)
+        origin = described(chosen.init, weights, loaded)
+        fresh_head = not head <= set(loaded.kept)
     if chosen.sync_batchnorm and ranks.world.size > 1 and ranks.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # untyped in torch
     model = model.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form

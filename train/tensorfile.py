@@ -17,10 +17,12 @@ import struct
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from fastload.errors import FastloadError, OutputError
 from fastload.files import READ_BYTES, explain_os_error, replacing
@@ -33,6 +35,10 @@ _NO_COMMENT = struct.pack("<H", 0)
 _COMMENT = "fastload crc32 {:08x}"
 _ENDING = re.compile(rb"\x17\x00fastload crc32 ([0-9a-f]{8})")
 _ENDING_BYTES = len(_NO_COMMENT) + len(_COMMENT.format(0))
+
+# How torch's unpickler names a class that it does not take, and one that it does not fill.
+_CLASS = re.compile(r"GLOBAL ([\w.]+)")
+_FILLED = re.compile(r"Can only (SETITEM|append).* but got <class '([\w.]+)'>")
 
 _DAMAGED = "put back a sound copy of the file, or begin anew without it"
 
@@ -123,12 +129,38 @@ def load_tensors(path: Path) -> Any:  # noqa: ANN401  what others saved
         CheckpointError: If the file is no regular file, cannot be read, is damaged, or holds more
             than tensors and plain values.
     """
+    return _loaded(path, _load)
+
+
+def load_around(path: Path) -> tuple[Any, tuple[str, ...]]:
+    """The content of a file of any trainer: its tensors and plain values, without its objects.
+
+    Trainers save options, paths and numbers of NumPy beside the weights. No class is looked up by
+    the name that the file gives, so a file cannot run code: in the place of each object stands one
+    of our own that takes anything and does nothing.
+
+    Args:
+        path: A file of torch.save, or a safetensors file where safetensors is installed.
+
+    Returns:
+        The content, and the names of the classes that were left out.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is no regular file, cannot be read or is damaged.
+    """
+    left_out: dict[str, type] = {}
+    content = _loaded(path, lambda file: _load_around(file, left_out))
+    return content, tuple(left_out)
+
+
+def _loaded(path: Path, load: Callable[[BinaryIO], Any]) -> Any:  # noqa: ANN401
     try:
         with _opened(path) as file, warnings.catch_warnings():
             ends_well = _check(path, file)
             file.seek(0)
             warnings.simplefilter("ignore")  # what torch thinks of a file, our sentence says
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            content = _load_safetensors(path) if _is_safetensors(file) else load(file)
     except (FastloadError, FileNotFoundError):
         raise
     except OSError as error:
@@ -139,6 +171,89 @@ def load_tensors(path: Path) -> Any:  # noqa: ANN401  what others saved
     if isinstance(content, dict) and content.get("format") == FORMAT and not ends_well:
         raise CheckpointError(f"{path}: is damaged: the checksum at its end is lost; {_DAMAGED}")
     return content
+
+
+def _load(file: BinaryIO, device: str = "cpu") -> Any:  # noqa: ANN401
+    file.seek(0)
+    return torch.load(file, map_location=device, weights_only=True)
+
+
+def _load_around(file: BinaryIO, left_out: dict[str, type]) -> Any:  # noqa: ANN401
+    """Load, with a class of ours for each class that torch does not take; they are noted."""
+    while _meets_class(file, left_out):
+        pass
+    with torch.serialization.safe_globals(list(left_out.values())):
+        return _load(file)
+
+
+def _meets_class(file: BinaryIO, left_out: dict[str, type]) -> bool:
+    """Whether the file names a class that is not noted yet, and is now; reads no tensors."""
+    try:
+        with torch.serialization.safe_globals(list(left_out.values())):
+            _load(file, "meta")
+    except pickle.UnpicklingError as error:
+        return _leave_out(str(error), left_out)
+    except RuntimeError:  # tensors that cannot be without values, such as sparse ones
+        return False
+    return False
+
+
+class _Nothing:
+    """Stands in the place of an object of another class: it takes anything and does nothing."""
+
+    def __new__(cls, *_: object) -> Any:  # noqa: ANN401  some give what torch fills
+        return object.__new__(cls)
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _NothingInDict(_Nothing):
+    def __new__(cls, *_: object) -> Any:  # noqa: ANN401
+        return {}
+
+
+class _NothingInList(_Nothing):
+    def __new__(cls, *_: object) -> Any:  # noqa: ANN401
+        return []
+
+
+def _leave_out(reason: str, left_out: dict[str, type]) -> bool:
+    """Note the class at which torch's unpickler stopped; False if it stopped for another reason."""
+    base: type = _Nothing
+    if found := _CLASS.search(reason):
+        name = found[1] if "." in found[1] else f"builtins.{found[1]}"
+        if name in left_out:  # a module that torch blocks altogether
+            return False
+    elif found := _FILLED.search(reason):
+        name, base = found[2], _NothingInDict if found[1] == "SETITEM" else _NothingInList
+        if left_out.get(name, base).__base__ is base:
+            return False
+    else:
+        return False
+    module, _, short = name.rpartition(".")
+    left_out[name] = type(short, (base,), {"__module__": module, "__qualname__": short})
+    return True
+
+
+def _is_safetensors(file: BinaryIO) -> bool:
+    """Whether a file begins as safetensors do: the length of a header of JSON, and that."""
+    head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < 2**32
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise CheckpointError(
+            f"{path}: is a safetensors file, and safetensors is not installed; pip install "
+            "safetensors"
+        ) from error
+    return dict(load_file(path))
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -155,16 +270,13 @@ def _explained(path: Path, error: Exception) -> str:
         return f"asks for more memory than there is; it is damaged, or too large: {_DAMAGED}"
     if "TorchScript" in str(error):
         return "is a TorchScript program; save its state dict: torch.save(model.state_dict(), FILE)"
-    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if "afetensor" in type(error).__name__:
+        return f"is a safetensors file that is damaged or incomplete; {_DAMAGED}"
+    named = _CLASS.search(str(error))
     if named and isinstance(error, pickle.UnpicklingError):
         return (
             f"holds an object of {named[1]}, which could run code; only tensors and plain values "
             "are read: save the state dict alone: torch.save(model.state_dict(), FILE)"
-        )
-    if head[8:9] == b"{":
-        return (
-            "looks like a safetensors file; convert it: torch.save(safetensors.torch.load_file"
-            "(FILE), NEW_FILE)"
         )
     if head[:2] in {b"PK", b"\x80\x02"}:
         return f"is damaged or incomplete; {_DAMAGED}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,16 +18,12 @@ from torch import Tensor, nn
 from fastload.advise.models import import_timm
 from fastload.console.terminal import counted
 from fastload.errors import FastloadError, first_line
+from train.foreign import find_weights
 from train.options import ModelOptions
-from train.tensorfile import CheckpointError, load_tensors
+from train.tensorfile import CheckpointError, load_around
 
 # A download that has not connected within this time will not connect; torch would wait for ever.
 _DOWNLOAD_TIMEOUT_SECONDS = 20.0
-
-# The keys under which trainers save weights: torchvision's references, timm, lightning and ours.
-_WRAPPERS = ("model", "state_dict", "model_state_dict", "state_dict_ema")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
-
 
 # (mean, std) of the three channels, on the scale [0, 1].
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -46,6 +43,7 @@ class Loaded:
 
     Attributes:
         kept: Names of the model's tensors that were filled.
+        resampled: Those of them that are position embeddings for another number of patches.
         reshaped: Names that both have, in another shape or type: the head, for another number of
             classes.
         missing: Names of the model that the weights lack.
@@ -53,6 +51,7 @@ class Loaded:
     """
 
     kept: tuple[str, ...]
+    resampled: tuple[str, ...]
     reshaped: tuple[str, ...]
     missing: tuple[str, ...]
     unused: tuple[str, ...]
@@ -60,6 +59,7 @@ class Loaded:
     def __str__(self) -> str:
         parts = [f"kept {counted(len(self.kept), 'tensor')}"]
         for word, names in (
+            ("interpolated for another size:", self.resampled),
             ("other shape or type, started anew:", self.reshaped),
             ("not in the weights, started anew:", self.missing),
             ("not in the model, dropped:", self.unused),
@@ -78,15 +78,31 @@ class Weights(NamedTuple):
         classes: What the outputs mean, in order; None where the file does not say.
         normalise: Mean and deviation of the images that the weights were trained on; None where the
             file does not say.
+        source: Which part of a file they are; "" for all of it.
+        left_out: Classes of the file's objects, none of which was made.
     """
 
     tensors: dict[str, Tensor]
     classes: tuple[str, ...] | None = None
     normalise: Normalisation | None = None
+    source: str = ""
+    left_out: tuple[str, ...] = ()
 
 
-def start_weights(options: ModelOptions) -> Weights | None:
+def described(init: str, weights: Weights, loaded: Loaded) -> str:
+    """Where the weights of a model come from, and what was kept of them, in one line."""
+    place = f", {weights.source}" if weights.source else ""
+    names = ", ".join(weights.left_out[:3]) + (", ..." if len(weights.left_out) > 3 else "")
+    unread = f"; objects left unread: {names}" if names else ""
+    return f"weights from {init}{place}: {loaded}{unread}"
+
+
+def start_weights(options: ModelOptions, own: Mapping[str, Tensor]) -> Weights | None:
     """The weights to start from; None for "scratch".
+
+    Args:
+        options: Which model, and from which weights.
+        own: The state dict of the model.
 
     Raises:
         WeightsError: If a download or a file fails; the sentence names the other choices.
@@ -95,7 +111,7 @@ def start_weights(options: ModelOptions) -> Weights | None:
         return None
     if options.init == "imagenet" or options.init.startswith("imagenet:"):
         return Weights(_imagenet_weights(options), normalise=imagenet_normalisation(options))
-    return read_weights(Path(options.init))
+    return read_weights(Path(options.init), own)
 
 
 def _imagenet_weights(options: ModelOptions) -> dict[str, Tensor]:
@@ -131,34 +147,45 @@ def _impatient() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def read_weights(path: Path) -> Weights:
+def read_weights(path: Path, own: Mapping[str, Tensor]) -> Weights:
     """The weights in a checkpoint file of any trainer.
 
     Args:
-        path: A file with a state dict, or with one under "model", "state_dict", ...; names may have
-            the prefixes of DistributedDataParallel, torch.compile or lightning. Only tensors and
-            plain values are unpickled.
+        path: A file of torch.save with a state dict, or dicts of dicts with some, or a safetensors
+            file. Only tensors and plain values are read of it.
+        own: The state dict of the model that the weights are for; see `find_weights`.
 
     Raises:
-        WeightsError: If the file cannot be read, or holds no tensors.
+        WeightsError: If the file cannot be read, holds no tensors, or several sets that fit.
     """
     try:
-        content = load_tensors(path)
+        content, left_out = load_around(path)
     except FileNotFoundError as error:
         raise WeightsError(
             f"--init {path}: there is no such file; give imagenet, scratch or a file of weights"
         ) from error
     except CheckpointError as error:
         raise WeightsError(f"--init {error}") from error
-    tensors = _unwrapped(content)
-    if not tensors:
-        raise WeightsError(f"--init {path}: holds no tensors; a state dict was expected")
+    found = find_weights(content, own)
+    if found.others:
+        raise WeightsError(
+            f"--init {path}: holds {len(found.others)} sets of weights that fit: "
+            f"{', '.join(found.others)}; save the state dict of one alone: torch.save(..., FILE)"
+        )
+    if not found.tensors:
+        why = "; a state dict was expected"
+        if left_out:
+            why = f" beside an object of {left_out[0]}, which could run code and is not read: save "
+            why += "the state dict alone: torch.save(model.state_dict(), FILE)"
+        raise WeightsError(f"--init {path}: holds no tensors{why}")
     facts = content if isinstance(content, dict) else {}
     classes = facts.get("classes")
     return Weights(
-        tensors,
+        found.tensors,
         tuple(map(str, classes)) if isinstance(classes, list) else None,
         _stated_normalisation(facts.get("normalise")),
+        found.source,
+        left_out,
     )
 
 
@@ -174,26 +201,6 @@ def _stated_normalisation(found: object) -> Normalisation | None:
     return _normalisation(*found)
 
 
-def _unwrapped(content: object) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        inner = next(
-            (content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None
-        )
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping):
-        return {}
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    while prefix := next((p for p in _PREFIXES if _all_start_with(p, tensors)), ""):
-        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-    return tensors
-
-
-def _all_start_with(prefix: str, names: Collection[str]) -> bool:
-    return len(names) > 0 and all(name.startswith(prefix) for name in names)
-
-
 def _fits(value: Tensor, own: Tensor) -> bool:
     """Whether a tensor can be copied into one of the model: its shape, and dense numbers of a kind.
 
@@ -206,6 +213,42 @@ def _fits(value: Tensor, own: Tensor) -> bool:
         and value.layout == torch.strided
         and not value.is_meta
     )
+
+
+def _other_positions(name: str, value: Tensor, own: Tensor) -> bool:
+    """Whether a tensor is a position embedding for another number of patches than the model's."""
+    return (
+        name.endswith(("pos_embed", "pos_embedding"))
+        and value.is_floating_point()
+        and value.ndim == own.ndim == 3
+        and value.shape[::2] == own.shape[::2]
+        and value.shape[1] != own.shape[1]
+        and _prefix_tokens(value.shape[1], own.shape[1]) is not None
+    )
+
+
+def _prefix_tokens(count: int, other: int) -> int | None:
+    """How many tokens stand before two square grids of patches; None where neither 0, 1 nor 2."""
+    for tokens in (1, 0, 2):
+        grids = count - tokens, other - tokens
+        if all(grid > 0 and math.isqrt(grid) ** 2 == grid for grid in grids):
+            return tokens
+    return None
+
+
+def resample_positions(positions: Tensor, count: int) -> Tensor:
+    """A position embedding for another number of patches, as timm's `resample_abs_pos_embed`.
+
+    Args:
+        positions: float [1, L, D]: class tokens, then a square grid of patches in rows.
+        count: L of the result.
+    """
+    tokens = _prefix_tokens(positions.shape[1], count) or 0
+    before, after = (math.isqrt(length - tokens) for length in (positions.shape[1], count))
+    grid = positions[:, tokens:].float().reshape(1, before, before, -1).permute(0, 3, 1, 2)
+    grid = nn.functional.interpolate(grid, (after, after), mode="bicubic", antialias=True)
+    patches = grid.permute(0, 2, 3, 1).flatten(1, 2).to(positions.dtype)
+    return torch.cat([positions[:, :tokens], patches], dim=1)
 
 
 def load_weights(
@@ -227,9 +270,16 @@ def load_weights(
             infinite.
     """
     own = model.state_dict()
+    resampled = {
+        name: resample_positions(value, own[name].shape[1])
+        for name, value in weights.items()
+        if name in own and _other_positions(name, value, own[name])
+    }
+    weights = {**weights, **resampled}
     fitting = {k: v for k, v in weights.items() if k in own and _fits(v, own[k])}
     loaded = Loaded(
         kept=tuple(fitting),
+        resampled=tuple(resampled),
         reshaped=tuple(k for k in weights if k in own and k not in fitting),
         missing=tuple(k for k in own if k not in weights),
         unused=tuple(k for k in weights if k not in own),

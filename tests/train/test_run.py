@@ -524,7 +524,7 @@ def test_the_best_weights_start_another_run(shards, tmp_path, capsys):
     best = str(tmp_path / "a" / "best.pt")
     assert main(arguments(shards, tmp_path, "b", "--epochs", "1", "--init", best)) == 0
 
-    assert f"weights from {best}: kept 338 tensors;" in capsys.readouterr().out
+    assert f"weights from {best}, model: kept 338 tensors;" in capsys.readouterr().out
 
 
 def test_weights_trained_on_other_pixels_are_warned_of(shards, tmp_path, capsys):
@@ -717,7 +717,7 @@ def test_resuming_another_model_or_other_data_is_one_sentence(shards, tmp_path, 
     resume = ["--resume", "--runs", str(tmp_path), "--name", "a", "--epochs", "2"]
 
     for flag, value, before in (
-        ("--model", "alexnet", "shufflenet_v2_x0_5"),
+        ("--model", "resnet18", "shufflenet_v2_x0_5"),
         ("--optimizer", "adamw", "sgd"),
         ("--tune", "all", "head"),
         ("--init", "imagenet", "scratch"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import zipfile
 from pathlib import Path
@@ -15,14 +16,20 @@ from train.data import normalisation_for
 from train.model import head_names
 from train.options import ModelOptions
 from train.weights import (
+    Weights,
     WeightsError,
     imagenet_normalisation,
     load_weights,
     read_weights,
+    resample_positions,
     start_weights,
 )
 
 SMALL = "shufflenet_v2_x0_5"
+
+
+def read(path: Path, model: torch.nn.Module | None = None) -> Weights:
+    return read_weights(path, (model or torch.nn.Linear(2, 2)).state_dict())
 
 
 def save(path: Path, content: object) -> Path:
@@ -44,7 +51,7 @@ def test_weights_are_found_however_they_are_wrapped(tmp_path, wrap):
     source = build_model(SMALL, 5)
     model = build_model(SMALL, 5)
 
-    weights = read_weights(save(tmp_path / "w.pt", wrap(source.state_dict()))).tensors
+    weights = read(save(tmp_path / "w.pt", wrap(source.state_dict())), model).tensors
     loaded = load_weights(model, weights, head=head_names(SMALL, 5))
 
     assert set(loaded.kept) == set(model.state_dict())
@@ -56,7 +63,7 @@ def test_another_number_of_classes_starts_the_head_anew_and_says_so(tmp_path):
     source, model = build_model(SMALL, 9), build_model(SMALL, 5)
     before = model.get_parameter("fc.weight").detach().clone()
 
-    weights = read_weights(save(tmp_path / "w.pt", source.state_dict())).tensors
+    weights = read(save(tmp_path / "w.pt", source.state_dict())).tensors
     loaded = load_weights(model, weights, head=head_names(SMALL, 5))
 
     assert set(loaded.reshaped) == {"fc.weight", "fc.bias"}
@@ -91,7 +98,34 @@ def test_weights_that_are_no_numbers_are_refused():
 def test_what_another_trainer_calls_normalise_is_left_alone(tmp_path, normalise):
     content = {"model": {"a": torch.zeros(2)}, "normalise": normalise}
 
-    assert read_weights(save(tmp_path / "w.pt", content)).normalise is None
+    assert read(save(tmp_path / "w.pt", content)).normalise is None
+
+
+@pytest.mark.parametrize(("before", "after"), [(197, 50), (5, 197), (196, 49), (66, 18)])
+def test_positions_are_interpolated_as_timm_does(before, after):
+    layers = pytest.importorskip("timm.layers")
+    positions = torch.randn(1, before, 6)
+    tokens = next(n for n in (1, 0, 2) if math.isqrt(before - n) ** 2 == before - n)
+    side = math.isqrt(after - tokens)
+
+    found = resample_positions(positions, after)
+
+    expected = layers.resample_abs_pos_embed(positions, [side, side], num_prefix_tokens=tokens)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.equal(found[:, :tokens], positions[:, :tokens])
+
+
+def test_a_vision_transformer_takes_the_weights_of_another_size():
+    weights = build_model("vit_b_32", 5).state_dict()
+    model = build_model("vit_b_32", 5, size=64)
+
+    loaded = load_weights(model, weights, head=head_names("vit_b_32", 5))
+
+    name = "encoder.pos_embedding"
+    assert loaded.resampled == (name,)
+    assert "interpolated for another size: encoder.pos_embedding" in str(loaded)
+    assert len(loaded.kept) == len(weights)
+    assert torch.equal(model.state_dict()[name], resample_positions(weights[name], 5))
 
 
 def test_what_is_missing_and_unused_is_said():
@@ -124,7 +158,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
     path = save(tmp_path / "w.pt", {"model": Harmful()})
 
     with pytest.raises(WeightsError, match=r"holds an object of (posix|nt).mkdir, which could"):
-        read_weights(path)
+        read(path)
     assert not (tmp_path / "made by the file").exists()
 
 
@@ -136,7 +170,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
         (b"<!DOCTYPE html>", "is no file of torch.save: it begins with b'<!DOCTYPE html>'"),
         (b"PK\x03\x04 broken", "is damaged or incomplete; put back a sound copy"),
         (b"\x80\x02 broken", "is damaged or incomplete; put back a sound copy"),
-        (b'\x3a\0\0\0\0\0\0\0{"a":{"dtype"', "looks like a safetensors file; convert it"),
+        (b'\x3a\0\0\0\0\0\0\0{"a":{"dtype"', "is a safetensors file that is damaged or incomplete"),
         (None, "there is no such file; give imagenet, scratch or a file"),
     ],
 )
@@ -146,7 +180,7 @@ def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path, content, message
         path.write_bytes(content)
 
     with pytest.raises(WeightsError, match=message) as raised:
-        read_weights(path)
+        read(path)
     assert "\n" not in str(raised.value)
 
 
@@ -155,9 +189,9 @@ def test_a_place_that_is_no_file_is_one_sentence(tmp_path):
 
     for path in (tmp_path, tmp_path / "fifo", Path("/dev/zero")):
         with pytest.raises(WeightsError, match="is not a regular file; a file of weights was"):
-            read_weights(path)
+            read(path)
     with pytest.raises(WeightsError, match="the name is longer than"):
-        read_weights(tmp_path / ("x" * 300))
+        read(tmp_path / ("x" * 300))
 
 
 def zipped(path: Path, records: dict[str, bytes]) -> Path:
@@ -171,14 +205,14 @@ def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
     bomb = zipped(tmp_path / "w.pt", {"w/data.pkl": bytes(10_000_000), "w/version": b"3"})
 
     with pytest.raises(WeightsError, match="says it holds 10,000,001 bytes, and has"):
-        read_weights(bomb)
+        read(bomb)
 
 
 def test_an_archive_of_others_is_not_called_damaged(tmp_path):
     archive = zipped(tmp_path / "a.npz", {"a.npy": b"array"})
 
     with pytest.raises(WeightsError, match=r"is a zip archive that torch\.save did not write"):
-        read_weights(archive)
+        read(archive)
 
 
 def test_what_is_no_tensor_is_named_and_the_way_to_mend_it(tmp_path):
@@ -187,7 +221,7 @@ def test_what_is_no_tensor_is_named_and_the_way_to_mend_it(tmp_path):
         (torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
     ):
         with pytest.raises(WeightsError, match=f"an object of {name}, .* save the state dict"):
-            read_weights(save(tmp_path / "w.pt", content))
+            read(save(tmp_path / "w.pt", content))
 
 
 def test_a_flipped_bit_in_the_tensors_or_the_pickle_of_others_is_noticed(tmp_path):
@@ -203,9 +237,9 @@ def test_a_flipped_bit_in_the_tensors_or_the_pickle_of_others_is_noticed(tmp_pat
         path.write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
 
         with pytest.raises(WeightsError, match=f"its record w/{name} does not fit its CRC-32"):
-            read_weights(path)
+            read(path)
         path.write_bytes(sound)
-    assert torch.equal(read_weights(path).tensors["w"], torch.ones(9))
+    assert torch.equal(read(path).tensors["w"], torch.ones(9))
 
 
 def test_files_without_checksums_are_read(tmp_path):
@@ -218,16 +252,16 @@ def test_files_without_checksums_are_read(tmp_path):
         torch.serialization.set_crc32_options(True)
 
     for path in (old, bare):
-        assert torch.equal(read_weights(path).tensors["w"], torch.ones(9))
+        assert torch.equal(read(path).tensors["w"], torch.ones(9))
 
 
 def test_a_file_without_tensors_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="holds no tensors"):
-        read_weights(save(tmp_path / "w.pt", {"model": {"epoch": 3}}))
+        read(save(tmp_path / "w.pt", {"model": {"epoch": 3}}))
 
 
 def test_scratch_needs_no_weights():
-    assert start_weights(ModelOptions(init="scratch")) is None
+    assert start_weights(ModelOptions(init="scratch"), {}) is None
 
 
 def test_imagenet_weights_that_cannot_be_downloaded_name_the_other_choices(tmp_path, monkeypatch):
@@ -238,7 +272,7 @@ def test_imagenet_weights_that_cannot_be_downloaded_name_the_other_choices(tmp_p
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     with pytest.raises(WeightsError) as raised:
-        start_weights(ModelOptions(model="resnet18"))
+        start_weights(ModelOptions(model="resnet18"), {})
 
     assert str(raised.value).startswith("the ImageNet weights of resnet18 cannot be downloaded (")
     assert str(raised.value).endswith("; give --init FILE, or --init scratch")
@@ -254,7 +288,7 @@ def test_imagenet_weights_in_the_cache_need_no_network(tmp_path, monkeypatch):
     torch.save(source.state_dict(), tmp_path / "hub" / "checkpoints" / name)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
-    weights = start_weights(ModelOptions(model=SMALL))
+    weights = start_weights(ModelOptions(model=SMALL), {})
 
     assert weights is not None
     assert torch.equal(weights.tensors["fc.weight"], source.get_parameter("fc.weight"))
@@ -264,7 +298,7 @@ def test_unknown_imagenet_weights_name_those_there_are():
     options = ModelOptions(model="resnet50", init="imagenet:V9")
 
     with pytest.raises(WeightsError, match=r"no weights V9; it has IMAGENET1K_V1, IMAGENET1K_V2"):
-        start_weights(options)
+        start_weights(options, {})
 
 
 def test_the_normalisation_of_the_weights_is_known():
