@@ -39,7 +39,7 @@ from fastload.store.reader import FileReader, Scratch
 from fastload.world import World
 from train.options import AugmentOptions, DataOptions, ModelOptions, Options, auto_augment, fields
 from train.ranks import Ranks
-from train.weights import Normalisation, imagenet_normalisation
+from train.weights import Normalisation, published_normalisation
 
 _CHECKED_AT_ONCE = 64  # images of some 100 kB: few enough for the memory, many for one call
 
@@ -70,8 +70,8 @@ class Loaders:
 
 
 def normalisation_for(options: ModelOptions) -> Normalisation:
-    """Mean and deviation of the ImageNet weights asked for; ImageNet's own where there are none."""
-    return imagenet_normalisation(options) or (IMAGENET_MEAN, IMAGENET_STD)
+    """Mean and deviation of the published weights asked for; ImageNet's where there are none."""
+    return published_normalisation(options) or (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def augment_for(options: AugmentOptions, size: int, normalise: Normalisation) -> Augment:

@@ -174,7 +174,8 @@ class ModelOptions:
 
     model: str = _option("resnet50", "a torchvision classification model, or timm:NAME")
     init: str = _option(
-        "imagenet", "imagenet, imagenet:WEIGHTS (such as IMAGENET1K_V1), scratch, or a FILE"
+        "imagenet",
+        "imagenet, imagenet-v1, imagenet-v2, imagenet:WEIGHTS, timm:NAME.TAG, scratch, or a FILE",
     )
     tune: str = _option(
         "all",

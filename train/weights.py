@@ -9,13 +9,13 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from fastload.advise.models import import_timm
+from fastload.advise.models import import_timm, require_model
 from fastload.console.terminal import counted
 from fastload.errors import FastloadError, first_line
 from train.foreign import find_weights
@@ -109,31 +109,77 @@ def start_weights(options: ModelOptions, own: Mapping[str, Tensor]) -> Weights |
     """
     if options.init == "scratch":
         return None
-    if options.init == "imagenet" or options.init.startswith("imagenet:"):
-        return Weights(_imagenet_weights(options), normalise=imagenet_normalisation(options))
+    if is_published(options.init):
+        return Weights(_published_weights(options), normalise=published_normalisation(options))
     return read_weights(Path(options.init), own)
 
 
-def _imagenet_weights(options: ModelOptions) -> dict[str, Tensor]:
-    _, _, which = options.init.partition(":")
+_PUBLISHED = {"imagenet": "DEFAULT", "imagenet-v1": "IMAGENET1K_V1", "imagenet-v2": "IMAGENET1K_V2"}
+_TIMM = "timm:"
+
+# torchvision builds these with `transform_input` where it gives weights: images normalised as
+# ImageNet's are turned into those that the weights were trained on. Here they come so at once.
+_TRAINED_ON_HALF = {"googlenet", "inception_v3"}
+_HALF: Normalisation = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+def is_published(init: str) -> bool:
+    """Whether --init names weights to download, not a file."""
+    return init.partition(":")[0] in {*_PUBLISHED, "timm"}
+
+
+def _timm_name(options: ModelOptions) -> str:
+    """The name of the weights in timm, with or without a tag; "" where they are torchvision's.
+
+    Raises:
+        WeightsError: If weights of torchvision are asked for a model of timm.
+    """
+    if options.init.startswith(_TIMM):
+        return options.init.removeprefix(_TIMM)
+    if not options.model.startswith(_TIMM):
+        return ""
+    name, (word, _, tag) = options.model.removeprefix(_TIMM), options.init.partition(":")
+    if word != "imagenet":
+        raise WeightsError(
+            f"{word} is torchvision's, and {options.model} is timm's; give --init imagenet, or "
+            "--init timm:NAME.TAG"
+        )
+    return f"{name.partition('.')[0]}.{tag}" if tag else name
+
+
+def _torchvision_weights(options: ModelOptions) -> Any:  # noqa: ANN401  an enum of torchvision
+    """The member of torchvision's enum that the options name.
+
+    Raises:
+        WeightsError: If the model has no such weights.
+    """
+    word, _, which = options.init.partition(":")
+    name = which or _PUBLISHED[word]
+    known = torchvision.models.get_model_weights(options.model)
+    if name not in known.__members__:
+        raise WeightsError(
+            f"{options.model} has no weights {name}; it has {', '.join(known.__members__)}: "
+            f"--init imagenet:NAME"
+        )
+    return known[name]
+
+
+def _published_weights(options: ModelOptions) -> dict[str, Tensor]:
     try:
         with _impatient():
-            if options.model.startswith("timm:"):
-                name = options.model.removeprefix("timm:")
-                model = import_timm().create_model(name, pretrained=True)
-                return dict(model.state_dict())
-            weights = torchvision.models.get_model_weights(options.model)
-            chosen = weights[which or "DEFAULT"]
+            if name := _timm_name(options):
+                require_model(f"{_TIMM}{name}")
+                return dict(import_timm().create_model(name, pretrained=True).state_dict())
+            chosen = _torchvision_weights(options)
             return dict(chosen.get_state_dict(progress=False, check_hash=True))
-    except KeyError as error:
-        known = ", ".join(item.name for item in weights)
-        raise WeightsError(f"{options.model} has no weights {which}; it has {known}") from error
     except FastloadError:
         raise
     except Exception as error:  # each way to download names its failures differently
+        what = "weights" if options.init.startswith(_TIMM) else "ImageNet weights"
+        of = options.init if options.init.startswith(_TIMM) else options.model
         raise WeightsError(
-            f"the ImageNet weights of {options.model} cannot be downloaded "
-            f"({first_line(error)}); give --init FILE, or --init scratch"
+            f"the {what} of {of} cannot be downloaded ({first_line(error)}); give --init FILE, or "
+            "--init scratch"
         ) from error
 
 
@@ -162,7 +208,8 @@ def read_weights(path: Path, own: Mapping[str, Tensor]) -> Weights:
         content, left_out = load_around(path)
     except FileNotFoundError as error:
         raise WeightsError(
-            f"--init {path}: there is no such file; give imagenet, scratch or a file of weights"
+            f"--init {path}: there is no such file; give a file of weights, imagenet, "
+            "imagenet-v1, imagenet-v2, imagenet:WEIGHTS, timm:NAME or scratch"
         ) from error
     except CheckpointError as error:
         raise WeightsError(f"--init {error}") from error
@@ -300,16 +347,20 @@ def load_weights(
     return loaded
 
 
-def imagenet_normalisation(options: ModelOptions) -> Normalisation | None:
-    """Mean and deviation that the ImageNet weights asked for were trained with; None for others."""
-    if options.init.partition(":")[0] != "imagenet":
+def published_normalisation(options: ModelOptions) -> Normalisation | None:
+    """Mean and deviation that the weights of --init were trained with; None where nothing says so.
+
+    None too for a model or weights that there are not, which building the model says.
+    """
+    if not is_published(options.init):
         return None
-    if options.model.startswith("timm:"):
-        config = import_timm().get_pretrained_cfg(options.model.removeprefix("timm:"))
-        return _normalisation(config.mean, config.std) if config else None
     try:
-        weights = torchvision.models.get_model_weights(options.model)
-        chosen = weights[options.init.partition(":")[2] or "DEFAULT"].transforms()
-    except (KeyError, ValueError):  # no such model or weights, which building the model says
+        if name := _timm_name(options):
+            config = import_timm().get_pretrained_cfg(name)
+            return _normalisation(config.mean, config.std) if config else None
+        chosen = _torchvision_weights(options).transforms()
+    except (FastloadError, RuntimeError, ValueError):
         return None
+    if options.model in _TRAINED_ON_HALF:
+        return _HALF
     return _normalisation(chosen.mean, chosen.std)

@@ -25,6 +25,13 @@ def require_model(name: str) -> None:
         if not timm.is_model(short):
             near = ", ".join(timm.list_models(f"*{short}*")[:5]) or "a name from timm.list_models()"
             raise FastloadError(f'model "{name}" is not in timm {timm.__version__}; try {near}')
+        architecture, _, tag = short.partition(".")
+        if tag and short not in (known := timm.list_pretrained(f"{architecture}.*")):
+            near = ", ".join(known[:8]) or architecture
+            raise FastloadError(
+                f'model "{name}" is not in timm {timm.__version__}: {architecture} has no weights '
+                f"{tag}; try {near}"
+            )
         return
     from torchvision import models
 

@@ -8,23 +8,28 @@ import os
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torchvision import models
 
 from fastload.advise.models import build_model
+from fastload.errors import FastloadError
 from train.data import normalisation_for
 from train.model import head_names
 from train.options import ModelOptions
 from train.weights import (
     Weights,
     WeightsError,
-    imagenet_normalisation,
     load_weights,
+    published_normalisation,
     read_weights,
     resample_positions,
     start_weights,
 )
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 SMALL = "shufflenet_v2_x0_5"
 
 
@@ -171,7 +176,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
         (b"PK\x03\x04 broken", "is damaged or incomplete; put back a sound copy"),
         (b"\x80\x02 broken", "is damaged or incomplete; put back a sound copy"),
         (b'\x3a\0\0\0\0\0\0\0{"a":{"dtype"', "is a safetensors file that is damaged or incomplete"),
-        (None, "there is no such file; give imagenet, scratch or a file"),
+        (None, "there is no such file; give a file of weights, imagenet, imagenet-v1,"),
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path, content, message):
@@ -301,13 +306,100 @@ def test_unknown_imagenet_weights_name_those_there_are():
         start_weights(options, {})
 
 
+@pytest.mark.parametrize(
+    ("model", "init", "sentence"),
+    [
+        ("resnet18", "imagenet-v2", "resnet18 has no weights IMAGENET1K_V2; it has IMAGENET1K_V1"),
+        ("vit_h_14", "imagenet-v1", "has no weights IMAGENET1K_V1; it has IMAGENET1K_SWAG_E2E_V1"),
+        ("timm:resnet18", "imagenet-v1", "imagenet-v1 is torchvision's, and timm:resnet18 is timm"),
+        ("timm:resnet50", "imagenet:zz_in1k", "resnet50 has no weights zz_in1k; try resnet50.a1_"),
+        ("resnet50", "timm:resnet50.zz_in1k", "resnet50 has no weights zz_in1k; try resnet50.a1_"),
+        ("resnet50", "timm:resnet51", '"timm:resnet51" is not in timm'),
+        ("resnet50", "imagenet-v3", "there is no such file; give a file of weights, imagenet, im"),
+    ],
+)
+def test_weights_that_are_not_published_are_one_sentence(model, init, sentence):
+    pytest.importorskip("timm")
+
+    with pytest.raises(FastloadError) as raised:
+        start_weights(ModelOptions(model=model, init=init), {})
+
+    assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "init", "normalise"),
+    [
+        ("resnet50", "imagenet-v1", IMAGENET),
+        ("resnet50", "imagenet-v2", IMAGENET),
+        ("resnet50", "timm:resnet50.a1_in1k", IMAGENET),
+        ("resnet50", "timm:resnet50_gn", IMAGENET),
+        ("timm:resnet50", "imagenet:a2_in1k", IMAGENET),
+        ("efficientnet_b0", "imagenet", IMAGENET),
+        ("efficientnet_v2_l", "imagenet", HALF),
+        ("inception_v3", "imagenet", HALF),
+        ("googlenet", "imagenet-v1", HALF),
+        ("vgg16", "imagenet", IMAGENET),
+        ("vgg16", "imagenet:IMAGENET1K_FEATURES", ((0.48235, 0.45882, 0.40784), (1 / 255,) * 3)),
+        ("timm:tf_efficientnet_lite0", "imagenet", HALF),
+        ("timm:efficientnet_lite0", "imagenet", IMAGENET),
+        ("timm:efficientnet_lite0", "timm:tf_efficientnet_lite0.in1k", HALF),
+        ("timm:vit_base_patch16_224", "imagenet:augreg_in21k", HALF),
+        ("timm:inception_v3", "imagenet:tf_in1k", HALF),
+        ("resnet18", "scratch", IMAGENET),
+        ("inception_v3", "scratch", IMAGENET),
+    ],
+)
+def test_images_are_normalised_as_the_weights_were_trained(model, init, normalise):
+    pytest.importorskip("timm")
+
+    found = normalisation_for(ModelOptions(model=model, init=init))
+
+    assert np.allclose(found, normalise, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_pixels_reach_the_first_layer_as_in_torchvision(name):
+    mean, std = (torch.tensor(part).view(3, 1, 1) for part in IMAGENET)
+    pixels = torch.rand(2, 3, 8, 8)
+    theirs = models.get_model(name, weights=None, transform_input=True, init_weights=False)
+
+    half = (pixels - 0.5) / 0.5
+
+    assert torch.allclose(theirs._transform_input((pixels - mean) / std), half, atol=1e-6)
+    assert not build_model(name, 5).transform_input
+
+
+def test_weights_of_timm_fill_the_same_architecture_of_torchvision(tmp_path, monkeypatch):
+    timm = pytest.importorskip("timm")
+    source = timm.create_model("resnet18", num_classes=1000)
+    config = timm.get_pretrained_cfg("resnet18.a1_in1k")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cached = tmp_path / "hub" / "checkpoints" / Path(config.url).name
+    cached.parent.mkdir(parents=True)
+    torch.save(source.state_dict(), cached)
+    # As if timm knew the address alone; by its own choice it asks the hub of Hugging Face first.
+    monkeypatch.setattr("timm.models._builder.has_hf_hub", lambda **_: False)
+    model = build_model("resnet18", 5)
+    options = ModelOptions(model="resnet18", init="timm:resnet18.a1_in1k")
+
+    weights = start_weights(options, model.state_dict())
+
+    assert weights is not None
+    loaded = load_weights(model, weights.tensors, head=head_names("resnet18", 5))
+    assert len(loaded.kept) == 120
+    assert loaded.reshaped == ("fc.weight", "fc.bias")
+    assert torch.equal(model.get_parameter("conv1.weight"), source.conv1.weight)
+
+
 def test_the_normalisation_of_the_weights_is_known():
-    mean, std = imagenet_normalisation(ModelOptions(model="resnet18")) or ((), ())
+    mean, std = published_normalisation(ModelOptions(model="resnet18")) or ((), ())
 
     assert mean == (0.485, 0.456, 0.406)
     assert std == (0.229, 0.224, 0.225)
-    assert imagenet_normalisation(ModelOptions(init="scratch")) is None
-    assert imagenet_normalisation(ModelOptions(model="no such model")) is None
+    assert published_normalisation(ModelOptions(init="scratch")) is None
+    assert published_normalisation(ModelOptions(model="no such model")) is None
 
 
 def test_timm_weights_with_another_normalisation_get_it():
