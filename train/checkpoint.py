@@ -115,6 +115,8 @@ def save_best(run: Run, path: Path, evaluation: Evaluation) -> None:
             "name": run.options.model.model,
             "options": to_toml(run.options),
             "classes": list(run.loaders.classes),
+            "class_names": list(run.loaders.class_names),
+            "train_counts": run.loaders.train_counts.tolist(),
             "epoch": run.position.epoch,
             "figures": evaluation.figures,
             "thresholds": evaluation.thresholds,
