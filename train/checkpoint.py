@@ -14,8 +14,8 @@ from torch import nn
 from fastload.console.shell import shell_word
 from fastload.errors import first_line
 from train.assembly import Run
+from train.evaluation import Verdict
 from train.meter import Meter, resumed_meter
-from train.metrics import Evaluation
 from train.options import AugmentOptions, Options, fields
 from train.position import Position
 from train.readings import DivergedError
@@ -94,13 +94,13 @@ def restore(run: Run, path: Path) -> None:
         _set_random_state(random[run.ranks.world.rank], run.ranks.device)
 
 
-def save_best(run: Run, path: Path, evaluation: Evaluation) -> None:
+def save_best(run: Run, path: Path, verdict: Verdict) -> None:
     """Write best.pt: what it takes to use the model, or to start from it with `--init`.
 
     Args:
         run: The run; its evaluated model is written.
         path: The file. An older best.pt is replaced only once the new one is safe on the disk.
-        evaluation: The score of the model on the validation split.
+        verdict: The verdict on the validation split.
 
     Raises:
         OutputError: If the file cannot be written; the older one is intact.
@@ -118,8 +118,10 @@ def save_best(run: Run, path: Path, evaluation: Evaluation) -> None:
             "class_names": list(run.loaders.class_names),
             "train_counts": run.loaders.train_counts.tolist(),
             "epoch": run.position.epoch,
-            "figures": evaluation.figures,
-            "thresholds": evaluation.thresholds,
+            "figures": verdict.plain.figures,
+            "thresholds": verdict.plain.thresholds,
+            "corrected_thresholds": verdict.corrected.thresholds,
+            "temperature": verdict.temperature,
             "normalise": [list(values) for values in run.loaders.train.augment.normalise],
             "size": resolution.eval_size or resolution.size,
         },

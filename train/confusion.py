@@ -42,7 +42,7 @@ class Confusion:
 
 def find_confusions(run: Run, scores: Scores) -> list[Confusion]:
     """The most frequent confusions of the validation split, most frequent first."""
-    answers = scores.logits.argmax(1)
+    answers = scores.answers
     names = run.loaders.class_names
     images = _validation_images(run.options.data.val_data or run.options.data.data)
 

@@ -15,7 +15,8 @@ Where we differ: equal scores are ordered by class number (the reference leaves 
 argsort), and k >= C, where every answer would be right, is left out (the reference fails there).
 Like the reference, an average over classes covers the classes that have a sample.
 
-Everything is a pure function of tensors, and runs on the device of the tensors.
+Everything runs on the device of the tensors. No more than a batch of logits is needed at a time:
+of a sample its `Marks` are kept, of all samples the `Largest` probabilities, 10 for each sample.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ KS = (1, 3, 5, 10)
 # many-shot classes have over 100 training images, few-shot classes under 20.
 MANY_SHOT_OVER = 100
 FEW_SHOT_UNDER = 20
+
+_ROWS_AT_ONCE = 256  # some 10 MB of logits for 10,000 classes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,24 +82,87 @@ def true_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     return ranks
 
 
-def average_k_thresholds(probabilities: Tensor, ks: Sequence[int]) -> dict[int, float]:
+def average_k_thresholds(largest: Tensor, num_samples: int, ks: Sequence[int]) -> dict[int, float]:
     """The thresholds that give sets of k classes on average.
 
     Args:
-        probabilities: float [N, C] of the validation split, each sample exactly once: a sample
-            that is padded or repeated moves every threshold.
+        largest: float [M], the largest probabilities of the validation split in any order, at least
+            `num_samples` * k + 1 of them for each k. Each sample counts exactly once: a sample that
+            is padded or repeated moves every threshold.
+        num_samples: Samples of the split.
         ks: Set sizes, each in [1, C).
 
     Returns:
         k -> threshold, in [0, 1].
     """
-    num_samples, num_classes = probabilities.shape
     if not num_samples:
         return dict.fromkeys(ks, math.nan)
-    if any(not 1 <= k < num_classes for k in ks):
-        raise ValueError(f"k must be in [1, {num_classes}), got {list(ks)}")
-    largest = torch.topk(probabilities.flatten(), num_samples * max(ks, default=0) + 1).values
-    return {k: float(0.5 * (largest[num_samples * k - 1] + largest[num_samples * k])) for k in ks}
+    if any(not 0 < num_samples * k < len(largest) for k in ks):
+        raise ValueError(f"k must be in [1, {len(largest) / num_samples:g}), got {list(ks)}")
+    found = torch.topk(largest, num_samples * max(ks, default=0) + 1).values
+    return {k: float(0.5 * (found[num_samples * k - 1] + found[num_samples * k])) for k in ks}
+
+
+class Largest:
+    """The largest values of many, in memory for about twice as many as are kept.
+
+    Args:
+        count: How many are kept.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._parts: list[Tensor] = []
+        self._held = 0
+        self._floor = -math.inf  # so many values above it were seen that others cannot be kept
+
+    def add(self, values: Tensor) -> None:
+        """See more values, of any shape."""
+        flat = values.flatten()
+        if self._floor > -math.inf:
+            flat = flat[flat > self._floor]
+        self._parts.append(flat)
+        self._held += len(flat)
+        if self._held > 2 * self._count:
+            self._parts = [self.values()]
+            self._held = len(self._parts[0])
+            self._floor = float(self._parts[0].min()) if self._count else math.inf
+
+    def values(self) -> Tensor:
+        """The `count` largest values, or all where there were fewer, in no order."""
+        every = torch.cat(self._parts) if self._parts else torch.zeros(0)
+        kept = min(self._count, len(every))
+        return every if kept == len(every) else torch.topk(every, kept, sorted=False).values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+    """All that the figures need of each sample's logits.
+
+    Attributes:
+        ranks: int64 [N], the place of the true class; see `true_ranks`.
+        own: float32 [N], the probability of the true class.
+        losses: float32 [N], the cross-entropy.
+    """
+
+    ranks: Tensor
+    own: Tensor
+    losses: Tensor
+
+
+def marks_of(logits: Tensor, labels: Tensor, probabilities: Tensor) -> Marks:
+    """The marks of a batch.
+
+    Args:
+        logits: float32 [N, C].
+        labels: int64 [N] in [0, C).
+        probabilities: float32 [N, C], the softmax of the logits.
+    """
+    return Marks(
+        ranks=true_ranks(logits, labels),
+        own=probabilities.gather(1, labels[:, None])[:, 0],
+        losses=torch.nn.functional.cross_entropy(logits, labels, reduction="none"),
+    )
 
 
 def rates_by_class(hits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -127,7 +193,7 @@ def evaluate_logits(
     train_counts: Tensor,
     thresholds: Mapping[int, float] | None = None,
 ) -> Evaluation:
-    """All figures of one split.
+    """All figures of one split whose logits are at hand.
 
     Args:
         logits: float [N, C], finite; each sample of the split exactly once. Softmax and
@@ -142,21 +208,59 @@ def evaluate_logits(
     Raises:
         ValueError: If a logit is NaN or infinite: no order of such scores means anything.
     """
-    if not bool(torch.isfinite(logits).all()):
-        raise ValueError("logits must be finite, found NaN or infinity; the model has diverged")
-    num_classes = logits.shape[1]
-    probabilities = torch.softmax(logits.float(), dim=1)
-    losses = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
-    ks = ks_for(num_classes)
+    num_samples, num_classes = logits.shape
+    largest = Largest(values_needed(num_samples, num_classes))
+    parts = []
+    for start in range(0, num_samples, _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        scores = logits[rows].float()
+        if not bool(torch.isfinite(scores).all()):
+            raise ValueError("logits must be finite, found NaN or infinity; the model has diverged")
+        probabilities = torch.softmax(scores, 1)
+        parts.append(marks_of(scores, labels[rows], probabilities))
+        if thresholds is None:
+            largest.add(probabilities)
     if thresholds is None:
-        thresholds = average_k_thresholds(probabilities, ks)
-    ranks = true_ranks(logits.float(), labels)
-    own = probabilities.gather(1, labels[:, None])[:, 0]
+        ks = ks_for(num_classes)
+        thresholds = average_k_thresholds(largest.values(), num_samples, ks)
+    marks = joined_marks(parts)
+    return evaluate_marks(marks, labels, train_counts=train_counts, thresholds=thresholds)
 
-    figures = {"loss": _mean(losses)}
+
+def values_needed(num_samples: int, num_classes: int) -> int:
+    """How many of the largest probabilities of a split the thresholds take."""
+    return num_samples * max(ks_for(num_classes), default=0) + 1
+
+
+def joined_marks(parts: Sequence[Marks]) -> Marks:
+    """The marks of several batches as those of one."""
+    nothing = torch.zeros(0)
+    return Marks(
+        ranks=torch.cat([part.ranks for part in parts] or [nothing.long()]),
+        own=torch.cat([part.own for part in parts] or [nothing]),
+        losses=torch.cat([part.losses for part in parts] or [nothing]),
+    )
+
+
+def evaluate_marks(
+    marks: Marks, labels: Tensor, *, train_counts: Tensor, thresholds: Mapping[int, float]
+) -> Evaluation:
+    """All figures of one split.
+
+    Args:
+        marks: Of each sample of the split exactly once.
+        labels: int64 [N] in [0, C).
+        train_counts: int64 [C], training images of each class, for many-, medium- and few-shot.
+        thresholds: k -> the threshold of average-k.
+
+    Returns:
+        The figures, on the CPU.
+    """
+    num_classes = len(train_counts)
+    figures = {"loss": _mean(marks.losses)}
     by_class = {}
-    for k in ks:
-        in_top, in_set = ranks < k, own >= thresholds.get(k, math.nan)
+    for k in ks_for(num_classes):
+        in_top, in_set = marks.ranks < k, marks.own >= thresholds.get(k, math.nan)
         by_class[k] = rates_by_class(in_top, labels, num_classes).cpu()
         figures[f"top{k}"] = _mean(in_top)
         figures[f"macro_top{k}"] = macro_average(by_class[k])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from train.assembly import Run
+from train.calibration import Calibration, calibration_of
 from train.confusion import find_confusions
 from train.evaluation import Scores, Verdict, judge, score
 from train.interrupt import Interrupt
@@ -26,11 +27,14 @@ class BestEpoch:
         number: The number of the epoch, from 1.
         verdicts: The verdict on val, and on test where the data has this split.
         scores: The answers on val.
+        calibrations: How far the model's confidences are from the share of right answers, on each
+            split: at its temperature, and at temperature 1.
     """
 
     number: int
     verdicts: Mapping[str, Verdict]
     scores: Scores
+    calibrations: Mapping[str, tuple[Calibration, Calibration]]
 
 
 def evaluate_best(run: Run, folder: Path, interrupt: Interrupt) -> BestEpoch:
@@ -46,12 +50,21 @@ def evaluate_best(run: Run, folder: Path, interrupt: Interrupt) -> BestEpoch:
     """
     content = read_tensors(folder / "best.pt")
     run.stepper.evaluated().load_state_dict(content["model"])
-    scores = score(run, run.loaders.val, interrupt)
-    verdicts = {"val": judge(run, scores)}
+    temperature = content.get("temperature", 1.0)  # of the very same weights on val
+    scores = score(run, run.loaders.val, interrupt, temperature=temperature)
+    verdicts, calibrations = {"val": judge(run, scores)}, {"val": _calibrations(scores)}
     if run.loaders.test is not None:
-        answers = score(run, run.loaders.test, interrupt)
+        answers = score(run, run.loaders.test, interrupt, temperature=temperature, chooses=False)
         verdicts["test"] = judge(run, answers, chosen_on=verdicts["val"])
-    return BestEpoch(number=content["epoch"] + 1, verdicts=verdicts, scores=scores)
+        calibrations["test"] = _calibrations(answers)
+    return BestEpoch(
+        number=content["epoch"] + 1, verdicts=verdicts, scores=scores, calibrations=calibrations
+    )
+
+
+def _calibrations(scores: Scores) -> tuple[Calibration, Calibration]:
+    raw = calibration_of(scores.raw_confidences, scores.answers == scores.labels)
+    return scores.calibration(), raw
 
 
 def write_outcome(run: Run, folder: Path, best: BestEpoch) -> dict[str, Any]:
@@ -76,9 +89,15 @@ def write_outcome(run: Run, folder: Path, best: BestEpoch) -> dict[str, Any]:
         "processes": run.ranks.world.size,
         **_speed(log),
         **{
-            split: {"images": verdict.images, **verdict.figures}
+            split: {
+                "images": verdict.images,
+                **verdict.figures,
+                "calibration_error": best.calibrations[split][0].error,
+                "raw_calibration_error": best.calibrations[split][1].error,
+            }
             for split, verdict in verdicts.items()
         },
+        "temperature": best.scores.temperature,
         "thresholds": verdicts["val"].plain.thresholds,
     }
     names = zip(loaders.classes, loaders.class_names, counts, strict=True)

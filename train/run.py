@@ -101,7 +101,7 @@ def train_epochs(
         console.epoch(run, position.meter.over(run.ranks), verdict)
         figure = verdict.figure(run.options.run.best_by)
         if position.is_best(figure):
-            checkpoint.save_best(run, folder / "best.pt", verdict.plain)
+            checkpoint.save_best(run, folder / "best.pt", verdict)
         position.finish_epoch(figure)
         checkpoint.save(run, last)
 

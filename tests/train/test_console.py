@@ -16,7 +16,7 @@ from train.assembly import Run, assemble
 from train.checks import Overfit
 from train.command import parse
 from train.console import Console, percent
-from train.evaluation import Scores, Verdict, judge
+from train.evaluation import Examination, Verdict, judge
 from train.meter import Meter
 from train.ranks import Ranks
 
@@ -41,8 +41,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 def verdict_on(run: Run) -> Verdict:
     labels = torch.arange(4)
-    scores = Scores(rows=labels, logits=10 * torch.eye(4), labels=labels, seconds=2.0)
-    return judge(run, scores)
+    examination = Examination(4, 4, torch.zeros(4), temperature=None, chooses=True)
+    examination.add(10 * torch.eye(4), labels, labels)
+    alone = Ranks(world=World(rank=0, size=1), device=torch.device("cpu"))
+    return judge(run, examination.finish(alone, 2.0))
 
 
 def everything(console: Console, run: Run) -> None:

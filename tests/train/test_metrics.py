@@ -10,6 +10,8 @@ import torch
 
 from train.metrics import (
     KS,
+    Evaluation,
+    Largest,
     average_k_thresholds,
     confused_pairs,
     correct_prior,
@@ -58,6 +60,31 @@ def reference(
     return figures
 
 
+def all_at_once(logits: torch.Tensor, labels: torch.Tensor) -> Evaluation:
+    """The figures from the whole matrix of probabilities, some copies of which are in memory."""
+    samples, classes = logits.shape
+    probabilities = torch.softmax(logits, 1)
+    ks = ks_for(classes)
+    ordered = probabilities.flatten().sort(descending=True).values
+    thresholds = {k: float(0.5 * (ordered[samples * k - 1] + ordered[samples * k])) for k in ks}
+    own = probabilities[torch.arange(samples), labels]
+    ranks = logits.sort(dim=1, descending=True, stable=True).indices.eq(labels[:, None]).int()
+    ranks = ranks.argmax(1)
+    figures = {"loss": float(-torch.log_softmax(logits, 1)[range(samples), labels].double().mean())}
+    for k in ks:
+        for name, hits in ((f"top{k}", ranks < k), (f"average{k}", own >= thresholds[k])):
+            figures[name] = float(hits.double().mean())
+            figures[f"macro_{name}"] = macro_average(rates_by_class(hits, labels, classes))
+    nothing = torch.zeros(0)
+    return Evaluation(
+        figures=figures,
+        thresholds=thresholds,
+        class_counts=torch.bincount(labels, minlength=classes),
+        class_top1=rates_by_class(ranks < 1, labels, classes),
+        class_top5=nothing,
+    )
+
+
 def random_scores(seed: int, samples: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores and long-tailed labels; some classes have no sample."""
     random = np.random.default_rng(seed)
@@ -79,6 +106,35 @@ def test_every_figure_is_that_of_the_reference(seed, samples, classes):
     assert {name: found.figures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("steps", [0, 4])
+@pytest.mark.parametrize(("samples", "classes"), [(1, 2), (255, 3), (256, 30), (900, 40), (700, 2)])
+def test_the_figures_are_to_the_last_bit_those_of_all_logits_at_once(samples, classes, steps):
+    logits, labels = random_scores(samples, samples, classes)
+    if steps:  # many equal scores, also across samples
+        logits = (logits * steps).round() / steps
+
+    found = evaluate_logits(logits, labels, train_counts=torch.ones(classes, dtype=torch.int64))
+
+    expected = all_at_once(logits, labels)
+    assert found.thresholds == expected.thresholds
+    assert {name: found.figures[name] for name in expected.figures} == expected.figures
+    assert torch.equal(found.class_counts, expected.class_counts)
+    assert torch.allclose(found.class_top1, expected.class_top1, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("kept", [1, 7, 100, 5000])
+@pytest.mark.parametrize("levels", [3, 10**9])
+def test_the_largest_values_are_found_in_parts(kept, levels):
+    values = torch.from_numpy(np.random.default_rng(kept).integers(levels, size=4000)).double()
+    largest = Largest(kept)
+
+    for part in values.split([0, 1, 99, 900, 2000, 1000]):
+        largest.add(part)
+        assert sum(map(len, largest._parts)) <= max(2 * kept, len(part) + kept)
+
+    assert largest.values().sort().values.tolist() == values.sort().values[-kept:].tolist()
+
+
 def test_the_thresholds_of_validation_are_used_again_on_test():
     val, val_labels = random_scores(1, 80, 15)
     test, test_labels = random_scores(2, 50, 15)
@@ -98,7 +154,8 @@ def test_sets_hold_k_classes_on_average_at_the_threshold():
     logits, _ = random_scores(3, 100, 40)
     probabilities = torch.softmax(logits, 1)
 
-    for k, threshold in average_k_thresholds(probabilities, (1, 3, 5, 10)).items():
+    found = average_k_thresholds(probabilities.flatten(), 100, (1, 3, 5, 10))
+    for k, threshold in found.items():
         assert float((probabilities >= threshold).sum(1).double().mean()) == k
 
 
@@ -107,7 +164,8 @@ def test_a_repeated_sample_moves_the_threshold():
     unsure = probabilities.amax(1).argmin()
     padded = torch.cat([probabilities, probabilities[unsure : unsure + 1].expand(6, -1)])
 
-    assert average_k_thresholds(probabilities, [1]) != average_k_thresholds(padded, [1])
+    own = average_k_thresholds(probabilities.flatten(), 30, [1])
+    assert own != average_k_thresholds(padded.flatten(), 36, [1])
 
 
 def test_equal_scores_are_ordered_by_class_number():
@@ -178,7 +236,7 @@ def test_k_says_nothing_about_k_classes_or_fewer():
     assert ks_for(10) == (1, 3, 5)
     assert ks_for(1) == ()
     with pytest.raises(ValueError, match=r"k must be in \[1, 3\), got \[3\]"):
-        average_k_thresholds(torch.full((2, 3), 1 / 3), [3])
+        average_k_thresholds(torch.full((6,), 1 / 3), 2, [3])
 
 
 def test_correcting_the_prior_undoes_it():
