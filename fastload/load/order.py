@@ -69,7 +69,8 @@ class Order:
     Attributes:
         kind: "shuffled", "sequential" or "index".
         rows: int64 [N], the rows of the index that take part, in the order of the index.
-        groups: int64 [N], class (and source) of each row; resampling is even within a group.
+        groups: int64 [N], class of each row, and the source within it; resampling is even within
+            a group and within each range of neighbouring groups.
         expected: float64 [N], how many times each row is expected in an epoch; None for once.
         shards: [N], shard of each row.
         offsets: [N], first byte of each row in its shard.

@@ -139,10 +139,13 @@ def order_of(
         expected = expectations(weights, length, sources=sources, proportions=select.proportions)
         rule = reweight if isinstance(reweight, str) else None
         weighting = describe_weights(rule, weights, select.proportions)
+        if sources.any():  # a state of when a class was drawn in each directory by itself is refused
+            weighting += " by class over directories"
     return Order(
         kind=kind,
         rows=rows,
-        groups=sources * len(table.classes) + labels,
+        # By class, then by directory: a class is one range of the ruler wherever its samples lie.
+        groups=labels * (int(table.sources.max()) + 1) + sources,
         expected=expected,
         shards=table.shards[rows],
         offsets=table.offsets[rows],

@@ -401,8 +401,9 @@ def test_directories_are_mixed_in_proportion(tmp_path):
     augment = Augment.train(16)
     with Loader(paths, batch_size=40, augment=augment, epoch_size=80, select=select) as loader:
         rows = [row for _ in loader for row in loader.last_indices().tolist()]
-    assert sum(row < 40 for row in rows) == 60
-    assert sum(row >= 40 for row in rows) == 20
+    # Each class is counted out by itself, to within one sample of its part of a directory.
+    assert abs(sum(row < 40 for row in rows) - 60) < len(loader.classes)
+    assert len(rows) == 80
 
 
 @pytest.mark.parametrize(

@@ -196,3 +196,37 @@ def test_a_selection_says_what_it_keeps_and_does_not_change_with_the_callers_arr
 def test_a_misspelt_option_is_told():
     with pytest.raises(TypeError, match=r"Select has no option indexes; did you mean 'indices'\?"):
         Select(indexes=[1])  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("proportions", [None, [5, 3, 1]])
+@pytest.mark.parametrize("rule", ["inverse", "sqrt", "effective:0.9", None])
+def test_a_class_in_several_directories_gets_floor_or_ceil_of_what_it_expects(
+    rule: str | None, proportions: list[int] | None
+) -> None:
+    random = np.random.default_rng(0)
+    sizes = (60 / np.arange(1, 41)).astype(int) + 1
+    labels = random.permutation(np.repeat(np.arange(40), sizes))
+    sources = np.sort(random.integers(0, 3, len(labels)))
+    table = SampleTable(
+        labels=labels,
+        shards=sources,
+        offsets=np.arange(len(labels)),
+        sources=sources,
+        classes=[str(number) for number in range(40)],
+    )
+    for epoch_size in (40, 57, 200):
+        select = Select(proportions=proportions)
+        order = order_of(
+            *(table,), kind="shuffled", select=select, reweight=rule, epoch_size=epoch_size, seed=3
+        )
+        assert order.expected is not None
+        of_class = np.bincount(labels, order.expected)
+        of_part = np.bincount(labels * 3 + sources, order.expected, minlength=120)
+        for epoch in range(30):
+            rows = order.epoch(epoch).rows
+            assert len(rows) == epoch_size
+            samples = np.bincount(rows, minlength=len(labels)) - order.expected
+            classes = np.bincount(labels[rows], minlength=40) - of_class
+            parts = np.bincount(labels[rows] * 3 + sources[rows], minlength=120) - of_part
+            for difference in (samples, classes, parts):
+                assert np.abs(difference).max() < 1
