@@ -55,6 +55,7 @@ def save(run: Run, path: Path) -> None:
             "best_by": run.options.run.best_by,
             "loader": run.loaders.train.state_dict(),
             "val": run.loaders.val.state_dict()["data"],
+            "normalise": _normalise(run),
             "progress": run.position.state_dict(),
             "random": [random for random, _, _ in parts],
             "meters": [asdict(meter) for _, meter, _ in parts],
@@ -122,7 +123,7 @@ def save_best(run: Run, path: Path, verdict: Verdict) -> None:
             "thresholds": verdict.plain.thresholds,
             "corrected_thresholds": verdict.corrected.thresholds,
             "temperature": verdict.temperature,
-            "normalise": [list(values) for values in run.loaders.train.augment.normalise],
+            "normalise": _normalise(run),
             "size": resolution.eval_size or resolution.size,
         },
     )
@@ -164,7 +165,25 @@ def _check(run: Run, path: Path, content: dict[str, Any]) -> None:
             f"{path}: its epochs were judged on other validation images; give the --data and "
             "--val-data that it had"
         )
+    _check_normalisation(run, path, content)
     _check_options(run, path, content)
+
+
+def _normalise(run: Run) -> list[list[float]]:
+    return [list(values) for values in run.loaders.train.augment.normalise]
+
+
+def _check_normalisation(run: Run, path: Path, content: dict[str, Any]) -> None:
+    """Refuse other pixels: the file of --init, which said how they are normalised, may be gone."""
+    before, now = (
+        "/".join(",".join(f"{value:.6g}" for value in values) for values in found)
+        for found in (content.get("normalise", _normalise(run)), _normalise(run))
+    )
+    if before != now:
+        raise CheckpointError(
+            f"{path}: was trained on images normalised with {before} (mean/std), now they would "
+            f"be with {now}; give --normalise {before}"
+        )
 
 
 def _kept_options(options: Options) -> dict[str, Sequence[str]]:
@@ -217,6 +236,7 @@ def _check_best(run: Run, best: Path, last: Path) -> None:
     fits = own.keys() == tensors.keys() and all(own[key].shape == tensors[key].shape for key in own)
     if not fits or content.get("classes") != list(run.loaders.classes) or "epoch" not in content:
         raise CheckpointError(f"{best}: is no best.pt of this run; {remedy}")
+    _check_normalisation(run, best, content)
 
 
 def _random_state(device: torch.device) -> dict[str, torch.Tensor]:

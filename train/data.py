@@ -19,8 +19,6 @@ from fastload.console.shell import module_command
 from fastload.cores import usable_cores
 from fastload.errors import FastloadError, TooManyCorruptError
 from fastload.load.augment import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Augment,
     CenterCrop,
     ColourJitter,
@@ -37,9 +35,16 @@ from fastload.store.manifest import Manifest
 from fastload.store.places import Places
 from fastload.store.reader import FileReader, Scratch
 from fastload.world import World
-from train.options import AugmentOptions, DataOptions, ModelOptions, Options, auto_augment, fields
+from train.options import (
+    AugmentOptions,
+    DataOptions,
+    Normalisation,
+    Options,
+    auto_augment,
+    fields,
+)
 from train.ranks import Ranks
-from train.weights import Normalisation, published_normalisation
+from train.weights import normalisation_for
 
 _CHECKED_AT_ONCE = 64  # images of some 100 kB: few enough for the memory, many for one call
 
@@ -67,11 +72,6 @@ class Loaders:
     classes: tuple[str, ...]
     class_names: tuple[str, ...]
     train_counts: NDArray[np.int64]
-
-
-def normalisation_for(options: ModelOptions) -> Normalisation:
-    """Mean and deviation of the published weights asked for; ImageNet's where there are none."""
-    return published_normalisation(options) or (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def augment_for(options: AugmentOptions, size: int, normalise: Normalisation) -> Augment:

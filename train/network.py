@@ -15,10 +15,10 @@ from fastload.advise.models import build_model
 from fastload.advise.sizes import View, require_size
 from train.compiled import Compiler, Forward, compiler_for
 from train.model import freeze_all_but, head_names, parameter_groups, set_training
-from train.options import Options
+from train.options import Normalisation, Options
 from train.ranks import Ranks
 from train.schedule import size_at
-from train.weights import Normalisation, described, load_weights, start_weights
+from train.weights import described, load_weights, start_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ Each field is a key of its table (recipe.py) and a flag of the command line (com
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from fastload.console.progress import QUIET_SECONDS
-from fastload.load.augment import RandomResizedCrop
+from fastload.load.augment import IMAGENET_MEAN, IMAGENET_STD, RandomResizedCrop
 from fastload.load.auto_augment import AutoAugment, RandAugment, TrivialAugment
 from fastload.load.backend import AUTO, BackendName
 from fastload.load.reweighting import class_weights
@@ -168,6 +169,38 @@ class ResolutionOptions:
         )
 
 
+# (mean, std) of the three channels, on the scale [0, 1].
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+_NORMALISATIONS: dict[str, Normalisation | None] = {
+    "auto": None,
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+def named_normalisation(text: str) -> Normalisation | None:
+    """Mean and deviation that --normalise names; None for "auto".
+
+    Raises:
+        ValueError: If it names none.
+    """
+    if text in _NORMALISATIONS:
+        return _NORMALISATIONS[text]
+    try:
+        parts = [[float(word) for word in part.split(",")] for part in text.split("/")]
+        mean, std = ((part * 3)[:3] if len(part) == 1 else part for part in parts)
+        (a, b, c), (d, e, f) = mean, std
+    except ValueError:
+        a = b = c = d = e = f = math.nan
+    _require(
+        0 <= min(a, b, c) <= max(a, b, c) <= 1 and 0 < min(d, e, f) <= max(d, e, f) <= 1,
+        'normalise must be "auto", "imagenet", "half" or MEAN/STD with one number or three of '
+        f'each in [0, 1], such as 0.498/0.502, got "{text}"',
+    )
+    return (a, b, c), (d, e, f)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
     """Which network, from which weights, and which of them are trained."""
@@ -176,6 +209,11 @@ class ModelOptions:
     init: str = _option(
         "imagenet",
         "imagenet, imagenet-v1, imagenet-v2, imagenet:WEIGHTS, timm:NAME.TAG, scratch, or a FILE",
+    )
+    normalise: str = _option(
+        "auto",
+        "mean/std of the images: auto (as the weights were trained), imagenet, half, or numbers "
+        "such as 0.498/0.502 or 0.5,0.5,0.4/0.2,0.2,0.2",
     )
     tune: str = _option(
         "all",
@@ -192,6 +230,7 @@ class ModelOptions:
     sync_batchnorm: bool = _option(False, "BatchNorm statistics over all GPUs")
 
     def __post_init__(self) -> None:
+        named_normalisation(self.normalise)
         _require(0 < self.stem_rate <= 1, f"stem_rate must be in (0, 1], got {self.stem_rate}")
         _require(
             self.compile or not self.cuda_graphs,

@@ -132,7 +132,7 @@ def load_tensors(path: Path) -> Any:  # noqa: ANN401  what others saved
     return _loaded(path, _load)
 
 
-def load_around(path: Path) -> tuple[Any, tuple[str, ...]]:
+def load_around(path: Path, *, device: str = "cpu") -> tuple[Any, tuple[str, ...]]:
     """The content of a file of any trainer: its tensors and plain values, without its objects.
 
     Trainers save options, paths and numbers of NumPy beside the weights. No class is looked up by
@@ -141,6 +141,7 @@ def load_around(path: Path) -> tuple[Any, tuple[str, ...]]:
 
     Args:
         path: A file of torch.save, or a safetensors file where safetensors is installed.
+        device: "meta" reads no tensors.
 
     Returns:
         The content, and the names of the classes that were left out.
@@ -150,7 +151,7 @@ def load_around(path: Path) -> tuple[Any, tuple[str, ...]]:
         CheckpointError: If the file is no regular file, cannot be read or is damaged.
     """
     left_out: dict[str, type] = {}
-    content = _loaded(path, lambda file: _load_around(file, left_out))
+    content = _loaded(path, lambda file: _load_around(file, left_out, device))
     return content, tuple(left_out)
 
 
@@ -178,12 +179,12 @@ def _load(file: BinaryIO, device: str = "cpu") -> Any:  # noqa: ANN401
     return torch.load(file, map_location=device, weights_only=True)
 
 
-def _load_around(file: BinaryIO, left_out: dict[str, type]) -> Any:  # noqa: ANN401
+def _load_around(file: BinaryIO, left_out: dict[str, type], device: str) -> Any:  # noqa: ANN401
     """Load, with a class of ours for each class that torch does not take; they are noted."""
     while _meets_class(file, left_out):
         pass
     with torch.serialization.safe_globals(list(left_out.values())):
-        return _load(file)
+        return _load(file, device)
 
 
 def _meets_class(file: BinaryIO, left_out: dict[str, type]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,15 +19,13 @@ from torch import Tensor, nn
 from fastload.advise.models import import_timm, require_model
 from fastload.console.terminal import counted
 from fastload.errors import FastloadError, first_line
+from fastload.load.augment import IMAGENET_MEAN, IMAGENET_STD
 from train.foreign import find_weights
-from train.options import ModelOptions
+from train.options import ModelOptions, Normalisation, named_normalisation
 from train.tensorfile import CheckpointError, load_around
 
 # A download that has not connected within this time will not connect; torch would wait for ever.
 _DOWNLOAD_TIMEOUT_SECONDS = 20.0
-
-# (mean, std) of the three channels, on the scale [0, 1].
-Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 def _normalisation(mean: Sequence[float], std: Sequence[float]) -> Normalisation:
@@ -120,7 +119,6 @@ _TIMM = "timm:"
 # torchvision builds these with `transform_input` where it gives weights: images normalised as
 # ImageNet's are turned into those that the weights were trained on. Here they come so at once.
 _TRAINED_ON_HALF = {"googlenet", "inception_v3"}
-_HALF: Normalisation = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
 def is_published(init: str) -> bool:
@@ -347,6 +345,41 @@ def load_weights(
     return loaded
 
 
+def normalisation_for(options: ModelOptions) -> Normalisation:
+    """Mean and deviation for the images of a run: those of --normalise, or of the weights.
+
+    ImageNet's stand in where nothing says what the weights were trained with.
+    """
+    return (
+        named_normalisation(options.normalise)
+        or published_normalisation(options)
+        or _file_normalisation(options)
+        or (IMAGENET_MEAN, IMAGENET_STD)
+    )
+
+
+def _file_normalisation(options: ModelOptions) -> Normalisation | None:
+    """What a file of weights, or the config.json beside it as timm writes it, says of its images.
+
+    A file that cannot be read says nothing; `read_weights` says why.
+    """
+    if options.init == "scratch" or is_published(options.init):
+        return None
+    path = Path(options.init)
+    try:
+        content, _ = load_around(path, device="meta")
+    except (CheckpointError, FileNotFoundError):
+        return None
+    if isinstance(content, dict) and (found := _stated_normalisation(content.get("normalise"))):
+        return found
+    try:
+        beside = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
+        config = beside["pretrained_cfg"]
+        return _stated_normalisation([config["mean"], config["std"]])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def published_normalisation(options: ModelOptions) -> Normalisation | None:
     """Mean and deviation that the weights of --init were trained with; None where nothing says so.
 
@@ -362,5 +395,5 @@ def published_normalisation(options: ModelOptions) -> Normalisation | None:
     except (FastloadError, RuntimeError, ValueError):
         return None
     if options.model in _TRAINED_ON_HALF:
-        return _HALF
+        return named_normalisation("half")
     return _normalisation(chosen.mean, chosen.std)

@@ -55,3 +55,24 @@ def test_a_vision_transformer_trains_at_another_size(tmp_path, capsys):
 
     assert status == 0, capsys.readouterr().err
     assert (tmp_path / "runs" / "a" / "best.pt").exists()
+
+
+def test_a_resume_keeps_the_normalisation_that_a_lost_file_said(tmp_path, capsys):
+    data = striped_shards(tmp_path / "shards")
+    begin = [
+        *("--data", str(data), "--runs", str(tmp_path / "runs"), "--device", "cpu"),
+        *("--threads", "1", "--no-tensorboard", "--no-report", "--model", "shufflenet_v2_x0_5"),
+        *("--size", "32", "--batch-size", "8", "--epochs", "1"),
+    ]
+    assert main([*begin, "--name", "a", "--init", "scratch", "--normalise", "half"]) == 0
+    best = tmp_path / "best.pt"
+    (tmp_path / "runs" / "a" / "best.pt").rename(best)
+    assert main([*begin, "--name", "b", "--init", str(best)]) == 0
+    best.unlink()
+    resume = ["--resume", "--runs", str(tmp_path / "runs"), "--name", "b", "--epochs", "2"]
+    half = "0.5,0.5,0.5/0.5,0.5,0.5"
+    capsys.readouterr()
+
+    assert main(resume) == 1
+    assert f"was trained on images normalised with {half} (mean/std), " in capsys.readouterr().err
+    assert main([*resume, "--normalise", half]) == 0

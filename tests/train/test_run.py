@@ -533,7 +533,16 @@ def test_weights_trained_on_other_pixels_are_warned_of(shards, tmp_path, capsys)
     torch.save({**best, "normalise": [[0.5] * 3, [0.5] * 3]}, tmp_path / "other.pt")
     capsys.readouterr()
 
-    init = ("--init", str(tmp_path / "other.pt"), "--tune", "head", "--epochs", "1")
+    init = (
+        "--normalise",
+        "imagenet",
+        "--init",
+        str(tmp_path / "other.pt"),
+        "--tune",
+        "head",
+        "--epochs",
+        "1",
+    )
     assert main(arguments(shards, tmp_path, "b", *init)) == 0
 
     assert "but the weights were trained with mean (0.500" in capsys.readouterr().err

@@ -15,13 +15,13 @@ from torchvision import models
 
 from fastload.advise.models import build_model
 from fastload.errors import FastloadError
-from train.data import normalisation_for
 from train.model import head_names
 from train.options import ModelOptions
 from train.weights import (
     Weights,
     WeightsError,
     load_weights,
+    normalisation_for,
     published_normalisation,
     read_weights,
     resample_positions,
@@ -356,6 +356,44 @@ def test_images_are_normalised_as_the_weights_were_trained(model, init, normalis
     found = normalisation_for(ModelOptions(model=model, init=init))
 
     assert np.allclose(found, normalise, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("imagenet", IMAGENET),
+        ("half", HALF),
+        ("0.498/0.502", ((0.498,) * 3, (0.502,) * 3)),
+        ("0.1,0.2,0.3/1", ((0.1, 0.2, 0.3), (1, 1, 1))),
+    ],
+)
+def test_normalise_is_stronger_than_the_weights(text, expected):
+    options = ModelOptions(model="inception_v3", init="imagenet", normalise=text)
+
+    assert normalisation_for(options) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "halves", "0.5", "0.5/0", "128/127", "0.5,0.5/0.5", "0.5/0.5/0.5", "nan/0.5"]
+)
+def test_normalise_names_numbers_that_can_be(text):
+    with pytest.raises(ValueError, match=f'MEAN/STD with .* got "{text}"'):
+        ModelOptions(normalise=text)
+
+
+def test_a_file_says_how_its_images_were_normalised(tmp_path):
+    content = {"model": {"w": torch.ones(2)}, "args": argparse.Namespace(), "normalise": None}
+    path = save(tmp_path / "w.pt", content)
+    options = ModelOptions(init=str(path))
+
+    assert normalisation_for(options) == IMAGENET
+    (tmp_path / "config.json").write_text('{"pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}')
+    assert normalisation_for(options) == IMAGENET
+    config = '{"pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}'
+    (tmp_path / "config.json").write_text(config)
+    assert normalisation_for(options) == HALF
+    save(path, {**content, "normalise": [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]})
+    assert normalisation_for(options) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
