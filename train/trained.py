@@ -18,10 +18,9 @@ from fastload.console.terminal import printable
 from fastload.errors import first_line
 from fastload.load.augment import Augment
 from train.losses import balance
-from train.options import Options, fields, tables
+from train.options import Normalisation, Options, fields, tables
 from train.recipe import build_options
 from train.tensorfile import FORMAT, CheckpointError, load_tensors
-from train.weights import Normalisation
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -156,7 +155,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 def _trained(path: Path, content: Mapping[str, Any], device: torch.device) -> Trained:
     classes = tuple(content["classes"])
-    model = build_model(content["name"], len(classes))
+    model = build_model(content["name"], len(classes), size=content["size"])
     model.load_state_dict(content["model"])
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
     (mean, std), counts = content["normalise"], content.get("train_counts")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from tests.train.pictures import striped_shards
 from train.run import main
+from train.trained import open_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core:RuntimeWarning")
 
@@ -54,7 +56,8 @@ def test_a_vision_transformer_trains_at_another_size(tmp_path, capsys):
     )
 
     assert status == 0, capsys.readouterr().err
-    assert (tmp_path / "runs" / "a" / "best.pt").exists()
+    trained = open_run(tmp_path / "runs" / "a", torch.device("cpu"))
+    assert trained.model(torch.zeros(1, 3, 32, 32)).shape == (1, len(trained.classes))
 
 
 def test_a_resume_keeps_the_normalisation_that_a_lost_file_said(tmp_path, capsys):
