@@ -65,6 +65,7 @@ class Console:
             f"learning: {options.optimisation.optimizer}, rate {run.peak_rate:.4g} for "
             f"{counted(run.effective_batch, 'image')} a step (--lr is for {REFERENCE_BATCH}), "
             f"{options.schedule.schedule} over {counted(options.schedule.epochs, 'epoch')}"
+            + (f", the last layer alone for {counted(alone, 'epoch')}" if alone else "")
         )
         if resumed:
             self._say(f"resumed:  {_where(run)}")
