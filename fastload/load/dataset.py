@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, SupportsIndex, get_args
 
 import numpy as np
@@ -156,6 +157,12 @@ class TarDataset(Dataset[tuple[Any, Any]]):
     def locate(self, index: SupportsIndex) -> tuple[str, str, int]:
         """Where a sample is stored: file name of its shard, its key, its byte offset there."""
         return self._open_reader().locate(self._row(index))
+
+    def file_of(self, index: SupportsIndex) -> Path | None:
+        """The file that is a sample's image; None where it holds several, as a shard does."""
+        number = int(self._collection.index["file"][self._row(index)])
+        files = self._collection.files
+        return files.path(number) if files.alone(np.array([number]))[0] else None
 
     def __repr__(self) -> str:
         return (
