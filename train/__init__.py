@@ -9,6 +9,8 @@
     checkpoint    last.pt and best.pt; tensorfile writes them whole
     record        the folder of a run: log, trackers, classes.csv, result.json; trace of a profile
     outcome       the best epoch on val and test -> report, with charts and confusion
+    audit         the best epoch on train: which labels may be wrong?
+    page          HTML of report and answers; pictures: thumbnails, links; class_sizes: a table
     console       what is printed; interrupt: Ctrl-C and SIGTERM
 
 The tests of a module are in tests/train/.

@@ -112,6 +112,38 @@ def scatter_chart(name: str, points: Sequence[tuple[float, float, str]]) -> str:
     return _text(root)
 
 
+def reliability_chart(name: str, series: Mapping[str, Sequence[tuple[float, float, int]]]) -> str:
+    """An SVG of how often answers are right against how probable they are said to be.
+
+    Args:
+        name: What the chart shows; no two charts of a page have the same name.
+        series: Name -> (mean probability, share of right answers, answers) of each group of
+            answers; points of more answers are larger.
+    """
+    most = max((count for points in series.values() for *_, count in points), default=0)
+
+    def draw(axes: Axes) -> None:
+        from matplotlib.ticker import PercentFormatter
+
+        axes.plot([0, 1], [0, 1], "--", color="#aaa", lw=1)
+        for number, (label, points) in enumerate(series.items()):
+            colour = _COLOURS[number % len(_COLOURS)]
+            across, upwards = [x for x, _, _ in points], [y for _, y, _ in points]
+            axes.plot(across, upwards, "-", lw=1, color=colour)
+            sizes = [10 + 70 * count / most for *_, count in points]
+            axes.scatter(across, upwards, sizes, color=colour, lw=0, alpha=0.7, label=label)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.05)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1))
+        axes.set_xlabel("probability", loc="right")
+        legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+        for mark in legend.legend_handles:
+            mark.set_sizes([30])  # type: ignore[union-attr]  # a scatter's mark has sizes
+
+    return _text(_drawn(name, draw)) if most else _EMPTY
+
+
 def _drawn(name: str, draw: Callable[[Axes], None]) -> ElementTree.Element:
     from matplotlib import style
     from matplotlib.figure import Figure

@@ -47,7 +47,7 @@ class Console:
             resumed: The checkpoint that was restored; None for a new run.
         """
         options, loaders, ranks = run.options, run.loaders, run.ranks
-        reweight = options.data.reweight
+        reweight, alone = options.data.reweight, options.schedule.head_epochs
         origin = f"weights from {resumed}" if resumed else run.network.origin
         precision = str(run.precision or "float32").removeprefix("torch.")
         self._say(
@@ -128,8 +128,23 @@ class Console:
             f"{result['images_per_second']:,.0f} img/s in training, "
             f"{result['waiting_share']:.1%} of it waiting for data"
         )
+        self._audit(run, result.get("audit"))
+        listed = ", audit.csv" if "audit" in result else ""
         report = ", report.html" if run.options.record.report else ""
-        self._say(f"in {folder}: best.pt, log.csv, classes.csv, result.json{report}")
+        self._say(f"in {folder}: best.pt, log.csv, classes.csv, result.json{listed}{report}")
+
+    def _audit(self, run: Run, found: Mapping[str, int] | None) -> None:
+        """How many training images may be mislabelled, and of how many."""
+        if found is None:
+            return
+        total = int(run.loaders.train_counts.sum())
+        part = found["images"] < min(total, run.options.record.audit)
+        more = f"; --audit {total} looks at all" if run.options.record.audit < total else ""
+        unread = ", as the others cannot be read" if part else ""
+        self._say(
+            f"{found['images']:,} of {counted(total, 'training image')} were looked at again"
+            f"{unread}: {found['doubtful']:,} may be mislabelled{more}"
+        )
 
     def overfit(self, found: Overfit) -> None:
         """The verdict of --check."""

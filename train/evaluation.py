@@ -213,6 +213,7 @@ def score(
     *,
     temperature: float | None = None,
     chooses: bool = True,
+    what: str = "evaluation",
 ) -> Scores:
     """Run the evaluated model over a split. Each rank reads its part, and gets the whole.
 
@@ -222,6 +223,7 @@ def score(
         interrupt: Asked after each batch.
         temperature: Of the confidences; None to find the one that fits this split.
         chooses: Whether the split chooses the thresholds.
+        what: What the progress is of.
 
     Raises:
         InterruptedRunError: If a signal came.
@@ -239,7 +241,7 @@ def score(
         chooses=chooses,
     )
     try:
-        with corrupt_share("--max-corrupt-val"), run.progress(loader, "evaluation") as progress:
+        with corrupt_share("--max-corrupt-val"), run.progress(loader, what) as progress:
             for images, truth in loader:
                 with autocast(ranks.device, run.precision):
                     logits = run.answers(images)

@@ -374,6 +374,11 @@ class RecordOptions:
     """What is recorded besides log.csv, result.json and the checkpoints."""
 
     report: bool = _option(True, "write report.html; its charts need matplotlib")
+    audit: int = _option(
+        50_000,
+        "look at so many training images at most again after training, for labels that may be "
+        "wrong; of more, at some drawn evenly (0: none)",
+    )
     tensorboard: bool = _option(True, "write TensorBoard events where it is installed")
     wandb: str = _option("", "project of Weights & Biases to log to")
     profile: int = _option(
@@ -384,6 +389,7 @@ class RecordOptions:
     )
 
     def __post_init__(self) -> None:
+        _require(self.audit >= 0, f"audit must be at least 0, got {self.audit}")
         _require(self.profile >= 0, f"profile must be at least 0, got {self.profile}")
         _require(
             self.quiet_seconds >= 0, f"quiet_seconds must be at least 0, got {self.quiet_seconds}"

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from train.assembly import Run
+from train.audit import Audit, find_doubtful, find_hard, look_again, write_audit
 from train.calibration import Calibration, calibration_of
+from train.class_sizes import ClassTable
 from train.confusion import find_confusions
 from train.evaluation import Scores, Verdict, judge, score
 from train.interrupt import Interrupt
 from train.log import read_log
+from train.pictures import Pictures
 from train.recipe import to_toml
 from train.record import write_classes, write_result, write_text
-from train.report import Report
+from train.report import Doubts, Report
 from train.tensorfile import read_tensors
 
 
@@ -29,16 +32,18 @@ class BestEpoch:
         scores: The answers on val.
         calibrations: How far the model's confidences are from the share of right answers, on each
             split: at its temperature, and at temperature 1.
+        audit: What a second look at the training images has found; None where nobody looked.
     """
 
     number: int
     verdicts: Mapping[str, Verdict]
     scores: Scores
     calibrations: Mapping[str, tuple[Calibration, Calibration]]
+    audit: Audit | None
 
 
 def evaluate_best(run: Run, folder: Path, interrupt: Interrupt) -> BestEpoch:
-    """Evaluate the best epoch on val and test. Every rank must call this.
+    """Evaluate the best epoch on val and test, and audit train. Every rank must call this.
 
     Args:
         run: The run; its evaluated model takes the best weights.
@@ -58,7 +63,11 @@ def evaluate_best(run: Run, folder: Path, interrupt: Interrupt) -> BestEpoch:
         verdicts["test"] = judge(run, answers, chosen_on=verdicts["val"])
         calibrations["test"] = _calibrations(answers)
     return BestEpoch(
-        number=content["epoch"] + 1, verdicts=verdicts, scores=scores, calibrations=calibrations
+        number=content["epoch"] + 1,
+        verdicts=verdicts,
+        scores=scores,
+        calibrations=calibrations,
+        audit=look_again(run, interrupt, temperature=temperature),
     )
 
 
@@ -68,7 +77,7 @@ def _calibrations(scores: Scores) -> tuple[Calibration, Calibration]:
 
 
 def write_outcome(run: Run, folder: Path, best: BestEpoch) -> dict[str, Any]:
-    """Write classes.csv, result.json and report.html. One rank calls this.
+    """Write classes.csv, result.json, audit.csv and report.html. One rank calls this.
 
     Returns:
         The content of result.json.
@@ -99,10 +108,13 @@ def write_outcome(run: Run, folder: Path, best: BestEpoch) -> dict[str, Any]:
         },
         "temperature": best.scores.temperature,
         "thresholds": verdicts["val"].plain.thresholds,
+        **({} if best.audit is None else {"audit": best.audit.counts}),
     }
     names = zip(loaders.classes, loaders.class_names, counts, strict=True)
     write_classes(folder / "classes.csv", list(names), {s: v.plain for s, v in verdicts.items()})
     write_result(folder / "result.json", result)
+    if best.audit is not None:
+        write_audit(folder / "audit.csv", best.audit, loaders.train.dataset)
     if options.record.report:
         write_text(folder / "report.html", _report(run, folder, best, log).html())
     return result
@@ -145,9 +157,33 @@ def _report(run: Run, folder: Path, best: BestEpoch, log: Sequence[Mapping[str, 
             "waiting for data": f"{speed['waiting_share']:.1%}, back-end {train.backend}",
         },
         log=log,
-        class_names=loaders.class_names,
-        train_counts=loaders.train_counts.tolist(),
-        accuracies=best.verdicts["val"].plain.class_top1.tolist(),
-        confusions=find_confusions(run, best.scores),
+        classes=ClassTable(
+            names=loaders.class_names,
+            train_counts=loaders.train_counts.tolist(),
+            val_counts=best.verdicts["val"].plain.class_counts.tolist(),
+            accuracies=best.verdicts["val"].plain.class_top1.tolist(),
+        ),
+        confusions=find_confusions(
+            best.scores.rows.cpu(),
+            best.scores.answers.cpu(),
+            best.scores.labels.cpu(),
+            Pictures(loaders.val.dataset, folder),
+        ),
+        calibration=best.calibrations["val"],
+        temperature=best.scores.temperature,
+        doubts=_doubts(best.audit, Pictures(loaders.train.dataset, folder)),
         options=to_toml(options),
+    )
+
+
+def _doubts(found: Audit | None, pictures: Pictures) -> Doubts | None:
+    if found is None:
+        return None
+    return Doubts(
+        images=len(found.rows),
+        total=found.total,
+        doubtful=int(found.doubtful.sum()),
+        hard=int((~found.doubtful).sum()),
+        first_doubtful=find_doubtful(found, pictures),
+        first_hard=find_hard(found, pictures),
     )

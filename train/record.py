@@ -7,7 +7,8 @@ runs/<name>/
   best.pt        the weights of the best epoch, with classes, figures and thresholds
   classes.csv    the accuracy of each class
   result.json    the figures of the best epoch on val and test
-  report.html    curves, classes and confusions
+  audit.csv      training images that may be mislabelled
+  report.html    curves, classes, confusions and training images to look at
 """
 
 from __future__ import annotations

@@ -1,32 +1,44 @@
-"""report.html: one file without scripts or links, which can be mailed and opened anywhere.
+"""report.html: what a run has learned, as one page that can be mailed and opened anywhere.
 
-Charts are inline SVG, names are text in any script, thumbnails are data URIs.
+Charts are inline SVG and thumbnails are data URIs. Only images that lie in place as files are
+linked to, from where the page lies.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fastload.console.terminal import printable
+from fastload.console.terminal import counted, printable
 from fastload.installation import install_command
-from train.charts import can_draw, line_chart, scatter_chart
+from train.audit import Finding
+from train.calibration import Calibration
+from train.charts import can_draw, line_chart, reliability_chart, scatter_chart
+from train.class_sizes import ClassTable, group_by_size
 from train.confusion import Confusion
+from train.page import Picture, bar, card, document, escaped, figure, name, table
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; color: #222;
-       background: #fff; max-width: 980px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }
-table { border-collapse: collapse } td, th { padding: .2em .8em; text-align: left;
-       border-bottom: 1px solid #ddd; vertical-align: top } td.n, th.n { text-align: right }
-figure { display: inline-block; margin: .5em 1em .5em 0 }
-figcaption { font-size: .9em; color: #555 }
-svg text { font-family: inherit !important } img { display: block; border-radius: 3px }
-code { font-size: .9em }
-"""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubts:
+    """What a second look at the training images has found.
+
+    Attributes:
+        images: Training images that were looked at.
+        total: Training images in all.
+        doubtful: How many have a label that may be wrong.
+        hard: How many others were answered wrong.
+        first_doubtful: The first of the doubtful ones.
+        first_hard: The first of the others.
+    """
+
+    images: int
+    total: int
+    doubtful: int
+    hard: int
+    first_doubtful: Sequence[Finding]
+    first_hard: Sequence[Finding]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,73 +49,125 @@ class Report:
         title: The name of the run.
         facts: Name -> value, for the table at the top.
         log: Rows of log.csv.
-        class_names: Readable names, by label.
-        train_counts: Training images of each class.
-        accuracies: Top-1 of each class on the validation split; NaN for a class without samples.
+        classes: What is known of each class.
+        calibration: What the probabilities on the validation split are worth, at the temperature
+            and at temperature 1.
+        temperature: What the logits are divided by.
         confusions: The confusions of the validation split, most frequent first.
+        doubts: The training images to look at; None where nobody has looked.
         options: The options of the run, as TOML.
     """
 
     title: str
     facts: Mapping[str, str]
     log: Sequence[Mapping[str, str]]
-    class_names: Sequence[str]
-    train_counts: Sequence[int]
-    accuracies: Sequence[float]
+    classes: ClassTable
+    calibration: tuple[Calibration, Calibration]
+    temperature: float
     confusions: Sequence[Confusion]
+    doubts: Doubts | None
     options: str
 
     def html(self) -> str:
         """The whole document."""
-        title = _escaped(self.title)
         facts = "".join(
-            f"<tr><th>{_escaped(name)}</th><td>{_escaped(value)}</td></tr>"
-            for name, value in self.facts.items()
+            f"<tr><th>{escaped(key)}</th><td>{escaped(value)}</td></tr>"
+            for key, value in self.facts.items()
         )
-        return "\n".join(
+        return document(
+            self.title,
             [
-                '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-                f"<title>{title}</title><style>{_STYLE}</style></head><body>",
-                f"<h1>{title}</h1><table>{facts}</table>",
+                f"<table>{facts}</table>",
                 f"<h2>By epoch</h2>{_curves(self.log)}",
-                f"<h2>By class</h2>{self._scatter()}{self._hardest()}",
+                f"<h2>By class</h2>{_scatter(self.classes)}{_hardest(self.classes)}",
+                f"<h2>By number of training images</h2>{_by_size(self.classes)}",
+                f"<h2>What a probability is worth</h2>{self._calibration()}",
                 f"<h2>Most confused pairs</h2>{_confusions(self.confusions)}",
-                f"<h2>Options</h2><pre><code>{_escaped(self.options)}</code></pre>",
-                "</body></html>\n",
-            ]
+                f"<h2>Training images to look at</h2>{_doubts(self.doubts)}",
+                f"<h2>Options</h2><pre><code>{escaped(self.options)}</code></pre>",
+            ],
         )
 
-    def _scatter(self) -> str:
-        if not can_draw():
-            return ""
-        points = [
-            (float(count), accuracy, printable(name))
-            for count, accuracy, name in zip(
-                self.train_counts, self.accuracies, self.class_names, strict=True
+    def _calibration(self) -> str:
+        fitted, raw = self.calibration
+        errors = (
+            f"On val the probabilities of the answers are {_points(fitted.error)} off at the "
+            f"temperature {self.temperature:.3g}, which was fitted there, and {_points(raw.error)} "
+            "off without it (expected calibration error)."
+        )
+        caption = "Share of right answers against their probability; on the diagonal they are equal"
+        chart = ""
+        if can_draw():
+            series = {"fitted temperature": fitted.bins, "temperature 1": raw.bins}
+            points = {
+                label: [(part.confidence, part.accuracy, part.count) for part in bins if part.count]
+                for label, bins in series.items()
+            }
+            chart = figure(reliability_chart(caption, points), escaped(caption))
+        rows = [
+            (
+                f"{place / len(fitted.bins):.0%}–{(place + 1) / len(fitted.bins):.0%}",
+                f"{part.count:,}",
+                f"{part.confidence:.0%}",
+                f"{part.accuracy:.0%}",
+                bar(part.accuracy),
             )
-            if count > 0 and not math.isnan(accuracy)
+            for place, part in enumerate(fitted.bins)
+            if part.count
         ]
-        caption = "Each class: its accuracy against its number of training images"
-        return _figure(scatter_chart(caption, points), caption)
+        heads = ("probability", "answers", "mean", "right", "")
+        return f"<p>{errors}</p>{chart}<figure>{table(heads, rows, numbers=(0, 1, 2, 3))}</figure>"
 
-    def _hardest(self) -> str:
-        known = [i for i, accuracy in enumerate(self.accuracies) if not math.isnan(accuracy)]
-        hardest = sorted(known, key=lambda i: (self.accuracies[i], i))[:10]
-        rows = "".join(
-            f"<tr><td>{_escaped(self.class_names[i])}</td>"
-            f'<td class="n">{self.train_counts[i]}</td>'
-            f'<td class="n">{self.accuracies[i]:.0%}</td></tr>'
-            for i in hardest
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"
+
+
+def _scatter(classes: ClassTable) -> str:
+    if not can_draw():
+        return ""
+    points = [
+        (float(count), accuracy, printable(label))
+        for count, accuracy, label in zip(
+            classes.train_counts, classes.accuracies, classes.names, strict=True
         )
-        return (
-            '<figure><table><tr><th>hardest classes</th><th class="n">training images</th>'
-            f'<th class="n">top-1</th></tr>{rows}</table></figure>'
+        if count > 0 and not math.isnan(accuracy)
+    ]
+    caption = "Each class: its accuracy against its number of training images"
+    return figure(scatter_chart(caption, points), escaped(caption))
+
+
+def _hardest(classes: ClassTable) -> str:
+    known = [i for i, accuracy in enumerate(classes.accuracies) if not math.isnan(accuracy)]
+    hardest = sorted(known, key=lambda i: (classes.accuracies[i], i))[:10]
+    rows = [
+        (name(classes.names[i]), f"{classes.train_counts[i]:,}", f"{classes.accuracies[i]:.0%}")
+        for i in hardest
+    ]
+    heads = ("hardest classes", "training images", "top-1")
+    return f"<figure>{table(heads, rows, numbers=(1, 2))}</figure>"
+
+
+def _by_size(classes: ClassTable) -> str:
+    rows = [
+        (
+            group.title,
+            f"{group.classes:,}",
+            f"{group.train_images:,}",
+            f"{group.val_images:,}",
+            "–" if math.isnan(group.accuracy) else f"{group.accuracy:.0%}",
+            "" if math.isnan(group.accuracy) else bar(group.accuracy),
         )
+        for group in group_by_size(classes)
+    ]
+    heads = ("images of a class", "classes", "training images", "val images", "top-1", "")
+    caption = "Top-1 is the mean over the classes of a row, each by its own images of val."
+    return f"{table(heads, rows, numbers=(1, 2, 3, 4))}<p>{caption}</p>"
 
 
 def _curves(log: Sequence[Mapping[str, str]]) -> str:
     if not can_draw():
-        command = _escaped(install_command("report"))
+        command = escaped(install_command("report"))
         return f"<p>Charts need matplotlib, which cannot be imported: <code>{command}</code></p>"
 
     def line(split: str, column: str, factor: float = 1.0) -> list[tuple[float, float]]:
@@ -127,35 +191,56 @@ def _curves(log: Sequence[Mapping[str, str]]) -> str:
         ("Time waiting for data, %", {"train": line("train", "waiting_share", 100)}),
         ("Learning rate", {"train": line("train", "learning_rate")}),
     ]
-    return "".join(_figure(line_chart(caption, series), caption) for caption, series in charts)
-
-
-def _figure(body: str, caption: str) -> str:
-    return f"<figure>{body}<figcaption>{_escaped(caption)}</figcaption></figure>"
+    return "".join(
+        figure(line_chart(caption, series), escaped(caption)) for caption, series in charts
+    )
 
 
 def _confusions(confusions: Sequence[Confusion]) -> str:
     if not confusions:
         return "<p>None: every validation image is right.</p>"
-    rows = "".join(
-        f"<tr><td>{_thumbnail(pair.mistaken)}{_escaped(pair.truth)}</td>"
-        f"<td>{_thumbnail(pair.typical)}{_escaped(pair.answer)}</td>"
-        f'<td class="n">{pair.count} of {pair.of}</td></tr>'
+    rows = [
+        (
+            f"{name(pair.truth)}<br>{_pictures(pair.mistaken)}",
+            f"{name(pair.answer)}<br>{_pictures(pair.typical)}",
+            f"{pair.count:,} of {pair.of:,}",
+        )
         for pair in confusions
-    )
+    ]
+    found = table(("is", "was taken for", "images"), rows, numbers=(2,))
+    return f"{found}<p>Left images that were mistaken, right images of the other class.</p>"
+
+
+def _pictures(pictures: Sequence[Picture]) -> str:
+    return "".join(picture.html() for picture in pictures)
+
+
+def _doubts(doubts: Doubts | None) -> str:
+    if doubts is None:
+        return "<p>Nobody has looked: <code>--audit</code> was 0.</p>"
+    looked = f"{counted(doubts.images, 'training image')} of {doubts.total:,} were looked at again"
+    if doubts.images == doubts.total:
+        looked = f"All {counted(doubts.total, 'training image')} were looked at again"
     return (
-        '<table><tr><th>is</th><th>was taken for</th><th class="n">images</th></tr>'
-        f"{rows}</table><p>Left a mistaken image, right one of the other class.</p>"
+        f"<p>{looked}, by the best epoch. It is confident of another class than the label for "
+        f"{doubts.doubtful:,}, and answers {doubts.hard:,} others wrong. "
+        '<a href="audit.csv">audit.csv</a> lists the first thousand of both, by their loss.</p>'
+        f"<h3>Perhaps mislabelled</h3>{_cards(doubts.first_doubtful)}"
+        f"<h3>Hardest of the others</h3>{_cards(doubts.first_hard)}"
     )
 
 
-def _thumbnail(jpeg: bytes | None) -> str:
-    if jpeg is None:
-        return ""
-    text = base64.b64encode(jpeg).decode("ascii")
-    return f'<img alt="" src="data:image/jpeg;base64,{text}">'
-
-
-def _escaped(text: str) -> str:
-    """A text for HTML: names come from folders, and may hold controls and broken UTF-8."""
-    return "\n".join(html.escape(printable(line)) for line in text.split("\n"))
+def _cards(findings: Sequence[Finding]) -> str:
+    if not findings:
+        return "<p>None.</p>"
+    return "".join(
+        card(
+            found.picture,
+            (
+                f"labelled <b>{name(found.truth)}</b>",
+                f"looks like <b>{name(found.answer)}</b>, {found.probability:.1%}",
+                f'<span class="place">{escaped(found.picture.place)}</span>',
+            ),
+        )
+        for found in findings
+    )

@@ -71,7 +71,7 @@ def test_a_run_leaves_everything_it_promises(shards, tmp_path, capsys):
     assert status == 0
     assert {item.name for item in folder.iterdir()} == {
         *("options.toml", "log.csv", "last.pt", "best.pt"),
-        *("classes.csv", "result.json", "report.html"),
+        *("classes.csv", "result.json", "audit.csv", "report.html"),
     }
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     assert result["epochs"] == 2
@@ -83,7 +83,7 @@ def test_a_run_leaves_everything_it_promises(shards, tmp_path, capsys):
     assert result["test"].keys() == result["val"].keys()
     assert result["train_images"] == 48
     assert [row["split"] for row in rows(folder)] == ["train", "val"] * 2
-    assert "classes.csv, result.json, report.html" in said.out
+    assert "classes.csv, result.json, audit.csv, report.html" in said.out
     assert "中文 植物" in (folder / "report.html").read_text(encoding="utf-8")
     assert "epoch 2/2: loss" in said.out
     assert "waiting for data" in said.out
