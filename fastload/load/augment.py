@@ -37,11 +37,12 @@ from fastload.load.box import (
     ATTEMPTS,
     RANDOM_RESIZED_SLOTS,
     Boxes,
+    Windows,
     attempted_sides,
-    center_boxes,
+    center_windows,
     first_fit,
-    random_boxes,
     random_resized_boxes,
+    random_windows,
 )
 from fastload.load.powers import power
 
@@ -73,11 +74,12 @@ class RandomResizedCrop:
 @explain_calls()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomCrop:
-    """Resize the shorter side, then crop a square at a random place.
+    """Resize the shorter side, then crop a square at a random place: torchvision's two transforms.
 
     Attributes:
         fraction: Side of the crop over the resized shorter side: 224 / 256 for Resize(256) and
-            RandomCrop(224). Given as a fraction, it holds for every output size.
+            RandomCrop(224). At another output size the shorter side becomes the whole number
+            nearest to size / fraction: Resize(110), RandomCrop(96).
     """
 
     fraction: float = 224 / 256
@@ -90,10 +92,10 @@ class RandomCrop:
 @explain_calls()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CenterCrop:
-    """Resize the shorter side, then crop a square in the middle.
+    """Resize the shorter side, then crop a square in the middle: torchvision's two transforms.
 
     Attributes:
-        fraction: Side of the crop over the resized shorter side.
+        fraction: Side of the crop over the resized shorter side, as in `RandomCrop`.
     """
 
     fraction: float = 224 / 256
@@ -210,7 +212,8 @@ class Choices:
     """What was drawn for N samples; a field is None where its augmentation is switched off.
 
     Attributes:
-        boxes: int32 [N, 4] = (top, left, height, width) in pixels of the stored image.
+        boxes: int32 [N, 4] = (top, left, height, width) in pixels of the stored image: what is read
+            of it.
         flips: bool [N].
         factors: float32 [N, 4]: brightness, contrast, saturation, hue shift.
         orders: int64 [N, 4]: in which order the four adjustments are applied.
@@ -223,6 +226,8 @@ class Choices:
         pasted: int32 [N, 4]: the box of the partner that CutMix pastes; height 0 for MixUp.
         operations: int64 [N, K], members of `Operation`: what is done to each image, in turn.
         strengths: float64 [N, K], how strongly.
+        windows: float64 [N, 4] = (top, left, height, width) in pixels from the corner of the box:
+            what becomes the output; None where all of each box does.
     """
 
     boxes: Boxes
@@ -236,6 +241,7 @@ class Choices:
     pasted: NDArray[np.int32] | None = None
     operations: NDArray[np.int64] | None = None
     strengths: NDArray[np.float64] | None = None
+    windows: Windows | None = None
 
     def keep(self, kept: NDArray[np.bool_]) -> Choices:
         """The choices of some of the samples; samples of a mixed batch cannot be left out."""
@@ -301,7 +307,7 @@ class Augment:
 
     @classmethod
     def eval(cls, size: int = 224, **options: Any) -> Augment:  # noqa: ANN401
-        """The middle 7/8 of the shorter side: Resize(256) and CenterCrop(224), at any size."""
+        """Torchvision's Resize(256), CenterCrop(224); at other sizes the same share, 7/8."""
         return cls(size=size, **{"crop": CenterCrop(), "flip": 0.0, **options})
 
     @classmethod
@@ -317,10 +323,10 @@ class Augment:
     def _crops_only(self) -> bool:
         return not (self.rotation or self.jitter or self.erasing or self.mix or self.auto)
 
-    def boxes(
+    def views(
         self, seed: int, epoch: int, positions: NDArray[np.int64], sizes: NDArray[np.integer]
-    ) -> Boxes:
-        """The box of each sample.
+    ) -> tuple[Boxes, Windows | None]:
+        """Which part of each sample becomes the output.
 
         Args:
             seed: In [0, 2**63).
@@ -329,25 +335,25 @@ class Augment:
             sizes: [N, 2] = (height, width) of the stored images.
 
         Returns:
-            int32 [N, 4] = (top, left, height, width).
+            The fields `boxes` and `windows` of `Choices`.
         """
         crop = self.crop
         if isinstance(crop, RandomResizedCrop):
             slots = randomness.uniforms(
                 seed, epoch, positions, RANDOM_RESIZED_SLOTS, stream=randomness.CROP
             )
-            return random_resized_boxes(sizes, slots, area=crop.area, ratio=crop.ratio)
+            return random_resized_boxes(sizes, slots, area=crop.area, ratio=crop.ratio), None
         if isinstance(crop, RandomCrop):
             slots = randomness.uniforms(seed, epoch, positions, 2, stream=randomness.CROP)
-            return random_boxes(sizes, slots, fraction=crop.fraction)
-        return center_boxes(sizes, fraction=crop.fraction)
+            return random_windows(sizes, slots, size=self.size, fraction=crop.fraction)
+        return center_windows(sizes, size=self.size, fraction=crop.fraction)
 
     def draw(
         self, seed: int, epoch: int, positions: NDArray[np.int64], sizes: NDArray[np.integer]
     ) -> Choices:
-        """All choices for the samples at some positions; the arguments are those of `boxes`."""
+        """All choices for the samples at some positions; the arguments are those of `views`."""
         count = len(positions)
-        boxes = self.boxes(seed, epoch, positions, sizes)
+        boxes, windows = self.views(seed, epoch, positions, sizes)
         flips = np.zeros(count, np.bool_)
         if self.flip:
             flips = (
@@ -355,7 +361,7 @@ class Augment:
                 < self.flip
             )
         if self._crops_only:
-            return Choices(boxes, flips)
+            return Choices(boxes, flips, windows=windows)
         factors = orders = angles = erased = partners = shares = pasted = None
         operations = strengths = None
         if self.auto is not None:
@@ -392,6 +398,7 @@ class Augment:
             pasted=pasted,
             operations=operations,
             strengths=strengths,
+            windows=windows,
         )
 
 

@@ -1,7 +1,18 @@
 """Crop boxes: arithmetic on (height, width, draws), vectorised over a batch.
 
-Every crop is a box of the upright image, then one antialiased resize to the output size. So
-RandomResizedCrop, Resize + RandomCrop and Resize + CenterCrop differ only in this module.
+Every crop is one antialiased resize of a part of the upright image. So RandomResizedCrop,
+Resize + RandomCrop and Resize + CenterCrop differ only in this module:
+
+    crop, then resize   the box alone: the filter ends at its edges
+    resize, then crop   a window, in fractions of a pixel, in a box that holds all that the filter
+                        reads around it:
+
+        +-- box, whole pixels ----+
+        |  . . . . . . . . . . .  |
+        |  . +-- window -------+  |     the window becomes the output
+        |  . |                 |  |
+        |  . +-----------------+  |
+        +-------------------------+
 """
 
 from __future__ import annotations
@@ -13,6 +24,8 @@ from fastload.load.powers import exp, log
 
 # int32 [N, 4] = (top, left, height, width) in pixels of the upright image, always inside it.
 Boxes = NDArray[np.int32]
+# float64 [N, 4] = (top, left, height, width) in pixels from the corner of the sample's box.
+Windows = NDArray[np.float64]
 
 ATTEMPTS = 10  # torchvision RandomResizedCrop.get_params
 RANDOM_RESIZED_SLOTS = 2 * ATTEMPTS + 2  # area and ratio of each attempt, then top and left
@@ -91,45 +104,84 @@ def random_resized_boxes(
     return np.stack([top, left, box_height, box_width], axis=1).astype(np.int32)
 
 
-def _square_sides(sizes: NDArray[np.integer], fraction: float) -> NDArray[np.float64]:
+def resized_shorter_side(size: int, fraction: float) -> int:
+    """The whole number nearest to size / fraction: 256 for 224 and 224 / 256."""
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], got {fraction}")
-    shorter = sizes.min(axis=1).astype(np.float64)
-    sides: NDArray[np.float64] = np.maximum(1, np.rint(shorter * fraction))
-    return sides
+    return round(size / fraction)
 
 
-def random_boxes(
-    sizes: NDArray[np.integer], uniforms: NDArray[np.float64], *, fraction: float
-) -> Boxes:
-    """Square boxes at a random place: Resize(256) + RandomCrop(224) has the fraction 224 / 256.
+def resized_sizes(sizes: NDArray[np.integer], shorter: int) -> NDArray[np.float64]:
+    """What torchvision's `Resize(shorter)` makes of images.
 
-    torchvision rounds the place of the crop to pixels of the resized image; here the place is a
-    pixel of the image itself.
+    Args:
+        sizes: [N, 2] = (height, width) of the images, at least 1.
+        shorter: The shorter side afterwards.
+
+    Returns:
+        float64 [N, 2] of whole numbers; the longer side is rounded down, as torchvision does.
+    """
+    resized: NDArray[np.float64] = np.trunc(shorter * sizes / sizes.min(axis=1, keepdims=True))
+    return resized
+
+
+def random_windows(
+    sizes: NDArray[np.integer], uniforms: NDArray[np.float64], *, size: int, fraction: float
+) -> tuple[Boxes, Windows]:
+    """Torchvision's Resize + RandomCrop: Resize(256), RandomCrop(224) are 224 and 224 / 256.
 
     Args:
         sizes: [N, 2] = (height, width) of the images, at least 1.
         uniforms: float64 [N, 2] in [0, 1), for top and left.
-        fraction: Side of the box over the shorter side of the image, in (0, 1].
+        size: Side of the crop, in pixels of the resized image.
+        fraction: That side over the shorter side of the resized image, in (0, 1].
 
     Returns:
-        int32 [N, 4] = (top, left, height, width), inside the image.
+        Boxes and windows, see `windows_of`.
     """
-    sides = _square_sides(sizes, fraction)
-    corner = np.floor(uniforms * (sizes - sides[:, None] + 1))
-    return np.concatenate([corner, sides[:, None], sides[:, None]], axis=1).astype(np.int32)
+    resized = resized_sizes(sizes, resized_shorter_side(size, fraction))
+    return windows_of(sizes, resized, np.floor(uniforms * (resized - size + 1)), size)
 
 
-def center_boxes(sizes: NDArray[np.integer], *, fraction: float) -> Boxes:
-    """Square boxes in the middle: Resize(256) + CenterCrop(224) has the fraction 224 / 256.
+def center_windows(
+    sizes: NDArray[np.integer], *, size: int, fraction: float
+) -> tuple[Boxes, Windows]:
+    """Torchvision's Resize + CenterCrop: Resize(256), CenterCrop(224) are 224 and 224 / 256.
 
     Args:
         sizes: [N, 2] = (height, width) of the images, at least 1.
-        fraction: Side of the box over the shorter side of the image, in (0, 1].
+        size: Side of the crop, in pixels of the resized image.
+        fraction: That side over the shorter side of the resized image, in (0, 1].
 
     Returns:
-        int32 [N, 4] = (top, left, height, width), inside the image.
+        Boxes and windows, see `windows_of`.
     """
-    sides = _square_sides(sizes, fraction)
-    corner = np.rint((sizes - sides[:, None]) / 2)
-    return np.concatenate([corner, sides[:, None], sides[:, None]], axis=1).astype(np.int32)
+    resized = resized_sizes(sizes, resized_shorter_side(size, fraction))
+    return windows_of(sizes, resized, np.rint((resized - size) / 2), size)
+
+
+def windows_of(
+    sizes: NDArray[np.integer],
+    resized: NDArray[np.float64],
+    corners: NDArray[np.float64],
+    size: int,
+) -> tuple[Boxes, Windows]:
+    """Square crops of resized images, as parts of the images themselves.
+
+    Args:
+        sizes: [N, 2] = (height, width) of the images.
+        resized: float64 [N, 2] = (height, width) of the resized images.
+        corners: float64 [N, 2]: top and left of the crops in the resized images.
+        size: Side of the crops.
+
+    Returns:
+        Boxes, int32 [N, 4]: the pixels that a bilinear antialiased resize of the whole image reads
+        for the crop. Windows, float64 [N, 4]: the crops, in pixels from the corner of the box.
+    """
+    scale = sizes / resized  # pixels of the image in a pixel of the resized one
+    reach = np.maximum(scale, 1)  # of the filter, from the centre of an output pixel
+    begin, length = corners * scale, size * scale
+    first = np.maximum(np.floor(begin + scale / 2 - reach + 0.5), 0)
+    end = np.minimum(np.ceil(begin + length - scale / 2 + reach - 0.5), sizes)
+    boxes = np.concatenate([first, end - first], axis=1).astype(np.int32)
+    return boxes, np.concatenate([begin - first, length], axis=1)

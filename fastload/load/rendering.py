@@ -289,8 +289,9 @@ class Rendering:
         worker.spent.read += time.perf_counter() - began
         worker.doing = f"decodes {len(rows)} samples with {self._renderer.name}"
         boxes, flips = choices.boxes[part], choices.flips[part]
+        windows = None if choices.windows is None else choices.windows[part]
         undecoded = render_upright(
-            self._renderer, encoded, boxes, flips, batch.pixels[part], worker.spent
+            self._renderer, encoded, boxes, flips, batch.pixels[part], worker.spent, windows
         )
         for i, reason in sorted((undecoded | unread).items()):
             self._mend(batch, chunk.first + i, reason, worker)

@@ -61,7 +61,8 @@ def render_neighbour(
         choices = neighbour.choices
         if bad:
             continue
-        if not render_upright(renderer, encoded, choices.boxes, choices.flips, out):
+        boxes, flips, windows = choices.boxes, choices.flips, choices.windows
+        if not render_upright(renderer, encoded, boxes, flips, out, windows=windows):
             return int(neighbour.rows[0])
     raise TooManyCorruptError(
         f"the sample at position {position} of epoch {plan.number} and the {NEIGHBOURS} after it"

@@ -68,7 +68,8 @@ def drawn(
 
 
 def arrays(choices: Choices) -> dict[str, np.ndarray]:
-    return {name: getattr(choices, name) for name in Choices.__slots__}
+    values = {name: getattr(choices, name) for name in Choices.__slots__}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def test_choices_depend_on_the_position_and_not_on_the_batch():
@@ -451,8 +452,9 @@ def test_presets_are_the_published_recipes():
     assert Augment.train(176) == Augment(size=176, crop=RandomResizedCrop(), flip=0.5)
     assert Augment.eval(224) == Augment(size=224, crop=CenterCrop(), flip=0.0)
     assert Augment.plantnet() == Augment(size=224, crop=RandomCrop(fraction=0.875), flip=0.0)
-    box = drawn(Augment.plantnet(), 1).boxes[0]
-    assert box[2:].tolist() == [262, 262]  # 7/8 of 300
+    windows = drawn(Augment.plantnet(), 1).windows
+    assert windows is not None
+    assert windows[0, 2:] == pytest.approx([224 * 300 / 256, 224 * 400 / 341])
 
 
 @pytest.mark.parametrize(
