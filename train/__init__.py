@@ -8,6 +8,8 @@
     evaluation    the model on a split -> Scores -> Verdict; metrics has the figures
     checkpoint    last.pt and best.pt; tensorfile writes them whole
     record        the folder of a run: log, trackers, classes.csv, result.json; trace of a profile
+    export        a door: a trained model as a file; exported writes it, answering is the program in
+                  it, agreement asks both about photographs
     outcome       the best epoch on val and test -> report, with charts and confusion
     audit         the best epoch on train: which labels may be wrong?
     page          HTML of report and answers; pictures: thumbnails, links; class_sizes: a table

@@ -5,9 +5,9 @@ of a tulip among them, unless the network knows its training images by heart.
 
 Images that were answered wrong are ranked by their loss, so those come first whose label the model
 holds to be impossible. An image is *doubtful* where the answer is confident, too: its probability
-is at least the mean that images labelled with that class get for it. That is the threshold of
-confident learning (Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in
-dataset labels", JAIR 2021, section 3.1). The others are hard.
+is at least 1/2, and at least the mean that images labelled with that class get for it. The mean is
+the threshold of confident learning (Northcutt, Jiang and Chuang, "Confident learning: estimating
+uncertainty in dataset labels", JAIR 2021, section 3.1). The others are hard.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ COLUMNS = (
     "loss",
 )
 _LISTED = 1000  # more than anybody looks at
+_CONFIDENT = 0.5
 _DOUBTFUL_SHOWN, _HARD_SHOWN = 24, 12
 
 
@@ -154,13 +155,14 @@ def rank_answers(scores: Scores, *, total: int) -> Audit:
     order = torch.argsort(losses, descending=True, stable=True)
     wrong = order[scores.answers[order] != scores.labels[order]]
     answers = scores.answers[wrong]
+    sure = scores.raw_confidences[wrong] >= usual[answers].clamp_min(_CONFIDENT)
     return Audit(
         rows=scores.rows[wrong].cpu(),
         labels=scores.labels[wrong].cpu(),
         answers=answers.cpu(),
         confidences=scores.confidences[wrong].cpu(),
         losses=losses[wrong].cpu(),
-        doubtful=(scores.raw_confidences[wrong] >= usual[answers]).cpu(),
+        doubtful=sure.cpu(),
         images=len(own),
         total=total,
     )

@@ -9,6 +9,7 @@ archive: `torch.load` reads them as any other file.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 import torch
-from torch import Tensor
 
 from fastload.errors import FastloadError, OutputError
 from fastload.files import READ_BYTES, explain_os_error, replacing
@@ -246,15 +246,25 @@ def _is_safetensors(file: BinaryIO) -> bool:
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") < 2**32
 
 
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    """The tensors; with what train/export.py says of them, where it wrote the file."""
     try:
-        from safetensors.torch import load_file
+        from safetensors import safe_open
     except ImportError as error:
         raise CheckpointError(
             f"{path}: is a safetensors file, and safetensors is not installed; pip install "
             "safetensors"
         ) from error
-    return dict(load_file(path))
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+        said = file.metadata() or {}
+    if not {"fastload", "classes", "mean", "std"} <= said.keys():
+        return tensors
+    return {
+        "model": tensors,
+        "classes": json.loads(said["classes"]),
+        "normalise": [json.loads(said["mean"]), json.loads(said["std"])],
+    }
 
 
 def _opened(path: Path) -> BinaryIO:
