@@ -17,6 +17,7 @@ from train.compiled import Compiler, Forward, compiler_for
 from train.model import freeze_all_but, head_names, parameter_groups, set_training
 from train.options import Normalisation, Options
 from train.ranks import Ranks
+from train.regularise import builder_arguments, regularise
 from train.schedule import size_at
 from train.weights import described, load_weights, start_weights
 
@@ -89,7 +90,10 @@ def build_network(
     """
     chosen = options.model
     compiler = compiler_for(options, ranks)
-    model = build_model(chosen.model, len(classes), size=options.resolution.size)
+    arguments = builder_arguments(chosen.model, options.regularisation)
+    model = build_model(
+        chosen.model, len(classes), size=options.resolution.size, arguments=arguments
+    )
     head = head_names(chosen.model, len(classes))
     if chosen.tune == "head":
         freeze_all_but(model, head)
@@ -105,6 +109,7 @@ def build_network(
         fresh_head = not head <= set(loaded.kept)
     if chosen.sync_batchnorm and ranks.world.size > 1 and ranks.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # untyped in torch
+    regularise(model, chosen.model, options.regularisation, head=head)
     model = model.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
     trained = [{name for name, value in model.named_parameters() if value.requires_grad}]
     if options.schedule.head_epochs:

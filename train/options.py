@@ -2,7 +2,8 @@
 
 Options are frozen dataclasses, one for each table of a recipe:
 
-    [data] [augment] [resolution] [model] [optimisation] [schedule] [loss] [run] [record]
+    [data] [augment] [resolution] [model] [regularisation] [optimisation] [schedule] [loss] [run]
+    [record]
 
 Each field is a key of its table (recipe.py) and a flag of the command line (command.py):
 `batch_size` in [data] is `--batch-size`.
@@ -239,6 +240,27 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegularisationOptions:
+    """What is dropped at random while it trains, and what begins at zero."""
+
+    drop_path: float = _option(
+        -1.0, "stochastic depth: largest probability to drop a residual branch (-1: the model's)"
+    )
+    dropout: float = _option(-1.0, "probability of dropout before the last layer (-1: the model's)")
+    zero_init: bool = _option(
+        False, "with --init scratch: the last norm of each residual branch begins at 0"
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("drop_path", "dropout"):
+            rate = getattr(self, name)
+            _require(
+                rate == -1 or 0 <= rate < 1,
+                f"{name} must be in [0, 1), or -1 for what the model has, got {rate}",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OptimisationOptions:
     """How a gradient becomes a step."""
 
@@ -404,6 +426,7 @@ class Options:
     augment: AugmentOptions = AugmentOptions()
     resolution: ResolutionOptions = ResolutionOptions()
     model: ModelOptions = ModelOptions()
+    regularisation: RegularisationOptions = RegularisationOptions()
     optimisation: OptimisationOptions = OptimisationOptions()
     schedule: ScheduleOptions = ScheduleOptions()
     loss: LossOptions = LossOptions()
@@ -411,6 +434,11 @@ class Options:
     record: RecordOptions = RecordOptions()
 
     def __post_init__(self) -> None:
+        _require(
+            not self.regularisation.zero_init or self.model.init == "scratch",
+            f"--zero-init is for --init scratch; the weights of --init {self.model.init} would "
+            "take its place: leave it out",
+        )
         if not self.schedule.head_epochs:
             return
         _require(

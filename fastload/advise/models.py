@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -44,7 +45,13 @@ def require_model(name: str) -> None:
         )
 
 
-def build_model(name: str, num_classes: int, *, size: int | None = None) -> nn.Module:
+def build_model(
+    name: str,
+    num_classes: int,
+    *,
+    size: int | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """A model with random weights.
 
     Args:
@@ -53,21 +60,32 @@ def build_model(name: str, num_classes: int, *, size: int | None = None) -> nn.M
         size: Side of the images in pixels, for models that are built for one size, as vision
             transformers are. None is the size that the model was published with, and so is a size
             that it cannot be built for: its forward pass refuses those images.
+        arguments: More for the model's builder, such as timm's `drop_path_rate`.
 
     Returns:
         A module from float [N, 3, H, W] to logits [N, num_classes], in training mode, on torch's
         default device.
 
     Raises:
-        FastloadError: If there is no such model, or timm is needed and not installed.
+        FastloadError: If there is no such model, if it does not take the arguments, or if timm is
+            needed and not installed.
     """
     require_model(name)
+    more = dict(arguments or {})
     if for_size := _size_argument(name, size):
         try:
-            return _built(name, num_classes, for_size)
+            return _built(name, num_classes, {**for_size, **more})
         except (AssertionError, RuntimeError, TypeError, ValueError):
             pass
-    return _built(name, num_classes, {})
+    try:
+        return _built(name, num_classes, more)
+    except TypeError as error:
+        if not more:
+            raise
+        words = ", ".join(f"{word} {value}" for word, value in more.items())
+        raise FastloadError(
+            f'model "{name}" cannot be built with {words} ({error}); leave it out'
+        ) from error
 
 
 def skeleton(name: str, num_classes: int, *, size: int | None = None) -> nn.Module:
