@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastload.advise.models import build_model
 from tests.train.pictures import striped_shards
+from tests.train.test_run import assert_nearly_the_same_run, start_ranks
 from train import compiled
 from train.assembly import Run, assemble
 from train.command import parse
@@ -21,6 +22,7 @@ from train.console import Console
 from train.interrupt import Interrupt
 from train.log import read_log
 from train.run import main, train_epoch
+from train.tensorfile import read_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core:RuntimeWarning")
 MODEL = "shufflenet_v2_x0_5"
@@ -161,3 +163,30 @@ def test_what_makes_no_sense_is_refused(shards, weights, tmp_path, capsys, more,
     assert ended.value.code == 2
     assert sentence in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_two_processes_train_both_stages_as_one_does(shards, tmp_path, optimizer):
+    # Neither BatchNorm, which would see the small batches, nor anything random.
+    torch.manual_seed(0)
+    start = tmp_path / "start.pt"
+    torch.save(build_model("squeezenet1_1", 7).state_dict(), start)
+    more = ("--model", "squeezenet1_1", "--dropout", "0", "--optimizer", optimizer, "--amp", "off")
+    more = (*more, "--ema", "0.9", "--runs", str(tmp_path), "--name")
+    commands = {
+        "one": ("--batch-size", "8"),
+        "two": ("--batch-size", "4"),
+        "accumulated": ("--batch-size", "2", "--accumulate", "2"),
+    }
+    for name, batches in commands.items():
+        command = arguments(shards, start, *more, name, *batches)
+        processes = start_ranks(command, 1 if name == "one" else 2)
+        said = [process.communicate(timeout=600) for process in processes]
+        assert not any(process.returncode for process in processes), said
+
+    for name in ("two", "accumulated"):
+        assert_nearly_the_same_run(tmp_path / name, tmp_path / "one")
+        one, two = (read_tensors(tmp_path / run / "last.pt")["model"] for run in ("one", name))
+        for key, value in one.items():
+            assert torch.allclose(two[key], value, atol=1e-4), key
