@@ -76,6 +76,8 @@ def _slow_lines(stored: dict[str, int], named: Sequence[Path]) -> list[str]:
 
 def _next_lines(outcome: IndexOutcome, named: Sequence[Path]) -> list[str]:
     val = outcome.data.places.splits.get("val")
+    if "train" not in outcome.data.places.splits:
+        return ["no train    for evaluation only: --val-data of train/run.py, or Loader(split=…)"]
     if val is None or not val.samples:
         return ["no val      training needs it; --val-fraction 0.1 takes it from train"]
     found = len(named) == 1 and find_index(named[0]) == outcome.data.path

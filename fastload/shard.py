@@ -92,6 +92,8 @@ def closing_lines(outcome: ShardOutcome, out: Path, words: Sequence[str]) -> lis
 def next_lines(manifest: Manifest, out: Path, words: Sequence[str]) -> list[str]:
     """The next command: training, or sharding again where there is no val to choose an epoch by."""
     val = manifest.splits.get("val")
+    if "train" not in manifest.splits:
+        return ["no train    for evaluation only: --val-data of train/run.py, or Loader(split=…)"]
     if val is not None and val.samples:
         return [f"next        {trainer_command('--loader', 'dali', '--data', out)}"]
     if val is not None:
@@ -126,7 +128,7 @@ def _run(
         say(*next_lines(read_manifest(out), out, words))
         return 0
     say(*source.described(), error=True)
-    if "val" not in source.folders:
+    if "val" not in source.folders and "train" in source.folders:
         say("  no val: training needs it; --val-fraction 0.1 takes it from train", error=True)
     if not native.is_available():
         why = native.why_unavailable()

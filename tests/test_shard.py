@@ -552,7 +552,8 @@ def test_a_class_that_cleaning_empties_is_refused_and_nothing_is_read_again(
     [
         ({}, "holds no images"),
         ({"train/a/1.jpg": b"", "train/a/2.jpg": b"x"}, "none of the 2 files of"),
-        ({"val/a/1.jpg": jpeg(1)}, "a folder for val but none for train"),
+        ({"val/a/1.jpg": b""}, "none of the 1 files of"),
+        ({"val/a/1.jpg": jpeg(1), "train/1.jpg": jpeg(2)}, "a folder for val but none for train"),
     ],
 )
 def test_a_folder_without_images_is_one_sentence(

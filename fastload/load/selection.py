@@ -139,9 +139,7 @@ def order_of(
         expected = expectations(weights, length, sources=sources, proportions=select.proportions)
         rule = reweight if isinstance(reweight, str) else None
         weighting = describe_weights(rule, weights, select.proportions)
-        if (
-            sources.any()
-        ):  # a state of when a class was drawn in each directory by itself is refused
+        if sources.any():  # refuses a state of when each directory's classes were drawn alone
             weighting += " by class over directories"
     return Order(
         kind=kind,

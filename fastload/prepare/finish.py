@@ -19,7 +19,7 @@ from fastload.prepare.journal import Journal, StateFolder
 from fastload.prepare.plan import Plan, PlannedShard, refuse_missing_classes
 from fastload.prepare.remedies import refusal_advice
 from fastload.prepare.report import REPORT_NAME, Row, count_reasons, report_rows, write_report
-from fastload.prepare.source import File
+from fastload.prepare.source import File, training_needed
 from fastload.prepare.transcode import HOW
 from fastload.prepare.verdict import Kept, kept_among
 from fastload.store.index import SAMPLE, write_index
@@ -110,10 +110,12 @@ def check_what_is_left(plan: Plan, kept: Sequence[File], rows: Sequence[Row]) ->
     """
     source = plan.source
     remedy = refusal_advice(source, rows, plan.options.rules)
-    if not any(file.split == "train" for file in kept):
+    training = training_needed(source.files)
+    if not any(file.split == "train" or not training for file in kept):
         advice = remedy or "`python -m fastload.clean` says why"
         raise OutputError(
-            f"none of the {len(source.files):,} files of {source.root} can be trained on; {advice}"
+            f"none of the {len(source.files):,} files of {source.root} can be "
+            f"{'trained on' if training else 'kept'}; {advice}"
         )
     try:
         refuse_missing_classes(plan, kept, " that can be trained on")

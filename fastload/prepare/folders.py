@@ -19,6 +19,7 @@ from fastload.errors import LayoutError
 from fastload.prepare.class_names import classes_of, folders_above, readable_names
 from fastload.prepare.found import Classes, Found, Image, Oddity
 from fastload.prepare.layout import Layout, LayoutOptions, find_layout
+from fastload.prepare.naming import splits_for_classes
 from fastload.prepare.reasons import Reason
 from fastload.prepare.spelling import one_form
 from fastload.prepare.tree import Folder, looks_like_picture
@@ -73,7 +74,7 @@ def found_in_layout(layout: Layout, *, root: Path, images: list[Image]) -> Found
         pictured={
             one_form(folder.name)
             for split in layout.splits
-            if split in {"", "train"}
+            if split in splits_for_classes(layout.splits)
             for folder in layout.class_folders(split)
             if folder.holds_images
         },

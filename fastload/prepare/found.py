@@ -72,7 +72,8 @@ class Found:
         classes: The classes.
         oddities: What was found beside the images.
         notes: What was passed over and what is doubtful, a sentence each.
-        pictured: The labels, as `Image` has them, of which train has an image.
+        pictured: The labels, as `Image` has them, of which train has an image, or any split
+            where there is no train.
         walked: Whether all that lies in the root belongs to the source, so that nothing may be
             written there.
         lists: Path, bytes and time of each file that tells labels and holds no image.

@@ -21,6 +21,7 @@ from fastload.errors import LayoutError
 from fastload.prepare.class_names import about_spelling, readable_names
 from fastload.prepare.found import Classes, Found, Oddity
 from fastload.prepare.layout import named
+from fastload.prepare.naming import splits_for_classes
 from fastload.prepare.reasons import Reason
 from fastload.prepare.spelling import one_form, visible
 from fastload.store.manifest import MANIFEST_NAME
@@ -173,7 +174,8 @@ def take_labels(
         found.classes = _named_classes(sorted(told - none), numbers, listed, folders)
     else:
         found.classes = _numbered_classes(numbers, listed)
-    found.pictured = {image.label for image in found.images if image.split in {"", "train"}}
+    splits = splits_for_classes(image.split for image in found.images)
+    found.pictured = {image.label for image in found.images if image.split in splits}
     return found
 
 

@@ -2,12 +2,14 @@
 
     {train,val,test}/CLASS/…    CLASS/…    either within folders that hold nothing else of images
 
+Splits without train are a data set to evaluate with, where no folder or archive is named for train.
 A folder is a split when its name says so and it holds class folders. What could be read in two ways
 is refused with both readings; `LayoutOptions` chooses one.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -133,6 +135,8 @@ def find_layout(top: Folder, *, root: Path, layout: str = "auto") -> Layout:
         )
     else:
         finder.take_classes()
+        if layout == "auto":
+            finder.name_alone()
     for folder in found.splits.values():
         _refuse_broken_links(folder, root)
     return found
@@ -195,7 +199,8 @@ class _Finder:
         if len(real) != 1 or not real[0].with_images():
             return None
         (inner,) = real
-        if "train" in self.splits_in(inner):
+        splits = self.splits_in(inner)
+        if "train" in splits or 0 < len(splits) == len(inner.with_images()):
             return inner
         if read_name(inner.name).split or inner.pictures:
             return None
@@ -258,13 +263,13 @@ class _Finder:
     def take_splits(self, splits: dict[str, Folder], *, others_stay: bool) -> None:
         """Take the folders of `splits`; see that what lies beside them may be left out."""
         base = self.found.base
-        if "train" not in splits:
+        if "train" not in splits and (meant := _named_for_train(base)):
             there = " and ".join(splits)
             raise LayoutError(
                 f"{base.path or self.root} has a folder for {there} but none for train that holds "
                 f"class folders ({named(one.path for one in splits.values())}){_unpack(base)}; add "
-                "one, rename the folder that is it to train, or take all folders for classes with "
-                f"{self._keep_classes()}"
+                "one, rename the folder that is it to train, or leave it out to evaluate only: "
+                f"{exclude_option(base.path_of(meant))}"
             )
         self._beside_splits(base, splits, others_stay=others_stay)
         trained: set[str] | None = None
@@ -387,6 +392,24 @@ class _Finder:
         base = self.found.base.path
         return "--layout classes" + (f" for {self.root / base}" if base else "")
 
+    def name_alone(self) -> None:
+        """Take class folders in a folder named for val for that split: data/val was given.
+
+        A folder named for test is taken so where one for train lies beside it: a data set that is
+        called test is no rare thing.
+        """
+        if "" not in self.found.splits:
+            return
+        root = self.root.absolute()
+        split = split_alone(root.name)
+        if split == "val" or (split == "test" and "train" in splits_beside(root)):
+            self.found.splits = {split: self.found.splits[""]}
+            self.found.words = f"{_in(self.found.base)}CLASS, all for {split} by the folder's name"
+            self.found.notes.append(
+                f"all images are {split}, by the name of {self.root}; --layout classes splits them "
+                "into train, val and test"
+            )
+
     def take_classes(self) -> None:
         """Take every folder in the base for a class."""
         base = self.found.base
@@ -500,6 +523,29 @@ class _Finder:
                 self._refuse_class(
                     one, f"it holds folders of its neighbours' names ({named(inner)})"
                 )
+
+
+def split_alone(name: str) -> str:
+    """The split that the name of a folder tells, where it tells no more; else ""."""
+    reading = read_name(name)
+    return "" if reading.rest else reading.split
+
+
+def splits_beside(root: Path) -> dict[str, str]:
+    """Split -> the folder named for it beside a folder that is named for another one."""
+    own = split_alone(root.name)
+    if not own or not os.access(root.parent, os.R_OK):
+        return {}
+    beside = ((split_alone(one.name), one) for one in sorted(root.parent.iterdir()))
+    return {split: one.name for split, one in beside if split not in {"", own} and one.is_dir()}
+
+
+def _named_for_train(folder: Folder) -> str:
+    """The folder or archive that is named for train and is not it; "" if there is none."""
+    names = [one.name for one in folder.folders if not read_name(one.name).side]
+    names += _packed(folder)
+    stems = ((name.partition(".")[0], name) for name in names)
+    return next((name for stem, name in stems if read_name(stem).split == "train"), "")
 
 
 def _classes_within(folder: Folder, trained: set[str] | None) -> Folder | None:

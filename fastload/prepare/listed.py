@@ -111,11 +111,6 @@ class Listed:
         there = {image.split for image in found.images}
         if "" in there and len(there) > 1:
             raise LayoutError(f"{lists} in {self.root} gives a split to some images, not to all")
-        if not there & {"", "train"}:
-            raise LayoutError(
-                f"{lists} in {self.root} names images for {' and '.join(sorted(there))}, but none "
-                "for train"
-            )
         if self._missing:
             found.notes.append(f"{self._missing:,} of the files that are named are not there")
         if self._repeats:

@@ -7,7 +7,7 @@ read by one rule. Whether the folder is what its name says is decided in `layout
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +120,12 @@ def read_name(name: str) -> Reading:
     return Reading(splits.pop() if len(splits) == 1 else "", rest, words)
 
 
+def splits_for_classes(splits: Iterable[str]) -> set[str]:
+    """The splits in which a class should have an image: train, or all where there is no train."""
+    there = set(splits)
+    return there & {"", "train"} or there
+
+
 def split_of_path(path: str) -> str:
     """The split that the name of a file tells, or else that of a folder above it; "" for none."""
     *folders, name = path.split("/")
@@ -135,7 +141,7 @@ def splits_of_paths(paths: Sequence[str], root: Path) -> dict[str, str]:
         root: The source, for messages.
 
     Raises:
-        LayoutError: If some name a split and others do not, or none names train.
+        LayoutError: If some name a split and others do not.
     """
     splits = {path: split_of_path(path) for path in paths}
     found = set(splits.values())
@@ -147,11 +153,6 @@ def splits_of_paths(paths: Sequence[str], root: Path) -> dict[str, str]:
         raise LayoutError(
             f"{root} can be read in two ways: {example} is {splits[example]} by its name, but "
             f"{other} names no split; rename it, or leave it out with {exclude_option(other)}"
-        )
-    if "train" not in found:
-        raise LayoutError(
-            f"{root} has {example} for {splits[example]}, but nothing for train; name the files of "
-            "train too, or rename them so that their names say no split"
         )
     return splits
 

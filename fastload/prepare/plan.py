@@ -15,7 +15,7 @@ from fastload.errors import LayoutError
 from fastload.prepare.layout import LayoutOptions
 from fastload.prepare.naming import SPLITS
 from fastload.prepare.reasons import Rules
-from fastload.prepare.source import File, Source, classes_without_training
+from fastload.prepare.source import File, Source, classes_without_training, training_needed
 from fastload.prepare.spelling import difference, look_alikes, visible
 from fastload.store.manifest import digest_of, shard_name
 
@@ -133,6 +133,8 @@ def source_digest(source: Source, options: ShardOptions) -> str:
 def refuse_missing_classes(plan: Plan, files: Iterable[File], why: str = "") -> None:
     """See that each class has one of the files in train, unless the options allow otherwise.
 
+    Where there is no train, nothing is learned, and a class without images keeps its number.
+
     Args:
         plan: The plan that the files belong to.
         files: The files that count.
@@ -141,7 +143,7 @@ def refuse_missing_classes(plan: Plan, files: Iterable[File], why: str = "") -> 
     Raises:
         LayoutError: If a class has none.
     """
-    if plan.options.allow_missing_classes:
+    if plan.options.allow_missing_classes or not training_needed(plan.source.files):
         return
     names = classes_without_training(plan.source.classes, files)
     if names:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fastload.prepare.reasons import Reason, Rules
 from fastload.prepare.report import Row
-from fastload.prepare.source import Source, classes_without_training
+from fastload.prepare.source import Source, classes_without_training, training_needed
 
 CONVERTED = frozenset(
     {Reason.MISLABELLED, Reason.GREY, Reason.DEEP, Reason.PALETTE, Reason.ALPHA, Reason.CMYK}
@@ -96,13 +96,15 @@ def options_to_shard(source: Source, rows: Sequence[Row], rules: Rules) -> tuple
     Returns:
         () where it needs none; None where no option helps.
     """
+    training = training_needed(source.files)
     aside = {row.path for row in rows if row.action != "stored"}
     fewest = sorted(find_remedies(rows, rules), key=lambda one: len(one.options))
     for remedy in (Remedy((), frozenset()), *fewest):
         gone = aside - remedy.paths
         left = [file for file in source.files if file.path not in gone]
-        if not classes_without_training(source.classes, left):
+        if not classes_without_training(source.classes, left, training=training):
             return remedy.options
-    if any(file.split == "train" and file.path not in aside for file in source.files):
+    counted = (file for file in source.files if file.split == "train" or not training)
+    if any(file.path not in aside for file in counted):
         return _KEEP_ALL
     return None

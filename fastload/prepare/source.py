@@ -22,7 +22,7 @@ from fastload.prepare.catalogues import find_in_catalogues, is_catalogue
 from fastload.prepare.folders import find_in_folders
 from fastload.prepare.found import Found, Oddity
 from fastload.prepare.given import ARCHIVES, Kind, common_folder, kind_of, places_of
-from fastload.prepare.layout import LayoutOptions, named
+from fastload.prepare.layout import LayoutOptions, named, split_alone, splits_beside
 from fastload.prepare.naming import SPLITS, read_name
 from fastload.prepare.parquet import find_in_parquet
 from fastload.prepare.spelling import visible
@@ -277,13 +277,22 @@ def _source_of(found: Found, seed: int, options: LayoutOptions) -> Source:
     files.sort(key=lambda file: (SPLITS.index(file.split), file.label, file.path))
     imageless = frozenset(range(len(classes))) - {numbers[name] for name in found.pictured}
     notes = [*found.notes, *found.classes.notes]
+    if not training_needed(files):
+        notes.append(
+            "no train: for evaluation only, with labels numbered by these classes; a model must "
+            "have been trained on the same ones"
+        )
     if imageless:
         lacking = named(visible(classes[label]) for label in sorted(imageless))
-        notes.append(f"classes without an image in train: {lacking}")
+        where = "in train" if training_needed(files) else "here"
+        notes.append(f"classes without an image {where}: {lacking}")
     root = found.root
-    if found.walked and "" in found.places and (others := _splits_beside(root)):
+    given = root.absolute()  # of "." too
+    others = splits_beside(given) if found.walked else {}
+    if others and not found.places.keys().isdisjoint({"", split_alone(given.name)}):
+        beside = named(sorted(others.values()))
         notes.append(
-            f"{root} is read alone, without {named(others)} beside it; did you mean {root.parent}?"
+            f"{root} is read alone, without {beside} beside it; did you mean {root.parent}?"
         )
     if len(classes) == 1:
         notes.append("a classifier needs more than one class")
@@ -302,20 +311,6 @@ def _source_of(found: Found, seed: int, options: LayoutOptions) -> Source:
     )
 
 
-def _splits_beside(root: Path) -> list[str]:
-    """Folders named after other splits beside a folder named after one: data/train was given."""
-    root = root.absolute()  # of "." too
-    own = read_name(root.name)
-    if not own.split or own.rest or not os.access(root.parent, os.R_OK):
-        return []
-    beside = ((read_name(one.name), one) for one in root.parent.iterdir())
-    return sorted(
-        one.name
-        for reading, one in beside
-        if reading.split not in {"", own.split} and not reading.rest and one.is_dir()
-    )
-
-
 def _split_where_needed(
     files: list[File], places: Mapping[str, str], seed: int, options: LayoutOptions
 ) -> tuple[list[File], dict[str, str]]:
@@ -327,6 +322,12 @@ def _split_where_needed(
         files = split_files(files, seed=seed, val=val, test=test)
         place, said = places[""] or "the folder", {"val": val, "test": test}
     else:
+        if "train" not in places and not (val is None and test is None):
+            raise LayoutError(
+                f"--{'test' if val is None else 'val'}-fraction takes images from train, and there "
+                f"is no train, only {' and '.join(places)}; leave the option out to evaluate with "
+                "these, or take every folder for a class with --layout classes"
+            )
         for split, fraction in (("val", val), ("test", test)):
             if fraction is not None and split in places:
                 folder = not any(file.container for file in files)
@@ -340,12 +341,12 @@ def _split_where_needed(
         if val or test:
             train = split_files(train, seed=seed, val=val or 0.0, test=test or 0.0)
         files = [*train, *rest]
-        place, said = places["train"], {"val": val or 0.0, "test": test or 0.0}
+        place, said = places.get("train", ""), {"val": val or 0.0, "test": test or 0.0}
     present = {file.split for file in files}
     origins = {}
     for split in SPLITS:
         if split in places:
-            origins[split] = places[split]
+            origins[split] = places[split] or "the folder"
         elif split in present:
             share = f"{said[split]:g} of each class of " if split in said else ""
             origins[split] = f"{share}{place}"
@@ -385,7 +386,14 @@ def split_files(files: Sequence[File], *, seed: int, val: float, test: float) ->
     return result
 
 
-def classes_without_training(classes: Sequence[str], files: Iterable[File]) -> list[str]:
-    """Names of the classes that have none of the files in train."""
-    trained = {file.label for file in files if file.split == "train"}
-    return [name for label, name in enumerate(classes) if label not in trained]
+def training_needed(files: Iterable[File]) -> bool:
+    """Whether the files of a source are to train with: those of splits without train are not."""
+    return any(file.split == "train" for file in files)
+
+
+def classes_without_training(
+    classes: Sequence[str], files: Iterable[File], *, training: bool = True
+) -> list[str]:
+    """Names of the classes without one of the files in train; if not `training`, in any split."""
+    there = {file.label for file in files if file.split == "train" or not training}
+    return [name for label, name in enumerate(classes) if label not in there]

@@ -163,7 +163,8 @@ def test_what_is_passed_over_or_doubtful_is_said(tmp_path: Path, names: list[str
         (classes_in("cv1", "cv2", "cv3", "cv4", names=["a", "b"]), "folders of the same names"),
         (classes_in("bottle", "cable", names=["train", "test"]), "splits are read above classes"),
         (classes_in("test_tube", "bottle", names=YEARS), "test_tube in .* would become a class"),
-        (classes_in("val", "test"), "a folder for val and test but none for train"),
+        ([*classes_in("val", "test"), *flat("train")], "for val and test but none for train"),
+        ([*classes_in("val"), *flat("other")], "can be read in two ways: val holds class folders"),
         ([*classes_in("val"), "train.zip"], "none for train .*; unpack train.zip first"),
         (classes_in("train", "train - Copy"), "--exclude 'train - Copy'"),
         (classes_in("train", "-old"), "--exclude=-old"),
@@ -284,3 +285,46 @@ def test_thousands_of_classes_are_described_in_a_few_lines(tmp_path: Path):
     lines = source.described()
     assert len(lines) < 6
     assert max(map(len, lines)) < 120
+
+
+@pytest.mark.parametrize(
+    ("root", "names", "splits"),
+    [
+        ("data", classes_in("val"), {"val": "val"}),
+        ("data", classes_in("test"), {"test": "test"}),
+        ("data", classes_in("val", "test"), {"val": "val", "test": "test"}),
+        ("data", classes_in("birds/validation"), {"val": "birds/validation"}),
+        ("data", classes_in("set/images/val2017"), {"val": "set/images/val2017"}),
+        ("data", classes_in("val/images"), {"val": "val/images"}),
+        ("data", [*classes_in("val"), "logs/1.txt"], {"val": "val"}),
+        ("val", flat("cat", "dog"), {"val": "the folder"}),
+        ("validation", flat("cat", "dog"), {"val": "the folder"}),
+        ("test", flat("cat", "dog"), {"train": "the folder"}),  # a data set may be called so
+        ("value", flat("cat", "dog"), {"train": "the folder"}),
+    ],
+)
+def test_splits_without_train_are_no_classes(
+    tmp_path: Path, root: str, names: list[str], splits: dict[str, str]
+):
+    source = read(tmp_path / root, names)
+    origins = {split: source.folders.get(split) for split in splits}
+    assert origins == splits
+    assert ("train" in source.folders) == ("train" in splits)
+    assert not {"val", "test", "images", "validation"}.intersection(source.classes)
+    said = any("no train: for evaluation only" in note for note in source.notes)
+    assert said != ("train" in splits)
+
+
+def test_a_folder_named_for_test_is_that_split_beside_one_for_train(tmp_path: Path):
+    (tmp_path / "train").mkdir()
+    assert list(read(tmp_path / "test", flat("cat", "dog")).folders) == ["test"]
+
+
+def test_a_folder_named_for_val_can_be_all_there_is(tmp_path: Path):
+    source = read(tmp_path / "val", flat("cat", "dog"), layout="classes")
+    assert list(source.folders) == ["train", "val", "test"]
+
+
+def test_a_fraction_of_no_train_is_refused_with_the_way_to_take_all(tmp_path: Path):
+    with pytest.raises(LayoutError, match=r"there is no train, only val; .*--layout classes"):
+        read(tmp_path / "val", flat("cat", "dog"), val_fraction=0.1)

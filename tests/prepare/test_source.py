@@ -180,7 +180,7 @@ def test_a_class_without_training_images_is_named(tmp_path: Path):
         ((), "holds no images; expected"),
         (("readme.txt",), "holds no images"),
         (("1.jpg", "2.jpg"), "holds 2 images but no class folders"),
-        (("val/a/1.jpg", "test/a/1.jpg"), "a folder for val and test but none for train"),
+        (("val/a/1.jpg", "train/1.jpg"), "a folder for val but none for train .*--exclude train"),
         (("cat/2019/1.jpg", "cat/2020/1.jpg"), "did you mean .*cat"),
         (("a/1.txt", "train.zip"), "holds no images; .*unpack train.zip first"),
     ],

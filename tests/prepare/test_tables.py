@@ -298,7 +298,6 @@ def test_names_that_lie_in_two_folders_alike_are_refused(tmp_path: Path):
         (b"path,label\na.jpg,\n", "none of the 1 image .*has a label"),
         (b"path,label\na.jpg,-3\n", "-3 is no label"),
         (b"\xff\xfep\0a\0t\0h\0,\0l\0a\0b\0e\0l\0\n\0a", "is not UTF-16"),
-        (b"path,label,split\na.jpg,rose,val\n", "none for train"),
     ],
 )  # fmt: skip
 def test_a_damaged_table_is_refused(tmp_path: Path, text: bytes, message: str):

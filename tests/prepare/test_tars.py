@@ -449,10 +449,11 @@ def test_a_tar_of_no_split_beside_others_is_refused(tmp_path: Path):
     assert len(read_source(tmp_path, options=options).files) == 2
 
 
-def test_tars_without_train_are_refused(tmp_path: Path):
+def test_tars_without_train_are_for_evaluation(tmp_path: Path):
     write_tar(tmp_path / "val-0.tar", samples(2))
-    with pytest.raises(LayoutError, match="nothing for train"):
-        read_source(tmp_path)
+    source = read_source(tmp_path)
+    assert {file.split for file in source.files} == {"val"}
+    assert any("no train: for evaluation only" in note for note in source.notes)
 
 
 @pytest.mark.parametrize("beside", [{"cls": b"-1"}, {}, {"json": b'{"url": 1}'}])
