@@ -52,7 +52,7 @@ def place_image(data: bytes, *, extension: str, rules: Rules) -> tuple[Kept, byt
         MemoryError: If there is not enough memory to decode it: that is no fault of the image.
     """
     kind, mislabelled = recognised(data, extension, rules)
-    found = _plain_jpeg(data, rules) if kind == "JPEG" else None
+    found = plain_jpeg(data, rules) if kind == "JPEG" else None
     kept, table = found or (_judged(data, kind, extension, rules), b"")
     changes = [f"{kind} named {extension or 'without extension'}"] if mislabelled else []
     if kept.orientation > 1:
@@ -60,8 +60,12 @@ def place_image(data: bytes, *, extension: str, rules: Rules) -> tuple[Kept, byt
     return kept._replace(change=", ".join(changes)), table
 
 
-def _plain_jpeg(data: bytes, rules: Rules) -> tuple[Kept, bytes] | None:
-    """The facts of a JPEG that is beyond doubt; None where it must be looked into."""
+def plain_jpeg(data: bytes, rules: Rules) -> tuple[Kept, bytes] | None:
+    """The facts of a JPEG that is beyond doubt, and its seek table; None where it is in doubt.
+
+    Raises:
+        SetAsideError: If the JPEG is damaged.
+    """
     if not native.is_available():
         return None
     try:
