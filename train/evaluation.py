@@ -75,6 +75,9 @@ class Examination:
         log_prior: float32 [C], see `correct_prior`, on the device of the logits.
         temperature: Of the confidences; None to find the one that fits.
         chooses: Whether the split chooses the thresholds.
+
+    Attributes:
+        count: How many samples were seen, on this rank.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class Examination:
         device = log_prior.device
         self._whole = torch.empty(num_samples, 5, dtype=torch.int64, device=device)
         self._parts = torch.empty(num_samples, 6, device=device)
-        self._count = 0
+        self.count = 0
         self._finite = torch.tensor(True, device=device)
 
     def add(self, logits: Tensor, labels: Tensor, rows: Tensor) -> None:
@@ -117,10 +120,10 @@ class Examination:
                 self._largest[place].add(shares)
         if self._temperature is None:
             self._fit.add(logits, labels)
-        end = self._count + len(rows)
-        torch.stack(whole, 1, out=self._whole[self._count : end])
-        torch.stack(parts, 1, out=self._parts[self._count : end])
-        self._count = end
+        end = self.count + len(rows)
+        torch.stack(whole, 1, out=self._whole[self.count : end])
+        torch.stack(parts, 1, out=self._parts[self.count : end])
+        self.count = end
 
     def finish(self, ranks: Ranks, seconds: float) -> Scores:
         """The whole split on every rank. Every rank must call this.
@@ -130,8 +133,8 @@ class Examination:
         """
         if ranks.any(not bool(self._finite)):
             raise DivergedError("the model answers with NaN or infinity")
-        whole = torch.cat(ranks.gathered_rows(self._whole[: self._count]))
-        parts = torch.cat(ranks.gathered_rows(self._parts[: self._count]))
+        whole = torch.cat(ranks.gathered_rows(self._whole[: self.count]))
+        parts = torch.cat(ranks.gathered_rows(self._parts[: self.count]))
         order = whole[:, 0].argsort()
         rows, labels, answers, places, corrected_places = whole[order].T.contiguous()
         sure, raw, own, losses, corrected_own, corrected_losses = parts[order].T.contiguous()

@@ -48,6 +48,8 @@ class Trained:
         temperature: Logits are divided by it before the softmax; 1.0 where the run has none.
         calibrated: False where the run has no temperature.
         thresholds: k -> the threshold of average-k, on probabilities at temperature 1.
+        corrected_thresholds: The same with the class frequencies of training taken out; none in a
+            best.pt without them.
         options: The options of the run; an option that this version does not know is left out.
         train_counts: int64 [C], training images of each class; None in a best.pt without them.
     """
@@ -62,6 +64,7 @@ class Trained:
     temperature: float
     calibrated: bool
     thresholds: dict[int, float]
+    corrected_thresholds: dict[int, float]
     options: Options
     train_counts: NDArray[np.int64] | None
 
@@ -170,6 +173,7 @@ def _trained(path: Path, content: Mapping[str, Any], device: torch.device) -> Tr
         temperature=content.get("temperature", 1.0),
         calibrated="temperature" in content,
         thresholds=dict(content["thresholds"]),
+        corrected_thresholds=dict(content.get("corrected_thresholds", {})),
         options=_known_options(content["options"], path),
         train_counts=None if counts is None else np.asarray(counts, np.int64),
     )
