@@ -261,8 +261,9 @@ def _rendered(
         upright=Upright(orientations, sizes) if (orientations > 1).any() else None,
     )
     choices = view.draw(0, 0, np.arange(len(images)), sizes)
-    windows = getattr(choices, "windows", None)
-    return render_upright(renderer, encoded, choices.boxes, choices.flips, out, windows=windows)
+    return render_upright(
+        renderer, encoded, choices.boxes, choices.flips, out, windows=choices.windows
+    )
 
 
 def _thumbnail(image: Sound) -> bytes:
