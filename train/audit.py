@@ -155,7 +155,8 @@ def rank_answers(scores: Scores, *, total: int) -> Audit:
     order = torch.argsort(losses, descending=True, stable=True)
     wrong = order[scores.answers[order] != scores.labels[order]]
     answers = scores.answers[wrong]
-    sure = scores.raw_confidences[wrong] >= usual[answers].clamp_min(_CONFIDENT)
+    sure = scores.confidences[wrong] >= _CONFIDENT
+    sure &= scores.raw_confidences[wrong] >= usual[answers]  # both at temperature 1
     return Audit(
         rows=scores.rows[wrong].cpu(),
         labels=scores.labels[wrong].cpu(),

@@ -180,7 +180,7 @@ def _doubts(found: Audit | None, pictures: Pictures) -> Doubts | None:
     if found is None:
         return None
     return Doubts(
-        images=len(found.rows),
+        images=found.images,
         total=found.total,
         doubtful=int(found.doubtful.sum()),
         hard=int((~found.doubtful).sum()),

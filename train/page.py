@@ -20,9 +20,12 @@ body { font: 15px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; co
        background: #fff; max-width: 980px; margin: 2em auto; padding: 0 1em;
        overflow-wrap: anywhere }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }
-table { border-collapse: collapse } td, th { padding: .2em .6em; text-align: left;
+table { border-collapse: collapse } td, th { padding: .2em .5em; text-align: left;
        border-bottom: 1px solid #ddd; vertical-align: top; overflow-wrap: normal }
-td.n, th.n { text-align: right; white-space: nowrap }
+td.n, th.n { text-align: right } td.n { white-space: nowrap }
+td bdi { display: inline-block; min-width: 7em; overflow-wrap: anywhere }
+.pair { display: flex; flex-wrap: wrap; gap: .3em 1.5em; padding: .6em 0;
+       border-bottom: 1px solid #ddd } .pair > div { width: 23em; max-width: 100% }
 .wide { max-width: 100%; overflow-x: auto }
 figure { display: inline-block; margin: .5em 1em .5em 0; max-width: 100%; vertical-align: top }
 figure.card { width: 10.5em; margin-right: .7em }
@@ -109,8 +112,8 @@ def card(picture: Picture, lines: Iterable[str]) -> str:
 
 
 def bar(share: float) -> str:
-    """A bar for a share in [0, 1], of at most eight letters' width."""
-    return f'<span class="bar" style="width:{8 * share:.2f}em"></span>'
+    """A bar for a share in [0, 1], of at most five letters' width."""
+    return f'<span class="bar" style="width:{5 * share:.2f}em"></span>'
 
 
 def escaped(text: str) -> str:

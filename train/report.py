@@ -160,7 +160,7 @@ def _by_size(classes: ClassTable) -> str:
         )
         for group in group_by_size(classes)
     ]
-    heads = ("images of a class", "classes", "training images", "val images", "top-1", "")
+    heads = ("images of a class", "classes", "training images", "images of val", "top-1", "")
     caption = "Top-1 is the mean over the classes of a row, each by its own images of val."
     return f"{table(heads, rows, numbers=(1, 2, 3, 4))}<p>{caption}</p>"
 
@@ -199,16 +199,13 @@ def _curves(log: Sequence[Mapping[str, str]]) -> str:
 def _confusions(confusions: Sequence[Confusion]) -> str:
     if not confusions:
         return "<p>None: every validation image is right.</p>"
-    rows = [
-        (
-            f"{name(pair.truth)}<br>{_pictures(pair.mistaken)}",
-            f"{name(pair.answer)}<br>{_pictures(pair.typical)}",
-            f"{pair.count:,} of {pair.of:,}",
-        )
+    pairs = "".join(
+        f'<div class="pair"><div><b>{name(pair.truth)}</b>, {pair.count:,} of {pair.of:,}<br>'
+        f"{_pictures(pair.mistaken)}</div><div>taken for <b>{name(pair.answer)}</b><br>"
+        f"{_pictures(pair.typical)}</div></div>"
         for pair in confusions
-    ]
-    found = table(("is", "was taken for", "images"), rows, numbers=(2,))
-    return f"{found}<p>Left images that were mistaken, right images of the other class.</p>"
+    )
+    return f"<p>First images that were mistaken, then images of the other class.</p>{pairs}"
 
 
 def _pictures(pictures: Sequence[Picture]) -> str:

@@ -94,6 +94,7 @@ def test_exchanged_labels_are_found_in_files_in_place_and_linked_to(tmp_path, ca
 
     page = (tmp_path / "runs" / "a" / "report.html").read_text(encoding="utf-8")
     folder = tmp_path / "runs" / "a"
+    assert "All 100 training images were looked at again" in page
     links = [folder / urllib.parse.unquote(link) for link in Links(page).links]
     assert all(link.is_file() for link in links)
     assert any(link.samefile(data / rows[0]["file"]) for link in links)
@@ -180,7 +181,7 @@ def scores(labels, answers, confidences, own) -> Scores:
         rows=torch.arange(len(labels)) + 10,
         labels=torch.tensor(labels, dtype=torch.int64),
         answers=torch.tensor(answers, dtype=torch.int64),
-        confidences=torch.tensor(confidences) / 2,
+        confidences=torch.tensor(confidences) * 0.9,
         raw_confidences=torch.tensor(confidences),
         plain=marks,
         corrected=marks,
@@ -203,7 +204,7 @@ def test_an_answer_is_confident_against_what_its_class_gets_elsewhere():
     )
     assert found.rows.tolist() == [16, 14, 15]
     assert found.doubtful.tolist() == [False, False, True]  # class 3 has no images
-    assert found.confidences.tolist() == pytest.approx([0.495, 0.35, 0.3])
+    assert found.confidences.tolist() == pytest.approx([0.891, 0.63, 0.54])
     assert found.counts == {"images": 7, "wrong": 3, "doubtful": 1}
 
 
