@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastload.installation import version
 from fastload.load.augment import CenterCrop
+from fastload.load.box import resized_shorter_side
 from train.trained import Trained
 
 
@@ -105,7 +106,7 @@ def facts_of(trained: Trained) -> Facts:
 
 def resize_for(size: int) -> int:
     """The shorter side of a photograph of which evaluation sees the middle `size` pixels."""
-    return round(size / CenterCrop().fraction)
+    return resized_shorter_side(size, CenterCrop().fraction)
 
 
 def prepare_image(image: Image.Image, size: int) -> Image.Image:

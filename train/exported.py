@@ -5,6 +5,7 @@ Nothing is written here, so nothing half-written is left.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import io
 import warnings
@@ -16,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastload.advise.models import build_model
 from fastload.errors import FastloadError, first_line
 from fastload.installation import install_command
 from train.answering import Answering, Facts
@@ -158,9 +158,11 @@ def _write_safetensors(trained: Trained, facts: Facts) -> bytes:
 def _open_safetensors(trained: Trained, data: bytes) -> Ask:
     from safetensors.torch import load
 
-    model = build_model(trained.name, len(trained.classes))
+    model = copy.deepcopy(trained.model)
+    for tensor in model.state_dict().values():
+        tensor.zero_()
     model.load_state_dict(load(data))
-    return Answering(replace(trained, model=model.eval())).eval()
+    return Answering(replace(trained, model=model)).eval()
 
 
 FORMATS = {

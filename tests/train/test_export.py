@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,20 @@ def test_a_program_without_fastload_gets_the_answers_of_the_model(
         answer = CLASSES.index(line[1])
         assert float(line[2]) == pytest.approx(float(row[answer]), abs=0.01)
         assert float(row[answer]) >= float(row.max()) - 0.01
+
+
+def test_timm_takes_a_safetensors_file_as_it_is(tmp_path):
+    timm = pytest.importorskip("timm")
+    folder = run_of(tmp_path, "timm:vit_tiny_patch16_224", 32)
+    assert export.main([str(folder), "--format", "safetensors"]) == 0
+
+    path = str(folder / "model.safetensors")
+    model = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=4, img_size=32, checkpoint_path=path
+    )
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(images), open_run(folder, CPU).model(images))
 
 
 def test_an_onnx_file_holds_its_facts_and_takes_any_number_of_images(run, tmp_path):
@@ -364,7 +379,7 @@ def test_ctrl_c_leaves_nothing(run, tmp_path):
     )
     program = Path(f"/proc/{done.pid}/maps")
     while done.poll() is None and "onnxruntime" not in program.read_text():
-        pass  # until the command is at work
+        time.sleep(0.05)  # until the command is at work
     done.send_signal(signal.SIGINT)
     _, said = done.communicate()
     assert done.returncode == 130, said
