@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -139,7 +140,7 @@ def _size_argument(name: str, size: int | None) -> dict[str, Any]:
     if size is None:
         return {}
     if name.startswith(_TIMM):
-        config = import_timm().get_pretrained_cfg(name.removeprefix(_TIMM))
+        config = timm_config(name.removeprefix(_TIMM))
         fixed = config is not None and getattr(config, "fixed_input_size", False)
         return {"img_size": size} if fixed and config.input_size[-1] != size else {}
     word = next((word for start, word in _SIZE_ARGUMENTS.items() if name.startswith(start)), "")
@@ -170,6 +171,23 @@ def _without_auxiliary_heads(model: nn.Module) -> nn.Module:
             if hasattr(model, name):
                 setattr(model, name, off)
     return model
+
+
+def timm_config(name: str) -> Any:  # noqa: ANN401  timm's PretrainedCfg, or None
+    """What timm says of a model and its weights, such as the size and the normalisation of images.
+
+    Args:
+        name: As timm calls it, with or without a tag. timm also takes the former name of many
+            models, and knows their weights only once it has built the model.
+    """
+    timm = import_timm()
+    found = timm.get_pretrained_cfg(name)
+    if found is None and timm.is_model(name):
+        with _WithoutMemory(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the name, which is said where the model is built
+            config = timm.create_model(name, pretrained=False).pretrained_cfg
+        found = timm.models.PretrainedCfg(**config)
+    return found
 
 
 def import_timm() -> Any:  # noqa: ANN401  an optional package without types
