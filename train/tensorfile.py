@@ -18,6 +18,7 @@ import struct
 import warnings
 import zipfile
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -114,6 +115,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such checkpoint") from error
     found = content.get("format") if isinstance(content, dict) else None
+    found = found if isinstance(found, int | str) else None
     if found not in {1, FORMAT}:
         raise CheckpointError(
             f"{path}: not a checkpoint of this trainer (format {found}, not {FORMAT})"
@@ -200,13 +202,26 @@ def _meets_class(file: BinaryIO, left_out: dict[str, type]) -> bool:
 
 
 class _Nothing:
-    """Stands in the place of an object of another class: it takes anything and does nothing."""
+    """Stands in the place of an object of another class: it takes anything and does nothing.
+
+    It stands for a class too where the file looks one up in an object, as for a nested class: torch
+    finds it equal to a safe class, and what it makes is itself.
+    """
 
     def __new__(cls, *_: object) -> Any:  # noqa: ANN401  some give what torch fills
-        return object.__new__(cls)
+        return object.__new__(cls) if isinstance(cls, type) else cls
 
     def __init__(self, *_: object) -> None:
         pass
+
+    def __call__(self, *_: object) -> _Nothing:
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or other is type(self)
+
+    def __hash__(self) -> int:
+        return id(self)
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -214,7 +229,7 @@ class _Nothing:
 
 class _NothingInDict(_Nothing):
     def __new__(cls, *_: object) -> Any:  # noqa: ANN401
-        return {}
+        return OrderedDict()  # torch gives attributes to it, and none to a dict
 
 
 class _NothingInList(_Nothing):
@@ -288,6 +303,11 @@ def _explained(path: Path, error: Exception) -> str:
         return (
             f"holds an object of {named[1]}, which could run code; only tensors and plain values "
             "are read: save the state dict alone: torch.save(model.state_dict(), FILE)"
+        )
+    if head[:2] == b"PK" and isinstance(error, pickle.UnpicklingError | TypeError):
+        return (  # its CRCs are right
+            "holds more than tensors and plain values, or is of another pickle protocol than 2; "
+            "save the state dict alone: torch.save(model.state_dict(), FILE)"
         )
     if head[:2] in {b"PK", b"\x80\x02"}:
         return f"is damaged or incomplete; {_DAMAGED}"
