@@ -18,7 +18,7 @@ _USUAL = ("", "model", "state_dict", "model_state_dict")
 # A moving average, as in torchvision's model_ema, timm's state_dict_ema and our own `average`.
 _AVERAGE = re.compile(r"(?:^|[._])(?:ema|swa|averaged?)(?:$|[._])", re.IGNORECASE)
 
-_AS_GOOD = 0.95  # of the values that the best set fills: one without its integer buffers, say
+_AS_GOOD = 0.95  # of the values that the best set fills: one without its last layer, say
 _DEPTH = 4  # of a dict of tensors in dicts
 
 
@@ -45,14 +45,21 @@ class _Place(NamedTuple):
         return " ".join(part for part in (self.key, prefix) if part)
 
     @property
+    def is_average(self) -> bool:
+        return bool(_AVERAGE.search(f"{self.key}.{self.prefix}"))
+
+    @property
     def rank(self) -> tuple[bool, int, bool]:
         """Smaller is preferred: averages, then the usual keys, then names without a prefix."""
         usual = _USUAL.index(self.key) if self.key in _USUAL else len(_USUAL)
-        return not _AVERAGE.search(f"{self.key}.{self.prefix}"), usual, bool(self.prefix)
+        return not self.is_average, usual, bool(self.prefix)
 
 
 def find_weights(content: object, own: Mapping[str, Tensor]) -> Found:
     """The set of tensors in a checkpoint that fills most of a model.
+
+    A moving average is taken only if it fills as much as any other set: some are of the parameters
+    alone, and a model without the statistics of its norms answers nonsense.
 
     A prefix is whatever stands before the names of the model, in all tensors or some. Tensors
     without it keep their names: a head beside a backbone, the weights of a loss.
@@ -64,7 +71,7 @@ def find_weights(content: object, own: Mapping[str, Tensor]) -> Found:
     Returns:
         The set; its tensors are empty if the file has none, and of the largest set if none fits.
     """
-    sets = dict(_state_dicts(content))
+    sets = dict(_state_dicts(content, set()))
     filled = {
         _Place(key, prefix): count
         for key, tensors in sets.items()
@@ -75,24 +82,26 @@ def find_weights(content: object, own: Mapping[str, Tensor]) -> Found:
             sets.values(), key=lambda item: sum(map(Tensor.numel, item.values())), default={}
         )
         return Found(largest)
-    enough = _AS_GOOD * max(filled.values())
-    fitting = sorted((place for place in filled if filled[place] >= enough), key=_rank)
-    best = [place for place in fitting if place.rank == fitting[0].rank]
+    most = max(filled.values())
+    fitting = [
+        place
+        for place, count in filled.items()
+        if count >= (most if place.is_average else _AS_GOOD * most)
+    ]
+    first = min(place.rank for place in fitting)
+    best = [place for place in fitting if place.rank == first]
     if len(best) > 1:
         return Found({}, others=tuple(map(str, best)))
     return Found(_renamed(sets[best[0].key], best[0].prefix), str(best[0]))
 
 
-def _rank(place: _Place) -> tuple[bool, int, bool]:
-    return place.rank
-
-
 def _state_dicts(
-    content: object, key: str = "", depth: int = 0
+    content: object, seen: set[int], key: str = "", depth: int = 0
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """All dicts of tensors in dicts, by their keys joined with dots."""
-    if not isinstance(content, Mapping) or depth > _DEPTH:
+    """All dicts of tensors in dicts, by their keys joined with dots; each dict once."""
+    if not isinstance(content, Mapping) or id(content) in seen or depth > _DEPTH:
         return
+    seen.add(id(content))
     named = {name: value for name, value in content.items() if isinstance(name, str)}
     tensors = {
         _INSERTED.sub("", name): value for name, value in named.items() if isinstance(value, Tensor)
@@ -100,17 +109,17 @@ def _state_dicts(
     if tensors:
         yield key, tensors
     for name, value in named.items():
-        yield from _state_dicts(value, f"{key}.{name}" if key else name, depth + 1)
+        yield from _state_dicts(value, seen, f"{key}.{name}" if key else name, depth + 1)
 
 
 def _prefixes(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Counter[str]:
-    """How many values of the model the tensors behind each prefix fill."""
+    """How many floating-point values of the model the tensors behind each prefix fill."""
     counts: Counter[str] = Counter()
     for name, value in tensors.items():
         parts = name.split(".")
         for start in range(len(parts)):
             rest = ".".join(parts[start:])
-            if rest in own and own[rest].shape == value.shape:
+            if rest in own and own[rest].is_floating_point() and own[rest].shape == value.shape:
                 counts[name.removesuffix(rest)] += value.numel()
     return counts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import enum
 import sys
 from collections import OrderedDict, defaultdict
 from pathlib import Path
@@ -133,6 +134,10 @@ def test_a_checkpoint_of_lightnings_trainer(tmp_path):
     assert "objects left unread: " in said
 
 
+def _without_statistics(weights: Tensors) -> Tensors:
+    return {name: value for name, value in weights.items() if "running" not in name}
+
+
 def _partly_wrapped(weights: Tensors) -> Tensors:
     return {
         name if name.startswith("fc.") else f"backbone.{name}": value
@@ -163,6 +168,8 @@ def _partly_wrapped(weights: Tensors) -> Tensors:
         ({"state_dict": {**under("net.", tensors(1)), **under("net_ema.module.", tensors())}},
          "state_dict (prefix net_ema.module.)"),
         ({"model": tensors(1), "ema_state_dict": tensors()}, "ema_state_dict"),
+        ({"model": tensors(), "ema": {"shadow": _without_statistics(tensors(1))}}, "model"),
+        (dict.fromkeys(("net", "best"), tensors()), "net"),
         ({"state_dict": tensors(), "current_model_state": tensors(1)}, "state_dict"),
     ],
 )  # fmt: skip
@@ -206,12 +213,26 @@ def test_objects_beside_the_weights_run_no_code(tmp_path):
     class Sequence(list[int]):
         pass
 
-    for kind in (Dictionary, Sequence):  # as if of another package
+    class Attributes(dict[str, int]):
+        def __init__(self, **values: int) -> None:
+            super().__init__(values)
+            self.__dict__.update(values)
+
+    class Outer:
+        class Inner:
+            pass
+
+        class Colour(enum.Enum):
+            RED = 1
+
+    for kind in (Dictionary, Sequence, Attributes, Outer):  # as if of another package
         kind.__module__, kind.__qualname__ = __name__, kind.__name__
         setattr(sys.modules[__name__], kind.__name__, kind)
+    Outer.Inner.__qualname__, Outer.Colour.__qualname__ = "Outer.Inner", "Outer.Colour"
     content = {
         "model": tensors(),
         "harm": Harmful(),
+        "nested": [Attributes(a=1), Outer.Inner(), Outer.Colour.RED],
         "more": [Dictionary(a=1), Sequence([1, 2]), np.arange(3), Path("x"), 1 + 2j, b"bytes"],
     }
 
@@ -219,6 +240,23 @@ def test_objects_beside_the_weights_run_no_code(tmp_path):
 
     assert "objects left unread: builtins.exec, " in said
     assert not (tmp_path / "made").exists()
+
+
+def test_dicts_that_hold_each_other_many_times_are_looked_at_once():
+    content: dict[str, Any] = {"x": torch.ones(1)}
+    for _ in range(12):
+        content = dict.fromkeys(map(str, range(100)), content)
+
+    assert find_weights(content, tensors()).tensors == {}
+    assert find_weights({"deep": {"a": {"b": content["1"]}}}, tensors()).tensors == {}
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_sound_file_that_cannot_be_read_is_not_called_damaged(tmp_path, protocol):
+    torch.save(tensors(), tmp_path / "w.pt", pickle_protocol=protocol)
+
+    with pytest.raises(WeightsError, match=r"another pickle protocol than 2; save the state dict"):
+        read_weights(tmp_path / "w.pt", tensors())
 
 
 def test_a_file_of_safetensors(tmp_path):
