@@ -42,6 +42,7 @@ def check_setup(options: Options, loaders: Loaders, network: Network) -> list[st
             train_counts=loaders.train_counts,
             val_counts=np.asarray(loaders.val.class_counts, np.int64),
         ),
+        network.doubt and f"--init {options.model.init}: {network.doubt}",
         checks.check_normalisation(loaders.train.augment.normalise, network.normalise),
     ]
     return [sentence for sentence in found if sentence]

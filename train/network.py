@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,6 +54,7 @@ class Network:
         normalise: (mean, std) of the images that the weights were trained on, where known.
         fresh_head: True unless the last layer came with the weights.
         origin: Where the weights come from, and which of them were kept.
+        doubt: Why these may not be weights of this model; "" where nothing speaks for it.
     """
 
     model: nn.Module
@@ -63,6 +64,7 @@ class Network:
     normalise: Normalisation | None
     fresh_head: bool
     origin: str
+    doubt: str = ""
 
     def forward_of(self, module: nn.Module) -> Forward:
         """How another module of the run is called: compiled with --compile."""
@@ -98,14 +100,19 @@ def build_network(
     if chosen.tune == "head":
         freeze_all_but(model, head)
     _check_images(model, options, ranks, len(classes))
-    origin, fresh_head = "random weights", True
+    origin, doubt, fresh_head = "random weights", "", True
     weights = None if resumed else start_weights(chosen, model.state_dict())
     if weights is not None:
         tensors = weights.tensors
-        if weights.classes not in {None, tuple(classes)}:  # an output would mean another class
+        others = weights.classes not in {None, tuple(classes)}  # an output would mean another class
+        if others:
             tensors = {name: value for name, value in tensors.items() if name not in head}
         loaded = load_weights(model, tensors, head=head)
-        origin = described(chosen.init, weights, loaded)
+        if others:
+            loaded = replace(loaded, missing=tuple(k for k in loaded.missing if k not in head))
+        origin, doubt = described(chosen.init, weights, loaded), loaded.doubt
+        if others:
+            origin += f"; of other classes, started anew: {', '.join(sorted(head))}"
         fresh_head = not head <= set(loaded.kept)
     if chosen.sync_batchnorm and ranks.world.size > 1 and ranks.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # untyped in torch
@@ -129,6 +136,7 @@ def build_network(
         normalise=weights.normalise if weights is not None else None,
         fresh_head=fresh_head,
         origin=origin,
+        doubt=doubt,
     )
 
 

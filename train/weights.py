@@ -16,7 +16,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fastload.advise.models import import_timm, require_model
+from fastload.advise.models import import_timm, require_model, timm_config
 from fastload.console.terminal import counted
 from fastload.errors import FastloadError, first_line
 from fastload.load.augment import IMAGENET_MEAN, IMAGENET_STD
@@ -47,6 +47,7 @@ class Loaded:
             classes.
         missing: Names of the model that the weights lack.
         unused: Names of the weights that the model lacks.
+        doubt: What looks as if they were of a model of another kind or depth; "" if nothing does.
     """
 
     kept: tuple[str, ...]
@@ -54,6 +55,7 @@ class Loaded:
     reshaped: tuple[str, ...]
     missing: tuple[str, ...]
     unused: tuple[str, ...]
+    doubt: str = ""
 
     def __str__(self) -> str:
         parts = [f"kept {counted(len(self.kept), 'tensor')}"]
@@ -126,8 +128,8 @@ def is_published(init: str) -> bool:
     return init.partition(":")[0] in {*_PUBLISHED, "timm"}
 
 
-def _timm_name(options: ModelOptions) -> str:
-    """The name of the weights in timm, with or without a tag; "" where they are torchvision's.
+def _timm_name(options: ModelOptions) -> str | None:
+    """The name of the weights in timm, with or without a tag; None where they are torchvision's.
 
     Raises:
         WeightsError: If weights of torchvision are asked for a model of timm.
@@ -135,7 +137,7 @@ def _timm_name(options: ModelOptions) -> str:
     if options.init.startswith(_TIMM):
         return options.init.removeprefix(_TIMM)
     if not options.model.startswith(_TIMM):
-        return ""
+        return None
     name, (word, _, tag) = options.model.removeprefix(_TIMM), options.init.partition(":")
     if word != "imagenet":
         raise WeightsError(
@@ -165,7 +167,7 @@ def _torchvision_weights(options: ModelOptions) -> Any:  # noqa: ANN401  an enum
 def _published_weights(options: ModelOptions) -> dict[str, Tensor]:
     try:
         with _impatient():
-            if name := _timm_name(options):
+            if (name := _timm_name(options)) is not None:
                 require_model(f"{_TIMM}{name}")
                 return dict(import_timm().create_model(name, pretrained=True).state_dict())
             chosen = _torchvision_weights(options)
@@ -225,9 +227,11 @@ def read_weights(path: Path, own: Mapping[str, Tensor]) -> Weights:
         raise WeightsError(f"--init {path}: holds no tensors{why}")
     facts = content if isinstance(content, dict) else {}
     classes = facts.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str | int) for name in classes):
+        classes = None
     return Weights(
         found.tensors,
-        tuple(map(str, classes)) if isinstance(classes, list) else None,
+        None if classes is None else tuple(map(str, classes)),
         _stated_normalisation(facts.get("normalise")),
         found.source,
         left_out,
@@ -265,6 +269,7 @@ def _other_positions(name: str, value: Tensor, own: Tensor) -> bool:
     return (
         name.endswith(("pos_embed", "pos_embedding"))
         and value.is_floating_point()
+        and value.is_contiguous()  # a view that repeats values may claim any size
         and value.ndim == own.ndim == 3
         and value.shape[::2] == own.shape[::2]
         and value.shape[1] != own.shape[1]
@@ -310,9 +315,9 @@ def load_weights(
         What was kept and what was not.
 
     Raises:
-        WeightsError: If the weights would fill less than half of the model without its head. They
-            are of another model then, and this model is left as it was. Or if one is NaN or
-            infinite.
+        WeightsError: If the weights would fill less than half of the model without its head, in
+            tensors or in values. They are of another model then, and this model is left as it was.
+            Or if one is NaN or infinite.
     """
     own = model.state_dict()
     resampled = {
@@ -322,16 +327,18 @@ def load_weights(
     }
     weights = {**weights, **resampled}
     fitting = {k: v for k, v in weights.items() if k in own and _fits(v, own[k])}
+    unused = tuple(k for k in weights if k not in own)
+    body = {k: v.numel() for k, v in own.items() if k not in head and v.is_floating_point()}
     loaded = Loaded(
         kept=tuple(fitting),
         resampled=tuple(resampled),
         reshaped=tuple(k for k in weights if k in own and k not in fitting),
         missing=tuple(k for k in own if k not in weights),
-        unused=tuple(k for k in weights if k not in own),
+        unused=unused,
+        doubt=_doubt(body, fitting, unused),
     )
-    total = sum(value.numel() for key, value in own.items() if key not in head)
-    filled = sum(own[key].numel() for key in fitting if key not in head)
-    if 2 * filled < total:
+    filled = [size for name, size in body.items() if name in fitting]
+    if 2 * len(filled) < len(body) or 2 * sum(filled) < sum(body.values()):
         raise WeightsError(
             f"the weights fill {len(fitting)} of {len(own)} tensors, so they are of another model; "
             f"{loaded}"
@@ -343,6 +350,34 @@ def load_weights(
         )
     model.load_state_dict(fitting, strict=False)
     return loaded
+
+
+def _doubt(body: Mapping[str, int], fitting: Mapping[str, Tensor], unused: Sequence[str]) -> str:
+    """Why weights that fit may be those of another model, such as a deeper one.
+
+    Args:
+        body: Names of the model's floating-point tensors, without the head.
+        fitting: Weights that fill some.
+        unused: Names of the others. Those of another part, as the neck of a detector, say nothing;
+            a few buffers of other versions neither.
+    """
+    anew = [name for name in body if name not in fitting]
+    parts = {name.partition(".")[0] for name in body}
+    beside = [name for name in unused if name.partition(".")[0] in parts]
+    if anew:
+        return (
+            f"{len(anew)} of {len(body)} tensors before the last layer start anew, such as "
+            f"{anew[0]}: are the weights of another model?"
+        )
+    if len(beside) * _FEW > len(body):
+        return (
+            f"{len(beside)} tensors of the weights are of layers that the model lacks, such as "
+            f"{beside[0]}: are they of another model?"
+        )
+    return ""
+
+
+_FEW = 10  # of one unused tensor in ten: masks of attention, say, that other versions save
 
 
 def normalisation_for(options: ModelOptions) -> Normalisation:
@@ -388,8 +423,8 @@ def published_normalisation(options: ModelOptions) -> Normalisation | None:
     if not is_published(options.init):
         return None
     try:
-        if name := _timm_name(options):
-            config = import_timm().get_pretrained_cfg(name)
+        if (name := _timm_name(options)) is not None:
+            config = timm_config(name)
             return _normalisation(config.mean, config.std) if config else None
         chosen = _torchvision_weights(options).transforms()
     except (FastloadError, RuntimeError, ValueError):

@@ -155,6 +155,31 @@ def test_weights_of_another_model_are_refused_and_nothing_is_changed(other):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "doubt"),
+    [
+        ("resnet34", "resnet18", "96 tensors of the weights are of layers that the model lacks"),
+        ("resnet18", "resnet34", "80 of 180 tensors before the last layer start anew"),
+        ("resnet18", "resnet18", ""),
+    ],
+)
+def test_weights_of_another_depth_are_doubted(source, target, doubt):
+    weights = dict(build_model(source, 7).state_dict()) | {"criterion.weight": torch.ones(7)}
+
+    loaded = load_weights(build_model(target, 5), weights, head=head_names(target, 5))
+
+    assert loaded.doubt.startswith(doubt)
+    assert bool(loaded.doubt) == bool(doubt)
+
+
+def test_a_few_large_tensors_of_a_model_are_not_the_model():
+    own = build_model("vgg11", 5)
+    weights = {name: value for name, value in own.state_dict().items() if "classifier" in name}
+
+    with pytest.raises(WeightsError, match="fill 6 of 22 tensors, so they are of another model"):
+        load_weights(own, weights, head=head_names("vgg11", 5))
+
+
 def test_a_file_that_would_run_code_is_refused(tmp_path):
     class Harmful:
         def __reduce__(self):
@@ -315,6 +340,7 @@ def test_unknown_imagenet_weights_name_those_there_are():
         ("timm:resnet50", "imagenet:zz_in1k", "resnet50 has no weights zz_in1k; try resnet50.a1_"),
         ("resnet50", "timm:resnet50.zz_in1k", "resnet50 has no weights zz_in1k; try resnet50.a1_"),
         ("resnet50", "timm:resnet51", '"timm:resnet51" is not in timm'),
+        ("resnet50", "timm:", '"timm:" is not in timm'),
         ("resnet50", "imagenet-v3", "there is no such file; give a file of weights, imagenet, im"),
     ],
 )
@@ -345,6 +371,7 @@ def test_weights_that_are_not_published_are_one_sentence(model, init, sentence):
         ("timm:efficientnet_lite0", "imagenet", IMAGENET),
         ("timm:efficientnet_lite0", "timm:tf_efficientnet_lite0.in1k", HALF),
         ("timm:vit_base_patch16_224", "imagenet:augreg_in21k", HALF),
+        ("timm:vit_base_patch16_224_in21k", "imagenet", HALF),
         ("timm:inception_v3", "imagenet:tf_in1k", HALF),
         ("resnet18", "scratch", IMAGENET),
         ("inception_v3", "scratch", IMAGENET),
