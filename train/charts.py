@@ -6,17 +6,22 @@ Text stays text, so the browser chooses the fonts. Equal data give equal bytes.
 from __future__ import annotations
 
 import functools
+import html
 import importlib
 import io
 import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
+
+from fastload.console.terminal import printable
+from fastload.errors import first_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_Data = ParamSpec("_Data")
 WIDTH, HEIGHT = 460, 240  # pixels
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 # Okabe and Ito's colours, told apart by people with any colour vision.
@@ -49,6 +54,21 @@ def can_draw() -> bool:
     return True
 
 
+def _drawn_or_said(chart: Callable[_Data, str]) -> Callable[_Data, str]:
+    """The chart, or a sentence where matplotlib fails: a run does not end for a picture."""
+
+    @functools.wraps(chart)
+    def tried(*data: _Data.args, **more: _Data.kwargs) -> str:
+        try:
+            return chart(*data, **more)
+        except Exception as error:  # noqa: BLE001  a library's, at the end of a run
+            reason = html.escape(printable(f"{type(error).__name__}: {first_line(error)}"))
+            return f"<p>This chart could not be drawn ({reason}).</p>"
+
+    return tried
+
+
+@_drawn_or_said
 def line_chart(name: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     """An SVG of lines over epochs.
 
@@ -80,6 +100,7 @@ def line_chart(name: str, series: Mapping[str, Sequence[tuple[float, float]]]) -
     return _text(_drawn(name, draw)) if values else _EMPTY
 
 
+@_drawn_or_said
 def scatter_chart(name: str, points: Sequence[tuple[float, float, str]]) -> str:
     """An SVG with a point for each class, whose name shows on hover.
 
@@ -112,6 +133,7 @@ def scatter_chart(name: str, points: Sequence[tuple[float, float, str]]) -> str:
     return _text(root)
 
 
+@_drawn_or_said
 def reliability_chart(name: str, series: Mapping[str, Sequence[tuple[float, float, int]]]) -> str:
     """An SVG of how often answers are right against how probable they are said to be.
 

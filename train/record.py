@@ -33,7 +33,7 @@ from train.options import Options
 from train.position import Position
 from train.ranks import Ranks, from_first
 from train.recipe import to_toml
-from train.trackers import Trackers
+from train.trackers import Trackers, check_installed
 
 
 def open_folder(command: Command, ranks: Ranks) -> Path:
@@ -41,6 +41,7 @@ def open_folder(command: Command, ranks: Ranks) -> Path:
 
     Raises:
         OutputError: If a new run's folder holds another run.
+        TrackerError: If a tracker that was asked for is not installed.
         OSError: If the folder cannot be made.
 
     An error on the first rank is raised on every rank.
@@ -50,6 +51,7 @@ def open_folder(command: Command, ranks: Ranks) -> Path:
 
 def _made(command: Command) -> Path:
     options = command.options
+    check_installed(options.record)
     runs = Path(options.run.runs)
     _make(runs, "--runs")
     if not options.run.name:
