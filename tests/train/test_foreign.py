@@ -281,7 +281,7 @@ def test_a_cut_file_of_safetensors_is_one_sentence(tmp_path):
 
 def test_safetensors_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
     (tmp_path / "m.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
-    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
 
     with pytest.raises(WeightsError, match=r"safetensors is not installed; pip install safeten"):
         read_weights(tmp_path / "m.safetensors", tensors())
