@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import RandomResizedCrop
@@ -158,13 +159,14 @@ VIEWED = [
 ]
 
 
-def rendered(image: bytes, size: tuple[int, int], augment: Augment, name: str) -> np.ndarray:
+def rendered(image: bytes, size: tuple[int, int], augment: Augment, name: str) -> NDArray[np.int16]:
     """One view of an image, as the loader renders it; int16."""
     choices = augment.draw(0, 0, np.arange(3, 4), np.array([size]))
     out = np.zeros((1, augment.size, augment.size, 3), np.uint8)
     arguments = (Encoded.join([image]), choices.boxes, choices.flips, out)
     assert cpu_renderer(name).render(*arguments, windows=choices.windows) == {}
-    return out[0].astype(np.int16)
+    pixels: NDArray[np.int16] = out[0].astype(np.int16)
+    return pixels
 
 
 def torchvisions(image: bytes, size: int) -> np.ndarray:

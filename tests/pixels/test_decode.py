@@ -126,11 +126,12 @@ def test_a_window_of_a_turned_picture_is_that_of_the_upright_one(name: str, kind
     pixels = np.asarray(Image.open(io.BytesIO(image)))
     for orientation in range(1, 9):
         upright = turned_upright(pixels, orientation)
-        windows, boxes = windows_in(*upright.shape[:2], size, 6)
+        sides = upright.shape[0], upright.shape[1]
+        windows, boxes = windows_in(*sides, size, 6)
         encoded = replace(
             Encoded.join([image] * 6),
             upright=Upright(
-                np.full(6, orientation, np.uint8), np.tile(np.int32(upright.shape[:2]), (6, 1))
+                np.full(6, orientation, np.uint8), np.tile(np.array(sides, np.int32), (6, 1))
             ),
         )
         out, flips = np.zeros((6, size, size, 3), np.uint8), np.arange(6) % 2 == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def small(name: str, classes: int = CLASSES) -> nn.Module:
 
 
 @torch.no_grad()
-def in_bfloat16(model: nn.Module, images: Tensor) -> Tensor:
+def in_bfloat16(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         answer: Tensor = model(images)
         return answer
@@ -56,8 +57,8 @@ def test_training_computes_as_before_and_a_copy_has_layers_of_its_own():
     model, images = small("resnet18", 10), torch.randn(2, 3, 32, 32)
     answer_in_float32(model, head_names("resnet18", 10))
     other = copy.deepcopy(model)
-    nn.init.zeros_(other.fc.weight)
-    nn.init.ones_(other.fc.bias)
+    nn.init.zeros_(other.get_parameter("fc.weight"))
+    nn.init.ones_(other.get_parameter("fc.bias"))
 
     assert in_bfloat16(other, images).tolist() == [[1.0] * 10] * 2
     assert in_bfloat16(model, images).tolist() != [[1.0] * 10] * 2

@@ -172,8 +172,10 @@ def test_two_processes_train_both_stages_as_one_does(shards, tmp_path, optimizer
     torch.manual_seed(0)
     start = tmp_path / "start.pt"
     torch.save(build_model("squeezenet1_1", 7).state_dict(), start)
-    more = ("--model", "squeezenet1_1", "--dropout", "0", "--optimizer", optimizer, "--amp", "off")
-    more = (*more, "--ema", "0.9", "--runs", str(tmp_path), "--name")
+    more = (
+        *("--model", "squeezenet1_1", "--dropout", "0", "--optimizer", optimizer, "--amp", "off"),
+        *("--ema", "0.9", "--runs", str(tmp_path), "--name"),
+    )
     commands = {
         "one": ("--batch-size", "8"),
         "two": ("--batch-size", "4"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -161,7 +163,7 @@ def test_norms_and_biases_are_not_decayed_and_nothing_is_left_out(name):
             assert module.bias is None or id(module.bias) in plain
 
 
-def decayed_names(name: str, **more: bool) -> tuple[set[str], dict[str, nn.Parameter]]:
+def decayed_names(name: str, **more: Any) -> tuple[set[str], dict[str, nn.Parameter]]:
     """The parameters that are decayed, and all of them."""
     with torch.device("meta"):
         model = build_model(name, 5)

@@ -374,7 +374,9 @@ def test_a_checkpoint_whose_groups_have_no_names_and_other_members_goes_on(stem_
     model, stepper = tokens(stem_rate=stem_rate)
     train(model, stepper, steps, loss)
     # As it was written when the token was among the weights: by number, in former groups.
-    former, numbers, groups = former_names(model, layerwise=stem_rate != 1), {}, []
+    former = former_names(model, layerwise=stem_rate != 1)
+    numbers: dict[str, int] = {}
+    groups: list[dict[str, Any]] = []
     rates = {n: g["rate_scale"] for g in stepper.optimizer.param_groups for n in g["names"]}
     for names in former:
         number = len(numbers)

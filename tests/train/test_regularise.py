@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core:RuntimeWa
 OFF = RegularisationOptions()
 
 
-def built(name: str, **chosen: float | bool) -> nn.Module:
+def built(name: str, **chosen: Any) -> nn.Module:
     """The same model each time, with what the options change."""
     options = RegularisationOptions(**chosen)
     torch.manual_seed(0)

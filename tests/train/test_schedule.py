@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_a_warm_up_that_is_longer_than_the_head_s_epochs_ends_with_them():
 
 
 def test_steps_are_at_epochs_of_the_whole_run_and_plateaus_of_all_layers():
-    steps = {"warmup_epochs": 0, "head_epochs": 2, "step_factor": 0.1}
+    steps: dict[str, Any] = {"warmup_epochs": 0, "head_epochs": 2, "step_factor": 0.1}
 
     stepped = factors(ScheduleOptions(epochs=4, schedule="step", step_epochs=(1, 3), **steps), 1)
     plateau = ScheduleOptions(schedule="plateau", patience=2, **steps)
