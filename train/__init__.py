@@ -15,5 +15,12 @@
     page          HTML of report and answers; pictures: thumbnails, links; class_sizes: a table
     console       what is printed; interrupt: Ctrl-C and SIGTERM
 
+After training, `python train/predict.py` says what a run's model sees in photographs:
+
+    predict       the command: RUN, PHOTOS, --out
+    trained       best.pt -> Trained, whose temperature calibration finds; page holds parts of HTML
+    photographs   files, folders, shards, tars, tables -> Photograph; views renders them in batches
+    asking        the model on each batch -> Answers, which answers writes as CSV, JSON lines, HTML
+
 The tests of a module are in tests/train/.
 """

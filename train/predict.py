@@ -128,13 +128,13 @@ def _report(answers: Answers, found: Found, out: Sequence[Path]) -> None:
         raise PredictError(f"{what}: {first.name}: {first.reason}")
     for path in dict.fromkeys(out):
         answers.write(path)
-    if not out:
-        say(*_table(answers))
     for line in _notes(answers, found):
         say(line, error=True)
     for split, figures in answers.figures.items():
-        say("", f"{split or 'photographs whose class is known'}:")
-        say(*(f"  {name:<22}{_shown(value)}" for name, value in figures.items()))
+        say(f"{split or 'photographs whose class is known'}:")
+        say(*(f"  {name:<22}{_shown(value)}" for name, value in figures.items()), "")
+    if not out:
+        say(*_table(answers))
     for path in dict.fromkeys(out):
         say(f"{counted(len(answers.rows), 'photograph')} in {path}")
 
