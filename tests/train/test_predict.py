@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core:RuntimeWa
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> Path:
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return striped_shards(tmp_path_factory.mktemp("striped") / "shards")
 
 
@@ -54,7 +54,7 @@ def run(shards, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def photographs(tmp_path) -> Path:
+def photographs(tmp_path: Path) -> Path:
     """Class folders: two photographs of each class, and one of a class that nobody knows."""
     folder = tmp_path / "photos"
     for label, name in enumerate([*CLASSES, "strange"]):
@@ -74,7 +74,7 @@ def objects_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def predict(*words: str | Path) -> int:
+def predict(*words: str | Path | int) -> int:
     return main([*map(str, words), "--device", "cpu", "--threads", "2"])
 
 
@@ -158,10 +158,10 @@ def test_a_folder_of_class_folders_has_labels_and_the_answers_of_its_shards(
     expected = figures_said(capsys.readouterr().out)
     assert found == pytest.approx(expected, abs=1e-6)
     of_shards = objects_of(tmp_path / "shards.jsonl")
-    for row in objects_of(tmp_path / "folder.jsonl"):
-        same = of_shards[int(Path(row["file"]).stem)]
-        assert row["label"] == same["label"]
-        for one, two in zip(row["answers"], same["answers"], strict=True):
+    for found_row in objects_of(tmp_path / "folder.jsonl"):
+        same = of_shards[int(Path(found_row["file"]).stem)]
+        assert found_row["label"] == same["label"]
+        for one, two in zip(found_row["answers"], same["answers"], strict=True):
             assert one["probability"] == pytest.approx(two["probability"], abs=1e-5)
 
 
@@ -269,7 +269,10 @@ def test_a_photograph_is_seen_upright(extension, orientation, tmp_path):
     path = tmp_path / f"a{extension}"
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {".jpg": {"quality": 100, "subsampling": 0}, ".webp": {"lossless": True}}
+    options: dict[str, dict[str, Any]] = {
+        ".jpg": {"quality": 100, "subsampling": 0},
+        ".webp": {"lossless": True},
+    }
     gradient().save(path, exif=exif, **options.get(extension, {}))
     upright = io.BytesIO()
     ImageOps.exif_transpose(Image.open(path)).convert("RGB").save(upright, "PNG")
@@ -297,7 +300,7 @@ MODES = {
 
 
 @pytest.fixture
-def oddities(tmp_path) -> Path:
+def oddities(tmp_path: Path) -> Path:
     folder = tmp_path / "odd"
     folder.mkdir()
     for name, image in MODES.items():
