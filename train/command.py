@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,8 @@ from typing import Any
 from fastload.console.parser import CommandParser
 from train.options import Field, Options, fields, tables
 from train.recipe import OptionsError, Tables, build_options, find_recipe, read_recipe
+
+_PLAIN = re.compile(r"[^*?\[{]*")  # a part of a path that is no pattern
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +59,60 @@ def parse(argv: Sequence[str] | None = None) -> Command:
                     "without --resume, or give another --name"
                 )
             under = read_recipe(folder / "options.toml")
+            begun = _begun_in(folder, Path(under.get("run", {}).get("runs", "/")))
+            _find_data(under.get("data", {}), begun)
             flags.setdefault("run", {}).update(runs=named.runs, name=folder.name)
         options = build_options(_merged(under, flags), recipe or "the command line")
     except ValueError as error:
         parser.refuse(error)
     return Command(options=options, resume=resume, check=check)
+
+
+def check_data(command: Command) -> None:
+    """See that the data of a run to resume is where its options say.
+
+    Raises:
+        OptionsError: If a relative path leads nowhere from here.
+    """
+    data = command.options.data
+    for flag, value in (("--data", data.data), ("--val-data", data.val_data)):
+        if command.resume and _is_relative(value) and not _leads_somewhere(Path(value)):
+            raise OptionsError(
+                f"{command.options.run.name}: was trained on {value}, which is not in "
+                f"{Path.cwd()}; resume where the run was begun, or give {flag}"
+            )
+
+
+def _find_data(data: dict[str, Any], begun: Path | None) -> None:
+    """Make relative paths of data lead where they led when the run was begun.
+
+    Args:
+        data: The options of the run's data, changed in place.
+        begun: Where the run was begun; None where that is not known.
+    """
+    if begun is None or begun == Path.cwd():
+        return
+    for key in ("data", "val_data"):
+        value = data.get(key, "")
+        if _is_relative(value) and _leads_somewhere(begun / value):
+            data[key] = str(begun / value)
+
+
+def _is_relative(place: str) -> bool:
+    return bool(place) and "://" not in place and not Path(place).is_absolute()
+
+
+def _begun_in(folder: Path, runs: Path) -> Path | None:
+    """Where a run was begun, by its folder and its --runs; None where these do not tell."""
+    place = folder.absolute().parent.parts
+    above = len(place) - len(runs.parts)
+    known = not runs.is_absolute() and ".." not in runs.parts and place[above:] == runs.parts
+    return Path(*place[:above]) if known else None
+
+
+def _leads_somewhere(path: Path) -> bool:
+    """Whether a path is there; of a pattern, the folder in which it begins."""
+    return Path(*itertools.takewhile(_PLAIN.fullmatch, path.parts)).exists()
 
 
 def latest_run(runs: Path) -> Path:

@@ -37,7 +37,7 @@ from fastload.console.terminal import say
 from train import checkpoint
 from train.assembly import Run, assemble
 from train.clock import clock_for
-from train.command import Command, parse
+from train.command import Command, check_data, parse
 from train.console import Console
 from train.data import check_held_out, corrupt_share
 from train.diagnosis import check_first_batch, overfit_one_batch
@@ -54,6 +54,7 @@ from train.trace import traced
 
 def train(command: Command) -> int:
     """Do what the command line asks for; returns the exit status."""
+    check_data(command)
     with ExitStack() as stack:
         run = assemble(command.options, stack, resumed=command.resume and not command.check)
         console = Console(writes=run.ranks.writes)

@@ -296,3 +296,42 @@ def test_a_run_that_trains_the_last_layer_first_goes_on_bit_for_bit(
 
     assert steps == set(range(9))
     assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_run_is_resumed_from_another_directory(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch, whole: Path
+):
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    project.mkdir()
+    elsewhere.mkdir()
+    (project / "data").symlink_to(shards)
+    monkeypatch.chdir(project)
+    where = ("--data", "data", "--val-data", "./data", "--name", "a")
+    assert run.main([*where, *OPTIONS, "--epochs", "1", "--early-stop", "0"]) == 0
+
+    monkeypatch.chdir(elsewhere)
+    assert run.main(["--resume", "--runs", "../project/runs", "--epochs", "2"]) == 0
+    assert rows(project / "runs" / "a") == rows(whole)
+
+    monkeypatch.chdir(project / "runs")  # the paths are written down as they now are
+    assert run.main(["--resume", "--runs", "."]) == 0
+
+
+def test_a_resumed_run_whose_data_is_not_here_says_which_option_names_it(
+    tmp_path: Path,
+    shards: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "data").symlink_to(shards)
+    monkeypatch.chdir(tmp_path)
+    runs = str(tmp_path / "runs")  # does not tell where the run was begun
+    more = ("--epochs", "1", "--runs", runs, "--name", "a")
+    assert run.main(["--data", "data", *OPTIONS, *more]) == 0
+    monkeypatch.chdir(tmp_path / "here")
+    assert run.main(["--resume", "--runs", runs]) == 1
+    said = capsys.readouterr().err
+    assert "a: was trained on data, which is not in" in said
+    assert "resume where the run was begun, or give --data" in said
+    assert run.main(["--resume", "--runs", runs, "--data", "../data"]) == 0
