@@ -26,8 +26,8 @@ inline int block_size_for(const Window& window, int size) {
     return reduction >= 12 ? 4 : 8;
 }
 
-// `window` lies in `box`; `out` is [size][size][3]. `table` of `table_size` bytes holds seek points;
-// 0 bytes: none.
+// `window` lies in `box`; `out` is [size][size][3]. `table` of `table_size` bytes holds seek
+// points; 0 bytes: none.
 inline Status decode_box(DecodeWorkspace& work, const uint8_t* data, size_t bytes,
                          const uint8_t* table, size_t table_size, const Box& box,
                          const Window& window, int size, bool flip, uint8_t* out, Spent& spent) {

@@ -1,6 +1,6 @@
 // Fuzzes fl_decode_boxes: the last bytes choose box, window, size, flip and instructions. What
-// earlier images left in the working memory changes nothing, and a file that is transcoded without loss
-// gives the same pixels afterwards.
+// earlier images left in the working memory changes nothing, and a file that is transcoded without
+// loss gives the same pixels afterwards.
 #include "decode/decode.hpp"
 
 #include <cstdlib>
