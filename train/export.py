@@ -32,7 +32,7 @@ from fastload.console.terminal import counted, say
 from fastload.files import write_atomically
 from train.agreement import TOLERANCE, compare, photographs_of
 from train.answering import facts_of
-from train.exported import FORMATS, ExportError
+from train.exported import FORMATS, ExportError, explained
 from train.trained import Trained, open_run
 
 
@@ -58,8 +58,9 @@ def _run(options: argparse.Namespace) -> int:
 def _export(name: str, path: Path, trained: Trained, images: Tensor) -> None:
     """Make a file, ask it, and write it if it answers as the model."""
     kind = FORMATS[name]
-    data = kind.write(trained, facts_of(trained))
-    found = compare(trained, images, kind.open(trained, data))
+    with explained(trained, name):
+        data = kind.write(trained, facts_of(trained))
+        found = compare(trained, images, kind.open(trained, data))
     if not found.holds:
         raise ExportError(
             f"{path}: is not written, as the exported model answers otherwise than the model: of "

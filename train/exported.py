@@ -61,6 +61,7 @@ class Format:
             for package in self.packages:
                 importlib.import_module(package)
         except ImportError as error:
+            _pass_on_interrupt(error)
             raise ExportError(
                 f"--format {name} needs {', '.join(self.packages)} ({first_line(error)}): "
                 f"{install_command('export')}"
@@ -73,21 +74,36 @@ def _example(trained: Trained) -> Tensor:
 
 
 @contextmanager
-def _exporting(trained: Trained, kind: str) -> Iterator[None]:
-    """Within: the exporter's chatter is silent, and its failures are one sentence."""
+def explained(trained: Trained, kind: str) -> Iterator[None]:
+    """Within: the chatter of exporters and runtimes is silent, and any failure one sentence.
+
+    Raises:
+        ExportError: If something failed.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
-        except Exception as error:  # exporters fail in any way
+        except FastloadError:
+            raise
+        except Exception as error:  # exporters and runtimes fail in any way
+            _pass_on_interrupt(error)
             raise ExportError(
                 f"{trained.name} cannot be exported to {kind} by torch {torch.__version__} "
                 f"({first_line(error)}); try another --format, or another version of torch"
             ) from error
 
 
+def _pass_on_interrupt(error: BaseException | None) -> None:
+    """Raise what Ctrl-C raised, where an extension has made another error of it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt
+        error = error.__cause__ or error.__context__
+
+
 def _write_onnx(trained: Trained, facts: Facts) -> bytes:
-    with _exporting(trained, "ONNX"), torch.no_grad():
+    with torch.no_grad():
         program = torch.onnx.export(
             Answering(trained).eval(),
             (_example(trained),),
@@ -128,7 +144,7 @@ def _open_onnx(_trained: Trained, data: bytes) -> Ask:
 
 def _write_torchscript(trained: Trained, facts: Facts) -> bytes:
     file = io.BytesIO()
-    with _exporting(trained, "TorchScript"), torch.no_grad():
+    with torch.no_grad():
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]  # untyped in torch
             Answering(trained).eval(), _example(trained), check_trace=False
         )
@@ -137,9 +153,7 @@ def _write_torchscript(trained: Trained, facts: Facts) -> bytes:
 
 
 def _open_torchscript(_trained: Trained, data: bytes) -> Ask:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that TorchScript is deprecated
-        program: Ask = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]  # untyped in torch
+    program: Ask = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]  # untyped in torch
     return program
 
 
@@ -158,10 +172,9 @@ def _write_safetensors(trained: Trained, facts: Facts) -> bytes:
 def _open_safetensors(trained: Trained, data: bytes) -> Ask:
     from safetensors.torch import load
 
-    model = copy.deepcopy(trained.model)
-    for tensor in model.state_dict().values():
-        tensor.zero_()
-    model.load_state_dict(load(data))
+    model, tensors = copy.deepcopy(trained.model), load(data)
+    for key, value in model.state_dict().items():
+        value.zero_().copy_(tensors[key])
     return Answering(replace(trained, model=model)).eval()
 
 

@@ -284,6 +284,17 @@ def test_a_file_that_answers_otherwise_is_not_written(run, tmp_path, capsys, mon
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_its_runtime_does_not_take_is_one_sentence(run, tmp_path, capsys, monkeypatch):
+    sound = exported.FORMATS["onnx"]
+    broken = exported.Format(
+        extension=".onnx", packages=(), write=lambda *_: b"no protobuf", open=sound.open
+    )
+    monkeypatch.setitem(exported.FORMATS, "onnx", broken)
+    said = sentence(capsys, 1, run, "--out", tmp_path / "m.onnx")
+    assert "resnet18 cannot be exported to onnx by torch" in said
+    assert not list(tmp_path.iterdir())
+
+
 def test_answers_are_compared_and_near_ties_are_none(run):
     trained = open_run(run, CPU)
     images = torch.randint(0, 256, (40, 3, 64, 64), dtype=torch.uint8)

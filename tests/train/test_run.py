@@ -236,7 +236,7 @@ def test_a_finished_run_that_is_resumed_changes_nothing_but_may_be_prolonged(
 
     capsys.readouterr()
     assert main(["--resume", "--runs", str(tmp_path), "--epochs", "2"]) == 0
-    assert "classes.csv, result.json\n" in capsys.readouterr().out
+    assert "classes.csv, result.json, audit.csv\n" in capsys.readouterr().out
     assert rows(tmp_path / "a")[:2] == before
     assert len(rows(tmp_path / "a")) == 4
 
