@@ -47,7 +47,10 @@ for size in (1, 64, 224, 331):
     found[f"strengths {size}"] = digest(
         RandAugment().strengths(size), TrivialAugment().strengths(size))
 for name in choices.__slots__:
-    found[f"draw {name}"] = digest(getattr(choices, name))
+    if name != "windows":  # of other crops
+        found[f"draw {name}"] = digest(getattr(choices, name))
+for name, view in {"eval": Augment.eval(48), "plantnet": Augment.plantnet(48)}.items():
+    found["views " + name] = digest(*view.views(5, 2, np.arange(20_000), sizes))
 found["sides"] = digest(*attempted_sides(
     sizes, draws.random((20_000, 20)), area=(0.08, 1.0), ratio=(3 / 4, 4 / 3)))
 for alpha in (0.01, 0.2, 0.4, 1.0, 1.5, 2.0, 8.0, 16.0, 100.0):
