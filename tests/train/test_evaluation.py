@@ -100,6 +100,9 @@ def examined(samples: int, classes: int, batch: int, *, ranks: int = 1) -> list[
     for rank in range(ranks):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         environment |= {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
+        # What is freed goes back to the system at once: the peak is what is kept, and not how the
+        # allocator's heap came to be scattered, which differs from run to run.
+        environment |= {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
         environment |= {"MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
         environment |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
         words = [sys.executable, "-c", PROGRAM, str(samples), str(classes), str(batch)]
