@@ -901,8 +901,9 @@ def test_seek_tables_change_no_pixel(indexed, monkeypatch):
 
     with_tables, decode = batches(), native.decode_boxes
 
-    def without(encoded, boxes, flips, out, spent=None, tables=None):
-        return decode(encoded, boxes, flips, out, spent)
+    def without(encoded, boxes, flips, out, spent, tables, windows):
+        assert tables is not None
+        return decode(encoded, boxes, flips, out, spent, None, windows)
 
     monkeypatch.setattr(native, "decode_boxes", without)
     for one, other in zip(with_tables, batches(), strict=True):
