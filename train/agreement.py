@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fastload import Loader
+from fastload.cores import usable_cores
 from fastload.errors import FastloadError
 from fastload.load.selection import Select
 from fastload.store.collection import open_collection
-from train.answering import prepare_image
 from train.exported import Ask, ExportError
+from train.photographs import find_photographs
 from train.trained import Trained
+from train.views import seen
 
 PHOTOGRAPHS = 64  # looked at, at most
 TOLERANCE = 1e-3  # of a probability
@@ -85,7 +85,7 @@ def photographs_of(trained: Trained, named: Sequence[Path]) -> Tensor:
         ExportError: If there are none.
     """
     if named:
-        return _of_files(named, trained.size)
+        return _of_files(named, trained)
     place = trained.options.data.val_data or trained.options.data.data
     try:
         count = len(open_collection(place, "val").index)
@@ -109,30 +109,19 @@ def photographs_of(trained: Trained, named: Sequence[Path]) -> Tensor:
     return images
 
 
-def _of_files(named: Sequence[Path], size: int) -> Tensor:
-    found = []
-    for path in _files(named):
-        try:
-            with warnings.catch_warnings(), Image.open(path) as image:
-                warnings.simplefilter("ignore")  # what Pillow thinks of a file is not the matter
-                found.append(np.asarray(prepare_image(image, size)))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue  # a folder may hold other files
-        if len(found) == PHOTOGRAPHS:
-            break
-    if not found:
+def _of_files(named: Sequence[Path], trained: Trained) -> Tensor:
+    photographs = find_photographs([str(path) for path in named]).photographs
+    found: list[Tensor] = []
+    count = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Pillow thinks of a file is not the matter
+        for batch in seen(photographs, trained.view, batch_size=_BATCH, threads=usable_cores()):
+            read = [place for place in range(len(batch.photographs)) if place not in batch.reasons]
+            found.append(torch.from_numpy(batch.pixels[read]))
+            count += len(read)
+            if count >= PHOTOGRAPHS:
+                break
+    if not count:
         where = ", ".join(map(str, named))
         raise ExportError(f"{where}: holds no photograph that can be read; give another --check")
-    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)
-
-
-def _files(named: Sequence[Path]) -> Iterator[Path]:
-    for path in named:
-        if not path.exists():
-            raise ExportError(f"--check {path}: there is no such file or folder")
-        if not path.is_dir():
-            yield path
-            continue
-        for folder, folders, names in os.walk(path):
-            folders.sort()
-            yield from (Path(folder, name) for name in sorted(names))
+    return torch.cat(found)[:PHOTOGRAPHS].permute(0, 3, 1, 2)

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from fastload.installation import version
@@ -107,17 +106,6 @@ def facts_of(trained: Trained) -> Facts:
 def resize_for(size: int) -> int:
     """The shorter side of a photograph of which evaluation sees the middle `size` pixels."""
     return resized_shorter_side(size, CenterCrop().fraction)
-
-
-def prepare_image(image: Image.Image, size: int) -> Image.Image:
-    """A photograph as a model sees it, by Pillow alone: what docs/answers.md tells others to do."""
-    image = ImageOps.exif_transpose(image).convert("RGB")
-    resize = resize_for(size)
-    shorter = min(image.size)
-    width, height = (resize * side // shorter for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
 
 
 def _json(value: Any) -> str:  # noqa: ANN401  any of JSON's types

@@ -19,7 +19,7 @@ from fastload.console.terminal import counted
 from fastload.files import write_atomically
 from train import page
 
-_PICTURES_SHOWN = 500  # on a page: some 5 MB of thumbnails
+PICTURES_SHOWN = 500  # on a page: some 5 MB of thumbnails
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
 
@@ -142,7 +142,7 @@ def _json_row(row: Answer, answers: Answers) -> dict[str, Any]:
 def as_html(answers: Answers) -> str:
     """One page with pictures and answers, without links or scripts."""
     read = [row for row in answers.rows if not row.reason]
-    shown, failed = read[:_PICTURES_SHOWN], answers.not_read
+    shown, failed = read[:PICTURES_SHOWN], answers.not_read
     parts = [f"<p>{counted(len(read), 'photograph')}, answers of {page.name(answers.model)}.</p>"]
     if len(shown) < len(read):
         parts.append(
@@ -154,7 +154,7 @@ def as_html(answers: Answers) -> str:
     if failed:
         rows = [(page.escaped(row.name), page.escaped(row.reason)) for row in failed]
         parts.append(f"<h2>Not read: {counted(len(failed), 'file')}</h2>")
-        parts.append(page.table(("file", "reason"), rows[: 10 * _PICTURES_SHOWN], numbers=()))
+        parts.append(page.table(("file", "reason"), rows[: 10 * PICTURES_SHOWN], numbers=()))
     return page.document("Answers", map(_text, parts))
 
 

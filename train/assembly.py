@@ -17,7 +17,6 @@ from train.diagnosis import check_setup
 from train.head import answer_in_float32
 from train.losses import Balance, balance
 from train.meter import Meter
-from train.model import head_names
 from train.network import Network, Stage, build_network
 from train.optimiser import Precision, Stepper, make_optimizer, precision_for
 from train.options import Options
@@ -153,7 +152,7 @@ def assemble(options: Options, stack: ExitStack, *, resumed: bool = False) -> Ru
     loaders = open_loaders(options, ranks, stack, dtype=precision or torch.float32)
     network = build_network(options, loaders.classes, ranks, resumed=resumed)
     if precision is not None:
-        answer_in_float32(network.model, head_names(options.model.model, len(loaders.classes)))
+        answer_in_float32(network.model, network.head)
     warnings = check_setup(options, loaders, network)
     optimizer = make_optimizer(
         network.groups, options.optimisation, device=ranks.device, precision=precision

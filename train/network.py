@@ -51,6 +51,7 @@ class Network:
         stages: Those of the run. Of two, the first trains the last layer for --head-epochs.
         compiler: Compiles what is called; None without --compile.
         groups: The trainable parameters, grouped for an optimizer.
+        head: The names of the last layer's parameters.
         normalise: (mean, std) of the images that the weights were trained on, where known.
         fresh_head: True unless the last layer came with the weights.
         origin: Where the weights come from, and which of them were kept.
@@ -61,6 +62,7 @@ class Network:
     stages: tuple[Stage, ...]
     compiler: Compiler | None
     groups: list[dict[str, Any]]
+    head: frozenset[str]
     normalise: Normalisation | None
     fresh_head: bool
     origin: str
@@ -133,6 +135,7 @@ def build_network(
             head=head,
             head_rate=options.optimisation.head_rate,
         ),
+        head=head,
         normalise=weights.normalise if weights is not None else None,
         fresh_head=fresh_head,
         origin=origin,

@@ -181,13 +181,13 @@ def _walk(folder: Path, above: tuple[str, ...], passed_over: list[str]) -> Itera
             continue
         if path.is_dir():
             yield from _walk(path, (*above, real), passed_over)
-        elif is_picture(path):
+        elif _is_picture(path):
             yield path
         else:
             passed_over.append(str(path))
 
 
-def is_picture(path: Path) -> bool:
+def _is_picture(path: Path) -> bool:
     """Whether a file is an image by its name or its first bytes."""
     if looks_like_picture(path.name) or path.suffix.lower() in _MORE_PICTURES:
         return True

@@ -29,7 +29,7 @@ from fastload.console.terminal import counted, say
 from fastload.cores import usable_cores
 from fastload.errors import OutputError
 from fastload.prepare.naming import SPLITS
-from train.answers import WRITERS, Answers
+from train.answers import PICTURES_SHOWN, WRITERS, Answers
 from train.asking import Asked, Labels, PredictError, answer
 from train.photographs import Found, find_photographs
 from train.ranks import joined
@@ -38,7 +38,6 @@ from train.trained import Trained, open_run
 _SHOWN = 20  # photographs on the terminal, and files that were not read
 _ANSWERS_SHOWN = 3
 _SET_SIZE = 5
-_THUMBNAILS = 500  # as many as a page shows
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -61,7 +60,7 @@ def _run(options: argparse.Namespace) -> int:
             ranks=ranks,
             batch_size=options.batch_size or trained.options.data.batch_size,
             threads=options.threads or usable_cores(),
-            thumbnails=_THUMBNAILS if any(map(_is_page, options.out)) else 0,
+            thumbnails=PICTURES_SHOWN if any(map(_is_page, options.out)) else 0,
         )
     _report(answers, found, options.out)
     if not trained.calibrated:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 
 from fastload import TarDataset
 from fastload.advise.models import build_model
@@ -22,7 +23,7 @@ from fastload.installation import install_command
 from tests.train.pictures import CLASSES, striped_picture, striped_shards
 from train import export, exported
 from train.agreement import compare
-from train.answering import Answering, facts_of, prepare_image, resize_for
+from train.answering import Answering, facts_of, resize_for
 from train.run import main as train
 from train.tensorfile import read_tensors, write_tensors
 from train.trained import Trained, open_run
@@ -68,8 +69,6 @@ def photographs(tmp_path_factory) -> list[Path]:
 
 
 def prepare_image_of(number: int):
-    from PIL import Image
-
     from fastload.pixels.decode import decode_image
 
     picture = striped_picture(900 + number, number % 4, side=90 + 10 * number)
@@ -79,7 +78,6 @@ def prepare_image_of(number: int):
 
 def expected(trained: Trained, photographs: list[Path]) -> torch.Tensor:
     """The probabilities of the model, by torchvision's transforms."""
-    from PIL import Image, ImageOps
     from torchvision.transforms import v2
 
     mean, std = trained.normalise
@@ -396,6 +394,17 @@ def test_ctrl_c_leaves_nothing(run, tmp_path):
     assert done.returncode == 130, said
     assert "stopped by Ctrl-C" in said
     assert not list(tmp_path.iterdir())
+
+
+def prepare_image(image: Image.Image, size: int) -> Image.Image:
+    """A photograph as a model sees it, by Pillow alone: what docs/answers.md tells others to do."""
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    resize = resize_for(size)
+    shorter = min(image.size)
+    width, height = (resize * side // shorter for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
 
 
 def test_a_photograph_is_prepared_as_evaluation_sees_it(run):

@@ -398,7 +398,7 @@ def test_hostile_names_do_nothing(run, photographs, tmp_path, monkeypatch):
 
 
 def test_a_page_shows_some_pictures_and_says_how_many(run, photographs, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.answers._PICTURES_SHOWN", 4)
+    monkeypatch.setattr("train.answers.PICTURES_SHOWN", 4)
     out = tmp_path / "a.html"
 
     assert predict(run, photographs, "--out", out) == 0
