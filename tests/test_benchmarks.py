@@ -19,17 +19,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pandas import DataFrame
 from PIL import Image
 
-from benchmarks import compare, harness, images, peers, plot, report, standings
+from benchmarks import (
+    bench_recipe,
+    compare,
+    harness,
+    images,
+    peers,
+    plot,
+    recipe_tables,
+    report,
+    standings,
+    tutorial,
+)
 from benchmarks.bench_size import sized
 from benchmarks.compare import Comparison
 from benchmarks.contenders import contract
 from benchmarks.contenders.boxes import random_resized_box
 from benchmarks.contenders.contract import Work
 from benchmarks.environment import ROOT, describe, storage
+from benchmarks.harness import Row
 from benchmarks.images import Kind
+from fastload.errors import FastloadError
 from fastload.load.loader import Loader
 from fastload.store.index import read_index
 from tests.shards import numbered
@@ -448,6 +462,77 @@ def test_the_tables_of_readme_and_docs_are_those_of_the_committed_rows(name: str
     assert standings.replace_table(document, table) == document, (
         "run python -m benchmarks.report --tables"
     )
+
+
+def recipe_row(part: str, name: str, seed: int, *macros: float, step: float) -> Row:
+    epochs: list[Row] = [
+        {"epoch": number, "macro_top1": macro, "seconds": number * step}
+        for number, macro in enumerate(macros, 1)
+    ]
+    epochs[-1]["cpu_seconds"] = 2 * epochs[-1]["seconds"]
+    row = {"benchmark": f"recipe-{part}", "name": name, "seed": seed, "epochs": epochs}
+    return {**row, "test_macro_top1": macros[-1] / 2}
+
+
+def test_the_tables_of_a_recipe_say_when_it_was_as_good_and_what_it_reached_by_then(tmp_path: Path):
+    path = tmp_path / "recipe.jsonl"
+    rows = [
+        recipe_row("time", "recipe", 0, 0.1, 0.2, 0.25, 0.3, step=10),
+        recipe_row("time", "tutorial", 0, 0.1, 0.2, step=20),
+        recipe_row("time", "tutorial", 1, 0.1, 0.4, step=12),
+        recipe_row("time", "recipe", 1, 0.1, 0.2, 0.3, 0.3, step=10),
+        recipe_row("changes", "the recipe", 0, 0.1, 0.2, step=10),
+        recipe_row("changes", "the recipe", 1, 0.1, 0.3, step=20),
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    time, changes = recipe_tables.tables(path).split("\n\n")
+    assert time.splitlines()[2:] == [
+        "| 0 | 20.0 | 40 | 20 | 0.50 | 30.0 | 30.0 | 40 |",
+        "| 1 | 40.0 | 24 | never | – | 20.0 | 30.0 | 40 |",
+    ]
+    assert changes.splitlines()[2:] == ["| the recipe | 25.0 ± 7.1 | 12.5 ± 3.5 | 60 |"]
+
+
+def test_the_plain_script_gives_each_class_the_same_weight_in_its_macro_average():
+    labels = torch.tensor([0, 0, 0, 1])
+    answers = torch.tensor([0, 0, 1, 1])
+    batches = [
+        (torch.eye(2)[answers[:3]], labels[:3]),
+        (torch.eye(2)[answers[3:]], labels[3:]),
+    ]
+    assert tutorial.accuracies(torch.nn.Identity(), batches) == pytest.approx((3 / 4, 5 / 6))
+
+
+LOGGING = """
+import json, sys, time
+with open(sys.argv[1], "w") as log:
+    for epoch in 1, 2:
+        print(json.dumps({"epoch": epoch}), file=log, flush=True)
+        time.sleep(0.3)
+print("all done")
+sys.exit(int(sys.argv[2]))
+"""
+
+
+def test_a_training_is_timed_by_its_log_while_it_runs(tmp_path: Path):
+    log = tmp_path / "log.jsonl"
+    command = [sys.executable, "-c", LOGGING, str(log), "0"]
+    rows = bench_recipe.watched(
+        command, lambda: bench_recipe.of_jsonl(log), said=tmp_path / "said.txt", threads=1
+    )
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert 0 < rows[0]["seconds"] <= rows[1]["seconds"]
+    assert "cpu_seconds" not in rows[0]
+    assert rows[1]["cpu_seconds"] > 0
+
+
+def test_a_training_that_fails_is_shown_with_what_it_said(tmp_path: Path):
+    log = tmp_path / "log.jsonl"
+    command = [sys.executable, "-c", LOGGING, str(log), "3"]
+    with pytest.raises(FastloadError, match="all done"):
+        bench_recipe.watched(
+            command, lambda: bench_recipe.of_jsonl(log), said=tmp_path / "said.txt", threads=1
+        )
 
 
 def drawn(chart: plot.Chart) -> ElementTree.Element:
