@@ -17,13 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fastload.errors import FastloadError, LayoutError, ShardError
+from fastload.errors import FastloadError, ImageError, LayoutError, ShardError
 from fastload.files import explain_os_error, open_regular
 from fastload.prepare.formats import sniff_format
 from fastload.prepare.given import Kind, kind_of, places_of
 from fastload.prepare.naming import SPLITS, read_name
 from fastload.prepare.reading import read_bytes
-from fastload.prepare.source import read_source
+from fastload.prepare.source import File, read_source
+from fastload.prepare.tables import IMAGE_FIELDS
+from fastload.prepare.transcode import MAX_FILE_BYTES
 from fastload.prepare.tree import is_litter, looks_like_picture
 from fastload.store.collection import open_collection, read_contents
 from fastload.store.manifest import MANIFEST_NAME
@@ -34,7 +36,6 @@ from fastload.store.reader import FileReader, Scratch
 _MORE_PICTURES = frozenset(
     (*(".qoi", ".tga", ".ico", ".icns", ".pcx", ".sgi", ".dds"), *(".pbm", ".xbm", ".xpm"))
 )
-_IMAGE_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image")
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 
 
@@ -150,7 +151,18 @@ def _of_file(path: Path, *, truth: str = "", split: str = "") -> Photograph:
 
 def _read_file(path: Path) -> bytes:
     with os.fdopen(open_regular(path), "rb") as file:
+        _refuse_large(os.fstat(file.fileno()).st_size)
         return file.read()
+
+
+def _refuse_large(size: int) -> None:
+    """What no photograph has is refused before memory is taken for it, as shards refuse it.
+
+    Raises:
+        ImageError: If there are too many bytes.
+    """
+    if size > MAX_FILE_BYTES:
+        raise ImageError(f"has {size:,} bytes, more than {MAX_FILE_BYTES:,}")
 
 
 def _in_folder(
@@ -240,12 +252,17 @@ def _in_source(place: Path, kind: Kind = Kind.FOLDER) -> list[Photograph]:
     return [
         Photograph(
             name=str(source.root / file.container / file.path),
-            read=functools.partial(read_bytes, source.root, file),
+            read=functools.partial(_read_listed, source.root, file),
             truth=source.classes[file.label],
             split=file.split,
         )
         for file in source.files
     ]
+
+
+def _read_listed(root: Path, file: File) -> bytes:
+    _refuse_large(file.bytes)
+    return read_bytes(root, file)
 
 
 def _members(place: Path) -> list[Photograph]:
@@ -266,6 +283,7 @@ def _members(place: Path) -> list[Photograph]:
 
 
 def _read_part(place: Path, offset: int, size: int) -> bytes:
+    _refuse_large(size)
     descriptor = open_regular(place)
     try:
         return os.pread(descriptor, size, offset)
@@ -281,7 +299,7 @@ def _listed(place: Path) -> list[Photograph]:
     with place.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         rows = csv.DictReader(file, delimiter=separator)
         columns = {name.lower(): name for name in rows.fieldnames or () if name}
-        column = next((columns[name] for name in _IMAGE_COLUMNS if name in columns), None)
+        column = next((columns[name] for name in IMAGE_FIELDS if name in columns), None)
         if column is None:
             return []
         paths = [row[column] for row in rows if row.get(column)]

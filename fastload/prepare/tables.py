@@ -34,7 +34,7 @@ from fastload.prepare.naming import read_name, splits_of_paths
 from fastload.prepare.spelling import visible
 from fastload.prepare.tree import Exclusions
 
-_IMAGE_FIELDS = (
+IMAGE_FIELDS = (
     *("path", "paths", "filepath", "file_path", "filepaths", "filename", "file_name", "file"),
     *("image_path", "image", "img_path", "img", "image_name", "image_file", "image_filename"),
     *("relative_path", "rel_path", "fname", "image_id", "img_id", "id"),
@@ -131,7 +131,7 @@ class _Table:
     def _columns(self, probed: Sequence[tuple[int, dict[str, Any]]]) -> _Columns:
         fields = list(probed[0][1])
         what, asked = f"{self.file} has no column", self.options
-        image = choose_field(fields, asked.image_field, _IMAGE_FIELDS, what, "--image-field")
+        image = choose_field(fields, asked.image_field, IMAGE_FIELDS, what, "--image-field")
         others = [name for name in fields if name != image]
         label = choose_field(others, asked.label_field, LABEL_FIELDS, what, "--label-field")
         if not image or not label:

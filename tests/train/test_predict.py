@@ -203,7 +203,7 @@ def test_tars_and_tables_without_classes(run, photographs, tmp_path):
         for number, path in enumerate(paths):
             archive.add(path, f"{number}.jpg")
     table = tmp_path / "list.csv"
-    table.write_text("file\n" + "".join(f"{p.relative_to(tmp_path)}\n" for p in paths))
+    table.write_text("image_path\n" + "".join(f"{p.relative_to(tmp_path)}\n" for p in paths))
 
     for name in ("flat.tar", "list.csv"):
         assert predict(run, tmp_path / name, "--out", tmp_path / f"{name}.jsonl") == 0
@@ -314,12 +314,14 @@ def oddities(tmp_path: Path) -> Path:
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.jpg").write_bytes(b"no image at all")
     (folder / "link.jpg").symlink_to("nowhere.jpg")
+    with (folder / "huge.jpg").open("wb") as file:
+        file.truncate(1 << 40)  # takes no room on the disk, and more memory than there is
     (folder / "notes.txt").write_text("no image")
     (folder / ".hidden.jpg").write_bytes(whole)
     return folder
 
 
-BAD = {"cut.jpg", "cut.png", "empty.jpg", "text.jpg", "link.jpg"}
+BAD = {"cut.jpg", "cut.png", "empty.jpg", "huge.jpg", "text.jpg", "link.jpg"}
 
 
 def test_every_file_has_a_row_and_a_bad_one_its_reason(run, oddities, tmp_path, capsys):
@@ -332,6 +334,7 @@ def test_every_file_has_a_row_and_a_bad_one_its_reason(run, oddities, tmp_path, 
     rows = {Path(row["file"]).name: row for row in rows_of(outs[0])}
     assert rows.keys() == {*MODES, "two.gif", *BAD}
     assert {name for name, row in rows.items() if row["not_read"]} == BAD
+    assert rows["huge.jpg"]["not_read"].startswith("has 1,099,511,627,776 bytes, more than ")
     for name, row in rows.items():
         assert bool(row["answer_1"]) == (name not in BAD)
     lines = {Path(row["file"]).name: row for row in objects_of(outs[1])}
@@ -351,7 +354,7 @@ def test_nothing_that_can_be_read_is_one_sentence_and_no_file(run, oddities, tmp
 
     said = capsys.readouterr()
     assert said.err.strip().count("\n") == 0
-    assert f"none of 5 photographs could be read, the first: {bad[0]}" in said.err
+    assert f"none of 6 photographs could be read, the first: {bad[0]}" in said.err
     assert not list(tmp_path.glob("*a.csv*")) + list(tmp_path.glob("*a.html*"))
 
 
