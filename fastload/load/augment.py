@@ -111,9 +111,9 @@ class ColourJitter:
     """Brightness, contrast, saturation, hue by random factors in a random order, as torchvision's.
 
     Attributes:
-        brightness: The factor is uniform in [max(0, 1 - b), 1 + b].
-        contrast: The factor is uniform in [max(0, 1 - c), 1 + c].
-        saturation: The factor is uniform in [max(0, 1 - s), 1 + s].
+        brightness: The factor is uniform in [max(0, 1 - b), 1 + b]; b in [0, 255].
+        contrast: The factor is uniform in [max(0, 1 - c), 1 + c]; c in [0, 255].
+        saturation: The factor is uniform in [max(0, 1 - s), 1 + s]; s in [0, 255].
         hue: The shift is uniform in [-hue, hue] of the colour circle; hue in [0, 0.5].
     """
 
@@ -125,7 +125,7 @@ class ColourJitter:
     def __post_init__(self) -> None:
         make_plain(self)
         for name in ("brightness", "contrast", "saturation"):
-            check_number(name, getattr(self, name), 0)
+            check_number(name, getattr(self, name), 0, 255)  # more leaves black and white only
         check_number("hue", self.hue, 0, 0.5)
 
     def factors(self, uniforms: NDArray[np.float64]) -> NDArray[np.float32]:
