@@ -121,7 +121,9 @@ def resized_sizes(sizes: NDArray[np.integer], shorter: int) -> NDArray[np.float6
     Returns:
         float64 [N, 2] of whole numbers; the longer side is rounded down, as torchvision does.
     """
-    resized: NDArray[np.float64] = np.trunc(shorter * sizes / sizes.min(axis=1, keepdims=True))
+    resized: NDArray[np.float64] = np.trunc(
+        float(shorter) * sizes / sizes.min(axis=1, keepdims=True)
+    )
     return resized
 
 

@@ -53,6 +53,17 @@ def assert_views(views: tuple[np.ndarray, np.ndarray], sizes: np.ndarray) -> Non
     assert (windows[:, :2] + windows[:, 2:] <= boxes[:, 2:] + 1e-6).all()
 
 
+def test_a_view_is_the_same_for_any_type_of_integer():
+    sizes = np.array([[65_535, 40_000], [30_000, 65_535]])
+    small = sizes.astype(np.int32)
+    for one, two in zip(
+        center_windows(sizes, size=224, fraction=0.001),
+        center_windows(small, size=224, fraction=0.001),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_every_box_lies_inside_any_image():
     random = np.random.default_rng(0)
     sizes = np.exp(random.uniform(0, np.log(65535), (50_000, 2))).astype(np.int64)
