@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fastload import Loader, TarDataset
+from fastload.console.terminal import say
 from fastload.files import write_csv
 from fastload.load.selection import Select
 from train.assembly import Run
@@ -27,6 +28,7 @@ from train.evaluation import Scores, score
 from train.interrupt import Interrupt
 from train.page import Picture
 from train.pictures import Pictures
+from train.readings import DivergedError
 
 COLUMNS = (
     "rank",
@@ -103,7 +105,8 @@ def look_again(run: Run, interrupt: Interrupt, *, temperature: float) -> Audit |
         temperature: Of the probabilities.
 
     Returns:
-        None where --audit is 0.
+        None where --audit is 0, and where the model has no finite answer to a training image, which
+        is said: its figures on val and test are no worse for that.
 
     Raises:
         InterruptedRunError: If a signal came.
@@ -128,7 +131,14 @@ def look_again(run: Run, interrupt: Interrupt, *, temperature: float) -> Audit |
         world=run.ranks.world,
     ) as loader:
         what = "looking at the training images"
-        scores = score(run, loader, interrupt, temperature=temperature, chooses=False, what=what)
+        try:
+            scores = score(
+                run, loader, interrupt, temperature=temperature, chooses=False, what=what
+            )
+        except DivergedError as error:
+            if run.ranks.writes:
+                say(f"warning: there is no audit.csv: on train {error}", error=True)
+            return None
     return rank_answers(scores, total=total)
 
 

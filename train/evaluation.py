@@ -205,7 +205,12 @@ def evaluate(run: Run, interrupt: Interrupt) -> Verdict:
         InterruptedRunError: If a signal came; the epoch's training was saved before.
         DivergedError: If an answer is NaN or infinite.
     """
-    return judge(run, score(run, run.loaders.val, interrupt))
+    try:
+        return judge(run, score(run, run.loaders.val, interrupt))
+    except DivergedError as error:
+        raise DivergedError(
+            f"{error} after epoch {run.position.epoch + 1}; lower --lr, or set --clip 1"
+        ) from error
 
 
 @torch.no_grad()
@@ -260,12 +265,7 @@ def score(
             "`python -m fastload.shard` (in place: put the files back), or leave the images out "
             "with --max-corrupt-val SHARE, and continue with --resume"
         ) from error
-    try:
-        return examination.finish(ranks, time.perf_counter() - began)
-    except DivergedError as error:
-        raise DivergedError(
-            f"{error} after epoch {run.position.epoch + 1}; lower --lr, or set --clip 1"
-        ) from error
+    return examination.finish(ranks, time.perf_counter() - began)
 
 
 def judge(run: Run, scores: Scores, *, chosen_on: Verdict | None = None) -> Verdict:

@@ -17,9 +17,11 @@ from fastload import Augment, Loader
 from fastload.advise.models import build_model
 from tests.shards import Picture, flip_bit, write_shards
 from tests.train.pictures import CLASSES, striped_picture, striped_shards
+from train import audit
 from train.audit import rank_answers
 from train.evaluation import Scores
 from train.metrics import Marks
+from train.readings import DivergedError
 from train.run import main
 from train.tensorfile import read_tensors
 
@@ -154,6 +156,21 @@ def test_an_image_that_cannot_be_read_is_left_out(tmp_path, capsys):
 
     said = capsys.readouterr().out
     assert "47 of 48 training images were looked at again, as the others cannot be read" in said
+
+
+def test_an_answer_that_is_no_number_costs_the_audit_and_not_the_run(tmp_path, capsys, monkeypatch):
+    def diverged(*_: object, **__: object) -> Scores:
+        raise DivergedError("the model answers with NaN or infinity")
+
+    monkeypatch.setattr(audit, "score", diverged)
+    data = striped_shards(tmp_path / "s")
+
+    assert main(arguments(data, tmp_path, "--epochs", "1", "--no-report")) == 0
+
+    said = capsys.readouterr().err
+    assert "there is no audit.csv: on train the model answers with NaN or infinity" in said
+    assert (tmp_path / "a" / "result.json").exists()
+    assert not (tmp_path / "a" / "audit.csv").exists()
 
 
 def test_so_many_images_are_looked_at_and_zero_is_none(tmp_path, capsys):
