@@ -77,13 +77,14 @@ def _score_table(title: str, runs: Mapping[str, list[Row]]) -> str:
     if not runs:
         return ""
     lines = [
-        f"| {title} | macro top-1 on val, last epoch, % | on test, best epoch, % | CPU seconds |",
-        "|---|---|---|---|",
+        f"| {title} | seeds | macro top-1 on val, last epoch, % | on test, best epoch, % | CPU s |",
+        "|---|---|---|---|---|",
     ]
     for name, rows in runs.items():
         last = [row["epochs"][-1] for row in rows]
         cells = (
             name,
+            str(len(rows)),
             spread([row["macro_top1"] for row in last]),
             spread([row["test_macro_top1"] for row in rows]),
             f"{statistics.median(row['cpu_seconds'] for row in last):.0f}",

@@ -1,8 +1,8 @@
 """Rows -> one HTML page, PNGs, and the tables of README and docs: `python -m benchmarks.report`.
 
 The page needs no script and nothing from elsewhere; its charts are inline SVG. `--tables` rewrites
-the parts of README.md and docs/benchmarks.md between their two markers from the committed
-comparison, so that each of their numbers is the median of rows that are in the repository.
+the parts of README.md, docs/benchmarks.md and docs/training.md between their two markers from the
+committed rows, so that each of their numbers comes from rows that are in the repository.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from benchmarks import plot
+from benchmarks import plot, recipe_tables
 from benchmarks.environment import ROOT
 from benchmarks.harness import ROWS, Row, read_rows
 from benchmarks.standings import (
@@ -35,7 +35,12 @@ from fastload.console.command import run_command
 from fastload.console.parser import CommandParser
 
 COMPARISON = ROWS / "comparison.jsonl"
-TABLES = {"README.md": short_table, "docs/benchmarks.md": long_table}
+TABLES = {
+    "README.md": (short_table, COMPARISON),
+    "docs/benchmarks.md": (long_table, COMPARISON),
+    "docs/training.md": (recipe_tables.tables, ROWS / "recipe.jsonl"),
+}
+"""What writes the table of a document, and from which rows."""
 TEMPLATE = ROWS.parent / "page" / "template.html"
 PAGE = TEMPLATE.with_name("index.html")
 NEEDED = plot.Guide(400, "ResNet-50 on an RTX 3060 (estimate): 400")
@@ -379,7 +384,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="*", type=Path, help="default: all of benchmarks/rows/")
     parser.add_argument("--out", type=Path, default=PAGE)
     parser.add_argument(
-        "--tables", action="store_true", help=f"rewrite the tables of {' and '.join(TABLES)} too"
+        "--tables", action="store_true", help=f"rewrite the tables of {', '.join(TABLES)} too"
     )
     arguments = parser.read(argv)
     files = arguments.files or sorted(
@@ -397,9 +402,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for written in write_pngs(table_of(rows), arguments.out.parent):
         print(f"wrote {written}")
     if arguments.tables:
-        for name, table in TABLES.items():
+        for name, (table, source) in TABLES.items():
             document = ROOT / name
-            text = replace_table(document.read_text(encoding="utf-8"), table(COMPARISON))
+            text = replace_table(document.read_text(encoding="utf-8"), table(source))
             document.write_text(text, encoding="utf-8")
             print(f"wrote the table of {name}")
     return 0
