@@ -100,6 +100,35 @@ def refuse_irregular(status: os.stat_result, path: str | os.PathLike[str]) -> No
         raise OSError(errno.EINVAL, f"is {found}, expected a regular file", os.fspath(path))
 
 
+def expect_writable(path: Path) -> None:
+    """See that `replacing` can write a file, before the work is done that the file is to hold.
+
+    Raises:
+        OSError: If a folder, a pipe or a device has its name, if the name is too long, or if the
+            folder is not there or takes no files; the error names `path`.
+    """
+    _refuse_to_replace(path)
+    path.parent.stat()
+    with suppress(FileNotFoundError):
+        try:
+            _temporary_of(path).lstat()
+        except OSError as error:
+            error.filename = str(path)
+            raise
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "no file can be written there", str(path.parent))
+
+
+def _temporary_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")  # hidden, so no folder of images has it
+
+
+def _refuse_to_replace(path: Path) -> None:
+    """Refuse what is there and is no file: /dev/null would be a file from then on, for everyone."""
+    with suppress(FileNotFoundError):
+        refuse_irregular(path.stat(), path)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which replaces `path` at the end of the `with` block, and is durable then.
@@ -112,7 +141,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: If the file cannot be written; the error names `path`.
     """
-    temporary = path.with_name(f".{path.name}.partial")  # hidden, so no folder of images has it
+    temporary = _temporary_of(path)
+    _refuse_to_replace(path)
     try:
         with temporary.open("wb") as file:
             yield file

@@ -13,6 +13,7 @@ import pytest
 
 from fastload.files import (
     READ_BYTES,
+    expect_writable,
     lies_within,
     replacing,
     sha256_of,
@@ -60,6 +61,37 @@ def test_any_exception_leaves_the_old_file_and_nothing_else(
         write_half()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path):
+    pipe, folder, link = tmp_path / "pipe", tmp_path / "folder", tmp_path / "link"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    link.symlink_to(os.devnull)  # a superuser could replace the device itself
+    for place, what in ((pipe, "a pipe"), (folder, "a folder"), (link, "a device")):
+        before = place.lstat()
+        for write in (expect_writable, lambda path: write_atomically(path, b"new")):
+            with pytest.raises(OSError, match=f"is {what}, expected a regular file") as raised:
+                write(place)
+            assert raised.value.filename == str(place)
+        assert place.lstat() == before
+    assert sorted(tmp_path.iterdir()) == [folder, link, pipe]
+
+
+def test_a_file_that_cannot_be_written_is_found_out_before_it_is_made(tmp_path: Path):
+    for place in (tmp_path / "new", tmp_path / "old"):
+        (tmp_path / "old").write_bytes(b"old")
+        expect_writable(place)
+    assert (tmp_path / "old").read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "old"]
+    for place, reason in (
+        (tmp_path / "no" / "file", errno.ENOENT),
+        (tmp_path / "old" / "file", errno.ENOTDIR),
+        (tmp_path / ("x" * 250), errno.ENAMETOOLONG),  # too long with the ending of a part
+    ):
+        with pytest.raises(OSError, match=r"\[Errno") as raised:
+            expect_writable(place)
+        assert raised.value.errno == reason
 
 
 def test_an_error_without_a_name_gets_that_of_the_file(tmp_path: Path):
