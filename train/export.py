@@ -29,7 +29,7 @@ from torch import Tensor
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser
 from fastload.console.terminal import counted, say
-from fastload.files import write_atomically
+from fastload.files import expect_writable, write_atomically
 from train.agreement import TOLERANCE, compare, photographs_of
 from train.answering import facts_of
 from train.exported import FORMATS, ExportError, explained
@@ -41,6 +41,8 @@ def _run(options: argparse.Namespace) -> int:
         FORMATS[name].require(name)
     trained = open_run(options.run, torch.device("cpu"))
     places = {name: _place(name, options, trained) for name in options.format}
+    for path in places.values():
+        expect_writable(path)
     images = photographs_of(trained, options.check)
     for name, path in places.items():
         _export(name, path, trained, images)

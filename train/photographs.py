@@ -7,10 +7,8 @@ Nothing is opened but what lists images. What is named and cannot be read is a P
 
 from __future__ import annotations
 
-import csv
 import functools
 import os
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,8 @@ from fastload.prepare.given import Kind, kind_of, places_of
 from fastload.prepare.naming import SPLITS, read_name
 from fastload.prepare.reading import read_bytes
 from fastload.prepare.source import File, read_source
-from fastload.prepare.tables import IMAGE_FIELDS
+from fastload.prepare.tables import rows_of_table
+from fastload.prepare.tar_members import TarFile
 from fastload.prepare.transcode import MAX_FILE_BYTES
 from fastload.prepare.tree import is_litter, looks_like_picture
 from fastload.store.collection import open_collection, read_contents
@@ -36,7 +35,6 @@ from fastload.store.reader import FileReader, Scratch
 _MORE_PICTURES = frozenset(
     (*(".qoi", ".tga", ".ico", ".icns", ".pcx", ".sgi", ".dds"), *(".pbm", ".xbm", ".xpm"))
 )
-_SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 
 
 class PhotographsError(FastloadError):
@@ -71,10 +69,12 @@ class Found:
 
     Attributes:
         photographs: In order.
+        places: The files and folders that the words mean.
         passed_over: Files in folders that are no images, by their names and first bytes.
     """
 
     photographs: tuple[Photograph, ...]
+    places: tuple[Path, ...]
     passed_over: tuple[str, ...]
 
 
@@ -93,7 +93,10 @@ def find_photographs(
         FastloadError: If a place cannot be listed.
     """
     try:
-        places = places_of(words)
+        if "" in words:  # as of a variable that a shell does not know
+            raise PhotographsError("a place without a name was given; name files or folders")
+        # What two words mean is taken once, where two sources of training data would be a mistake.
+        places = list(dict.fromkeys(place for word in words for place in places_of([word])))
     except LayoutError as error:
         raise PhotographsError(str(error)) from error
     photographs: list[Photograph] = []
@@ -112,14 +115,18 @@ def find_photographs(
         raise PhotographsError(
             f"{what}: {kind} is there; name files, folders, shards, tars or tables of images"
         )
-    return Found(photographs=tuple(_once(photographs)), passed_over=tuple(passed_over))
+    return Found(
+        photographs=tuple(_once(photographs)),
+        places=tuple(places),
+        passed_over=tuple(dict.fromkeys(passed_over)),
+    )
 
 
 def _once(photographs: Sequence[Photograph]) -> Iterator[Photograph]:
     """Each name once: a file may be named by itself and by its folder."""
     seen: set[str] = set()
     for each in photographs:
-        name = os.path.normpath(each.name)
+        name = os.path.abspath(each.name)  # noqa: PTH100  links are other names
         if name not in seen:
             seen.add(name)
             yield each
@@ -150,6 +157,8 @@ def _of_file(path: Path, *, truth: str = "", split: str = "") -> Photograph:
 
 
 def _read_file(path: Path) -> bytes:
+    if "\0" in str(path):  # as a damaged table may have it
+        raise ImageError("has a zero byte in its name, so it is no file")
     with os.fdopen(open_regular(path), "rb") as file:
         _refuse_large(os.fstat(file.fileno()).st_size)
         return file.read()
@@ -246,12 +255,12 @@ def _in_source(place: Path, kind: Kind = Kind.FOLDER) -> list[Photograph]:
     except LayoutError as error:
         if kind is Kind.TAR and (found := _members(place)):
             return found
-        if kind is Kind.TABLE and (found := _listed(place)):
+        if kind in {Kind.TABLE, Kind.JSON} and (found := _listed(place, error)):
             return found
         raise PhotographsError(str(error)) from error
     return [
         Photograph(
-            name=str(source.root / file.container / file.path),
+            name=str(source.root / file.path),
             read=functools.partial(_read_listed, source.root, file),
             truth=source.classes[file.label],
             split=file.split,
@@ -266,41 +275,49 @@ def _read_listed(root: Path, file: File) -> bytes:
 
 
 def _members(place: Path) -> list[Photograph]:
-    """The images of a tar that says nothing of classes, in the order of the tar."""
-    try:
-        with tarfile.open(place, "r:") as archive:
-            members = [member for member in archive if member.isreg()]
-    except tarfile.TarError as error:
-        raise PhotographsError(f"{place}: cannot be read as a tar ({error})") from error
+    """The images of a tar that says nothing of classes, in the order of the tar.
+
+    Of several members of one name the last is meant, as when a tar is unpacked.
+    """
+    with TarFile(place) as tar:
+        members = {member.name: member for member in tar.members()}
+        changed = tar.status.st_mtime_ns
     return [
         Photograph(
-            name=f"{place}/{member.name}",
-            read=functools.partial(_read_part, place, member.offset_data, member.size),
+            name=f"{place}/{name}",
+            read=functools.partial(_refuse_member, member.kind)
+            if member.kind
+            else functools.partial(
+                _read_listed,
+                place.parent,
+                File(
+                    path=name,
+                    split="",
+                    label=0,
+                    bytes=member.size,
+                    modified_ns=changed,
+                    container=place.name,
+                    offset=member.offset,
+                ),
+            ),
         )
-        for member in members
-        if looks_like_picture(member.name)
+        for name, member in members.items()
+        if looks_like_picture(name) and not any(map(is_litter, name.split("/")))
     ]
 
 
-def _read_part(place: Path, offset: int, size: int) -> bytes:
-    _refuse_large(size)
-    descriptor = open_regular(place)
+def _refuse_member(kind: str) -> bytes:
+    raise ImageError(f"is {kind} in its tar, expected a regular file; unpack the tar")
+
+
+def _listed(place: Path, error: LayoutError) -> list[Photograph]:
+    """The images that a table names, whatever it says of classes and wherever they lie.
+
+    Raises:
+        LayoutError: If it is no such table.
+    """
     try:
-        return os.pread(descriptor, size, offset)
-    finally:
-        os.close(descriptor)
-
-
-def _listed(place: Path) -> list[Photograph]:
-    """The images that a table without classes names, relative to its folder."""
-    separator = _SEPARATORS.get(place.suffix.lower())
-    if separator is None:
-        return []
-    with place.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.DictReader(file, delimiter=separator)
-        columns = {name.lower(): name for name in rows.fieldnames or () if name}
-        column = next((columns[name] for name in IMAGE_FIELDS if name in columns), None)
-        if column is None:
-            return []
-        paths = [row[column] for row in rows if row.get(column)]
-    return [_of_file(place.parent / path) for path in paths]
+        rows = rows_of_table(place)
+    except LayoutError as own:
+        raise (error if place.suffix.lower() == ".json" else own) from None
+    return [_of_file(place.parent / path, truth=label, split=split) for path, label, split in rows]

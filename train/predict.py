@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ if not __package__:  # run as a script: Python put train/ on the path, and the c
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == "__main__":
+    # Ctrl-C in the seconds in which torch is imported ends the process without a traceback.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as train/run.py says
 
 from PIL import Image
@@ -28,6 +32,7 @@ from fastload.console.parser import CommandParser, whole_number
 from fastload.console.terminal import counted, say
 from fastload.cores import usable_cores
 from fastload.errors import OutputError
+from fastload.files import expect_writable, explain_os_error
 from fastload.prepare.naming import SPLITS
 from train.answers import PICTURES_SHOWN, WRITERS, Answers
 from train.asking import Asked, Labels, PredictError, answer
@@ -42,7 +47,7 @@ _SET_SIZE = 5
 
 def _run(options: argparse.Namespace) -> int:
     for path in options.out:
-        _check_out(path, options)
+        _check_out(path)
     with joined(options.device) as ranks, warnings.catch_warnings():
         for kind in (DeprecationWarning, UserWarning, Image.DecompressionBombWarning):
             warnings.simplefilter("ignore", kind)  # Pillow's, about odd files
@@ -53,6 +58,7 @@ def _run(options: argparse.Namespace) -> int:
             split="" if options.split == "all" else options.split,
             is_class=lambda name: labels.of(name) is not None,
         )
+        _check_inputs(options.out, found)
         answers = answer(
             trained,
             found,
@@ -92,7 +98,7 @@ def _asked(options: argparse.Namespace, trained: Trained) -> Asked:
     )
 
 
-def _check_out(path: Path, options: argparse.Namespace) -> None:
+def _check_out(path: Path) -> None:
     """Find out now, and not after the last photograph, that a file cannot be written."""
     if path.suffix.lower() not in WRITERS:
         raise OutputError(f"--out {path}: must end in {', '.join(WRITERS)}, which say what it is")
@@ -102,10 +108,17 @@ def _check_out(path: Path, options: argparse.Namespace) -> None:
         raise OutputError(
             f"--out {path}: there is no folder {path.parent}; make it, or name another"
         )
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"--out {path}: nothing can be written in {path.parent}; name another")
-    for word in options.photographs:
-        if os.path.realpath(word) == os.path.realpath(path):
+    try:
+        expect_writable(path)
+    except OSError as error:
+        raise OutputError(f"--out {explain_os_error(error)}") from error
+
+
+def _check_inputs(out: Sequence[Path], found: Found) -> None:
+    """See that no answers take the place of what they are about, such as a table."""
+    named = {os.path.realpath(place) for place in found.places}
+    for path in out:
+        if os.path.realpath(path) in named:
             raise OutputError(f"--out {path}: is among the photographs; give another name")
 
 
@@ -249,4 +262,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     raise SystemExit(main())

@@ -106,6 +106,23 @@ def find_in_tables(
     return take_labels(found, listed=classes, folders=[(root / paths[0]).parent, root])
 
 
+def rows_of_table(table: Path) -> list[tuple[str, str, str]]:
+    """Path, class and split in each row of a table, for who does not need classes.
+
+    A file may lie anywhere, and need not be there.
+
+    Returns:
+        Paths are relative to the folder of the table, or absolute; class and split may be "".
+
+    Raises:
+        LayoutError: If the table is damaged, or has no column of paths.
+        OSError: If it cannot be read.
+    """
+    root = table.parent
+    listed = Listed([table.name], root, Exclusions((), root), "line")
+    return list(_Table(0, listed, LayoutOptions()).rows())
+
+
 class _Table:
     """One table while it is read."""
 
@@ -128,19 +145,38 @@ class _Table:
         for line, row in self._rows():
             self._take_row(line, row, columns, place, split)
 
-    def _columns(self, probed: Sequence[tuple[int, dict[str, Any]]]) -> _Columns:
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """Path, class and split of each row that names a file."""
+        probed = list(islice(self._rows(), _PROBED))
+        if not probed:
+            raise LayoutError(f"{self.file} has no rows below its header")
+        columns = self._columns(probed, labelled=False)
+        try:
+            place = self._place([str(row.get(columns.image) or "") for _, row in probed])
+        except LayoutError:
+            place = _Place()  # each file is missed by itself
+        for _, row in self._rows():
+            given, label = (row.get(name) for name in (columns.image, columns.label))
+            if given not in {None, ""}:
+                split = read_name(str(row.get(columns.split) or "")).split
+                yield place.path_of(str(given)), "" if label is None else str(label), split
+
+    def _columns(
+        self, probed: Sequence[tuple[int, dict[str, Any]]], *, labelled: bool = True
+    ) -> _Columns:
         fields = list(probed[0][1])
         what, asked = f"{self.file} has no column", self.options
         image = choose_field(fields, asked.image_field, IMAGE_FIELDS, what, "--image-field")
         others = [name for name in fields if name != image]
         label = choose_field(others, asked.label_field, LABEL_FIELDS, what, "--label-field")
-        if not image or not label:
+        if not image or (labelled and not label):
             lacking = "the paths of the images" if not image else "the labels"
             option = "--image-field" if not image else "--label-field"
+            columns = f"path,label,split; {option} names another" if labelled else "path"
             raise LayoutError(
                 f"{self.file} has no column that is known to hold {lacking}: it has "
                 f"{named(map(printable, fields))}; its first row must name the columns, such as "
-                f"path,label,split; {option} names another"
+                f"{columns}"
             )
         others = [name for name in others if name != label]
         split = choose_field(others, asked.split_field, _SPLIT_FIELDS, what, "--split-field")

@@ -179,9 +179,10 @@ def test_photographs_come_in_the_order_of_the_input_each_once(run, photographs, 
     first, folder = photographs / CLASSES[2] / "1.jpg", photographs / CLASSES[1]
     out = tmp_path / "a.csv"
 
-    assert predict(run, first, f"{folder}/*.jpg", photographs, "--out", out, "--batch-size", 3) == 0
+    words = [first, f"{folder}/*.jpg", first, os.path.relpath(photographs), photographs]
+    assert predict(run, *words, "--out", out, "--batch-size", 3) == 0
 
-    files = [row["file"] for row in rows_of(out)]
+    files = [os.path.abspath(row["file"]) for row in rows_of(out)]  # noqa: PTH100
     rest = sorted(photographs.rglob("*.jpg"))
     expected = [first, folder / "0.jpg", folder / "1.jpg"]
     expected += [path for path in rest if path not in expected]
@@ -212,6 +213,118 @@ def test_tars_and_tables_without_classes(run, photographs, tmp_path):
     assert [row["answers"] for row in one] == [row["answers"] for row in two]
     assert one[0]["file"].endswith("flat.tar/0.jpg")
     assert "label" not in one[0]
+
+
+UNLABELLED = {
+    "commas.csv": "path,note\n{0},x\n{1},y\n",
+    "semicolons.csv": "path;note\n{0};x\n{1};y\n",
+    "wide.tsv": "note\tImage Path\nx\t{0}\ny\t{1}\n",
+    "lines.jsonl": '{{"path": "{0}"}}\n{{"path": "{1}"}}\n',
+    "list.json": '[{{"path": "{0}"}}, {{"path": "{1}"}}]',
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [(name, "utf-8-sig") for name in UNLABELLED] + [("semicolons.csv", "utf-16")],
+)
+def test_a_table_without_classes_is_read_as_one_with(run, photographs, tmp_path, name, encoding):
+    paths = [photographs / CLASSES[0] / "0.jpg", photographs / CLASSES[1] / "1.jpg"]
+    given = paths[0].relative_to(tmp_path), paths[1]  # relative to the table, and absolute
+    (tmp_path / name).write_text(UNLABELLED[name].format(*given), encoding=encoding)
+
+    assert predict(run, tmp_path / name, "--out", tmp_path / "a.csv") == 0
+
+    assert [row["file"] for row in rows_of(tmp_path / "a.csv")] == list(map(str, paths))
+
+
+def test_a_table_of_numbers_leads_to_the_files_of_a_folder_beside_it(run, photographs, tmp_path):
+    folder = photographs / CLASSES[0]
+    table = photographs / "test.csv"
+    table.write_text("id\n0\n1\n")
+    for each in CLASSES[1:]:
+        shutil.rmtree(photographs / each)
+
+    assert predict(run, table, "--out", tmp_path / "a.csv") == 0
+
+    files = [row["file"] for row in rows_of(tmp_path / "a.csv")]
+    assert files == [str(folder / "0.jpg"), str(folder / "1.jpg")]
+
+
+def test_a_table_keeps_its_classes_where_files_lie_elsewhere_or_are_not_there(
+    run, photographs, tmp_path, capsys
+):
+    (tmp_path / "below").mkdir()
+    table, good = tmp_path / "below" / "t.csv", photographs / CLASSES[1] / "0.jpg"
+    up = os.path.relpath(photographs / CLASSES[2] / "0.jpg", table.parent)
+    lines = [f"{good},{CLASSES[1]}", f"{up},{CLASSES[2]}", f"gone.jpg,{CLASSES[0]}"]
+    lines.append(f"zero\0byte.jpg,{CLASSES[0]}")
+    table.write_text("\n".join(["path,label", *lines]), encoding="utf-8")
+
+    assert predict(run, table, "--out", tmp_path / "a.jsonl") == 0
+
+    assert "  photographs           2\n" in capsys.readouterr().out
+    rows = objects_of(tmp_path / "a.jsonl")
+    assert [row["label"]["class"] for row in rows] == [*CLASSES[1:3], CLASSES[0], CLASSES[0]]
+    assert ["not_read" in row for row in rows] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"path\n{'x' * 200_000}\n", "is damaged"),
+        ("a.jpg\nb.jpg\n", "must name the columns, such as path"),
+        ("path,path\na.jpg,b.jpg\n", "two columns path"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_one_sentence(run, tmp_path, capsys, text, expected):
+    (tmp_path / "t.csv").write_text(text)
+    said = sentence(capsys, run, tmp_path / "t.csv")
+    assert expected in said
+    assert "--image-field" not in said  # which is no option here
+
+
+def test_members_of_a_tar_are_told_by_their_names_and_kinds(run, photographs, tmp_path):
+    paths = sorted(photographs.rglob("*.jpg"))[:2]
+    with tarfile.open(tmp_path / "flat.tar", "w") as archive:
+        archive.add(paths[0], "twice.jpg")
+        archive.add(paths[1], "twice.jpg")  # as `tar -r` replaces a file
+        for name in ("._twice.jpg", "link.jpg"):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, "twice.jpg"
+            archive.addfile(member)
+
+    place = tmp_path / "flat.tar"
+    assert predict(run, place, paths[1], "--out", tmp_path / "a.jsonl") == 0
+
+    twice, link, alone = objects_of(tmp_path / "a.jsonl")
+    assert twice["file"] == str(place / "twice.jpg")
+    assert twice["answers"] == alone["answers"]
+    assert "is a link in its tar" in link["not_read"]
+
+
+def test_names_within_a_tar_of_class_folders_begin_with_the_tar_once(run, photographs, tmp_path):
+    with tarfile.open(tmp_path / "classes.tar", "w") as archive:
+        for name in CLASSES:
+            archive.add(photographs / name / "0.jpg", f"{name}/0.jpg")
+
+    assert predict(run, tmp_path / "classes.tar", "--out", tmp_path / "a.jsonl") == 0
+
+    files = {row["file"] for row in objects_of(tmp_path / "a.jsonl")}
+    assert files == {str(tmp_path / "classes.tar" / name / "0.jpg") for name in CLASSES}
+
+
+def test_a_tar_that_cannot_be_read_says_what_to_do_and_takes_no_memory(run, tmp_path, capsys):
+    with tarfile.open(tmp_path / "packed.tar.gz", "w:gz") as archive:
+        archive.add(__file__, "a.jpg")
+    header = tarfile.TarInfo("././@PaxHeader")
+    header.type, header.size = b"x", 1 << 40
+    with (tmp_path / "header.tar").open("wb") as file:
+        file.write(header.tobuf(tarfile.GNU_FORMAT))
+        file.truncate((1 << 40) + 2048)
+
+    assert "unpack it with `gunzip` first" in sentence(capsys, run, tmp_path / "packed.tar.gz")
+    assert "a name or header of" in sentence(capsys, run, tmp_path / "header.tar")
 
 
 def test_a_table_with_classes_gives_figures(run, photographs, tmp_path, capsys):
@@ -429,6 +542,8 @@ def test_mistakes_are_one_sentence_before_anything_is_read(run, photographs, tmp
         ((tmp_path / "none", image), "there is no such run"),
         ((run, tmp_path / "none"), "there is no such file or folder"),
         ((run, tmp_path / "*.jpg"), "matches no file"),
+        ((run, ""), "a place without a name"),
+        ((run, image, "--out", tmp_path / f"{'x' * 245}.csv"), "longer than the file system"),
         ((run, image, "--out", tmp_path / "a.xlsx"), "must end in .csv, .jsonl, .html"),
         ((run, image, "--out", tmp_path), "must end in"),
         ((run, image, "--out", tmp_path / "no" / "a.csv"), "there is no folder"),
@@ -438,6 +553,8 @@ def test_mistakes_are_one_sentence_before_anything_is_read(run, photographs, tmp
         assert expected in sentence(capsys, *words)
     (tmp_path / "b.csv").write_text("file\nx.jpg\n")
     said = sentence(capsys, run, tmp_path / "b.csv", "--out", tmp_path / "b.csv")
+    assert "is among the photographs" in said
+    said = sentence(capsys, run, tmp_path / "[b].csv", "--out", tmp_path / "b.csv")
     assert "is among the photographs" in said
     assert (tmp_path / "b.csv").read_text() == "file\nx.jpg\n"
     assert "--top" in sentence(capsys, run, image, "--top", "0", status=2)
