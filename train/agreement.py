@@ -56,6 +56,9 @@ def compare(trained: Trained, images: Tensor, ask: Ask) -> Agreement:
         trained: The model, on the CPU.
         images: uint8 [N, 3, S, S].
         ask: The file.
+
+    Raises:
+        ExportError: If the model answers with NaN or infinity.
     """
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in trained.normalise)
     deviation, different = 0.0, 0
@@ -63,6 +66,11 @@ def compare(trained: Trained, images: Tensor, ask: Ask) -> Agreement:
         if not len(batch):
             continue
         logits = trained.model((batch / 255 - mean) / std).float()
+        if not bool(torch.isfinite(logits).all()):
+            raise ExportError(
+                f"{trained.path}: the model answers with NaN or infinity; take the best.pt of "
+                "another run"
+            )
         expected = torch.softmax(logits / trained.temperature, 1)
         found = ask(batch.contiguous())[0]
         gap = float((found - expected).abs().max())

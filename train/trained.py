@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -68,6 +69,14 @@ class Trained:
     options: Options
     train_counts: NDArray[np.int64] | None
 
+    def __post_init__(self) -> None:
+        _ = self.view  # checks the size and the normalisation
+        names, counts = len(self.class_names), self.train_counts
+        if names != len(self.classes) or (counts is not None and counts.shape != (names,)):
+            raise ValueError(f"facts of other than its {len(self.classes)} classes")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be above 0 and finite, got {self.temperature}")
+
     @property
     def view(self) -> Augment:
         """How evaluation sees an image: Resize and CenterCrop to `size`, then `normalise`."""
@@ -106,7 +115,7 @@ def open_run(path: Path, device: torch.device) -> Trained:
     content = _content(path)
     try:
         return _trained(path, content, device)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: does not fit this version of fastload ({first_line(error)}); use the version "
             "that trained it"

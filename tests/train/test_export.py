@@ -24,6 +24,7 @@ from tests.train.pictures import CLASSES, striped_picture, striped_shards
 from train import export, exported
 from train.agreement import compare
 from train.answering import Answering, facts_of, resize_for
+from train.exported import ExportError
 from train.run import main as train
 from train.tensorfile import read_tensors, write_tensors
 from train.trained import Trained, open_run
@@ -309,6 +310,9 @@ def test_answers_are_compared_and_near_ties_are_none(run):
             trained, images, lambda batch: (ask(batch)[0] * float("nan"), ask(batch)[1])
         )
         assert not nothing.holds
+    next(trained.model.parameters()).fill_(float("nan"))
+    with pytest.raises(ExportError, match="the model answers with NaN or infinity"):
+        compare(trained, images, ask)
 
 
 def test_photographs_can_be_named_and_other_files_are_passed_over(
@@ -347,6 +351,9 @@ def test_mistakes_are_one_sentence(run, tmp_path, capsys):
     said = sentence(capsys, 1, run, "--format", "onnx,safetensors", "--out", tmp_path / "m.onnx")
     assert "must be a folder that is there, for several formats" in said
     assert not list(tmp_path.iterdir())
+    os.mkfifo(tmp_path / "m.onnx")  # a superuser could replace a device, too
+    said = sentence(capsys, 1, run, "--out", tmp_path / "m.onnx")
+    assert "is a pipe, expected a regular file" in said
 
 
 def test_a_missing_package_is_asked_for(run, tmp_path, capsys, monkeypatch):

@@ -88,6 +88,26 @@ def test_an_option_of_a_newer_version_is_left_out(tmp_path):
     assert open_run(best(tmp_path / "best.pt", options=options), CPU).options == Options()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("temperature", 0.0),
+        ("temperature", float("nan")),
+        ("temperature", "warm"),
+        ("class_names", ["Acer"]),
+        ("train_counts", [100, 10]),
+        ("size", 0),
+        ("size", "32"),
+        ("normalise", [[0.5], [0.2]]),
+        ("normalise", [[0.5] * 3, [0.0] * 3]),
+        ("thresholds", "half"),
+    ],
+)
+def test_facts_that_do_not_fit_the_model_are_refused_before_it_is_asked(tmp_path, key, value):
+    with pytest.raises(CheckpointError, match="does not fit this version of fastload"):
+        open_run(best(tmp_path / "best.pt", **{key: value}), CPU)
+
+
 def test_what_is_no_run_is_one_sentence(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "begun").mkdir()
