@@ -21,7 +21,6 @@ Answer: docs/training.md, from rows/recipe.jsonl.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -44,6 +43,7 @@ from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
 from fastload.cores import usable_cores
 from fastload.errors import FastloadError
+from train.log import read_log
 
 # The recipe's network and size, and the rate of PyTorch's ImageNet example: 0.1 for 256 images.
 TUTORIAL = (
@@ -136,16 +136,15 @@ def of_log(path: Path) -> list[Row]:
     """The val rows of a log.csv."""
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            {
-                "epoch": int(row["epoch"]),
-                "top1": float(row["top1"]),
-                "macro_top1": float(row["macro_top1"]),
-            }
-            for row in csv.DictReader(file)
-            if row["split"] == "val" and row["macro_top1"]
-        ]
+    return [
+        {
+            "epoch": int(row["epoch"]),
+            "top1": float(row["top1"]),
+            "macro_top1": float(row["macro_top1"]),
+        }
+        for row in read_log(path)
+        if row["split"] == "val" and row["macro_top1"]
+    ]
 
 
 def tutorial(data: Path, scratch: Path, seed: int) -> Row:

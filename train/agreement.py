@@ -58,19 +58,14 @@ def compare(trained: Trained, images: Tensor, ask: Ask) -> Agreement:
         ask: The file.
 
     Raises:
-        ExportError: If the model answers with NaN or infinity.
+        DivergedError: If the model answers with NaN or infinity.
     """
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in trained.normalise)
     deviation, different = 0.0, 0
     for batch in (images[:1], *torch.split(images[1:], _BATCH)):
         if not len(batch):
             continue
-        logits = trained.model((batch / 255 - mean) / std).float()
-        if not bool(torch.isfinite(logits).all()):
-            raise ExportError(
-                f"{trained.path}: the model answers with NaN or infinity; take the best.pt of "
-                "another run"
-            )
+        logits = trained.finite(trained.model((batch / 255 - mean) / std).float())
         expected = torch.softmax(logits / trained.temperature, 1)
         found = ask(batch.contiguous())[0]
         gap = float((found - expected).abs().max())

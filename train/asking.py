@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from fastload.console.progress import Progress
-from fastload.errors import FastloadError
 from fastload.load.apply import augment_images
 from fastload.load.augment import Choices
 from fastload.prepare.spelling import one_form
@@ -28,10 +27,6 @@ from train.photographs import Found
 from train.ranks import Ranks
 from train.trained import Trained
 from train.views import Seen, seen
-
-
-class PredictError(FastloadError):
-    """There is no answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +85,7 @@ def answer(
         thumbnails: Of how many photographs, from the first on, a thumbnail is made.
 
     Raises:
-        PredictError: If the model answers with NaN or infinity.
+        DivergedError: If the model answers with NaN or infinity.
     """
     labels = Labels(trained)
     known = [labels.of(photograph.truth) for photograph in found.photographs]
@@ -232,12 +227,7 @@ class _Asker:
         images, _ = augment_images(self._trained.view, images, labels, choices, dtype=dtype)
         with autocast(device, self._precision):
             logits: Tensor = self._trained.model(images).float()
-        if not bool(torch.isfinite(logits).all()):
-            raise PredictError(
-                f"{self._trained.path}: the model answers with NaN or infinity; take the best.pt "
-                "of another run"
-            )
-        return logits
+        return self._trained.finite(logits)
 
     def _examine(
         self,

@@ -24,7 +24,7 @@ from fastload.prepare.reading import read_bytes
 from fastload.prepare.source import File, read_source
 from fastload.prepare.tables import rows_of_table
 from fastload.prepare.tar_members import TarFile
-from fastload.prepare.transcode import MAX_FILE_BYTES
+from fastload.prepare.transcode import why_too_large
 from fastload.prepare.tree import is_litter, looks_like_picture
 from fastload.store.collection import open_collection, read_contents
 from fastload.store.manifest import MANIFEST_NAME
@@ -165,13 +165,8 @@ def _read_file(path: Path) -> bytes:
 
 
 def _refuse_large(size: int) -> None:
-    """What no photograph has is refused before memory is taken for it, as shards refuse it.
-
-    Raises:
-        ImageError: If there are too many bytes.
-    """
-    if size > MAX_FILE_BYTES:
-        raise ImageError(f"has {size:,} bytes, more than {MAX_FILE_BYTES:,}")
+    if reason := why_too_large(size):
+        raise ImageError(reason)
 
 
 def _in_folder(

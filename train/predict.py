@@ -31,11 +31,11 @@ from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
 from fastload.console.terminal import counted, say
 from fastload.cores import usable_cores
-from fastload.errors import OutputError
+from fastload.errors import FastloadError, OutputError
 from fastload.files import expect_writable, explain_os_error
 from fastload.prepare.naming import SPLITS
 from train.answers import PICTURES_SHOWN, WRITERS, Answers
-from train.asking import Asked, Labels, PredictError, answer
+from train.asking import Asked, Labels, answer
 from train.photographs import Found, find_photographs
 from train.ranks import joined
 from train.trained import Trained, open_run
@@ -43,6 +43,10 @@ from train.trained import Trained, open_run
 _SHOWN = 20  # photographs on the terminal, and files that were not read
 _ANSWERS_SHOWN = 3
 _SET_SIZE = 5
+
+
+class PredictError(FastloadError):
+    """There is no answer."""
 
 
 def _run(options: argparse.Namespace) -> int:

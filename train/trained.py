@@ -20,6 +20,7 @@ from fastload.errors import first_line
 from fastload.load.augment import Augment
 from train.losses import balance
 from train.options import Normalisation, Options, fields, tables
+from train.readings import DivergedError
 from train.recipe import build_options
 from train.tensorfile import FORMAT, CheckpointError, load_tensors
 
@@ -97,6 +98,19 @@ class Trained:
         options = self.options
         counts, cpu = self.train_counts, torch.device("cpu")
         return balance(options.data.reweight, options.loss, counts, cpu).log_prior
+
+    def finite(self, logits: torch.Tensor) -> torch.Tensor:
+        """The logits, if they are answers.
+
+        Raises:
+            DivergedError: If one is NaN or infinite.
+        """
+        if not bool(torch.isfinite(logits).all()):
+            raise DivergedError(
+                f"{self.path}: the model answers with NaN or infinity; take the best.pt of another "
+                "run"
+            )
+        return logits
 
 
 def open_run(path: Path, device: torch.device) -> Trained:

@@ -19,7 +19,7 @@ from fastload.prepare.in_place import place_image
 from fastload.prepare.reading import read_bytes
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 from fastload.prepare.source import File
-from fastload.prepare.transcode import MAX_FILE_BYTES, Stored, store_image
+from fastload.prepare.transcode import Stored, store_image, why_too_large
 from fastload.prepare.verdict import Doubtful, Dropped, Kept, Verdict
 from fastload.prepare.workers import Cause, Lost, run_chunks
 from fastload.runs import run_bounds
@@ -41,8 +41,7 @@ def examine_file(file: File, *, root: Path, rules: Rules, with_jpeg: bool) -> tu
         FastloadError: If the storage is gone, or this machine lacks what it takes to read a file.
         MemoryError: If there is not enough memory to decode it.
     """
-    if file.bytes > MAX_FILE_BYTES:
-        detail = f"has {file.bytes:,} bytes, more than {MAX_FILE_BYTES:,}"
+    if detail := why_too_large(file.bytes):
         return Dropped(Reason.LARGE, detail), b""
     try:
         data = _read_file(file, root)

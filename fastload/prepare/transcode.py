@@ -51,6 +51,11 @@ _BAND_ROWS = 1024
 HOW = ("lossless", "near-lossless", "re-encoded", "original")  # ways to store an image
 
 
+def why_too_large(size: int) -> str:
+    """Why a file of so many bytes is not read, before memory is taken for it; "" if it is read."""
+    return f"has {size:,} bytes, more than {MAX_FILE_BYTES:,}" if size > MAX_FILE_BYTES else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """An image as it is stored.

@@ -24,7 +24,7 @@ from tests.train.pictures import CLASSES, striped_picture, striped_shards
 from train import export, exported
 from train.agreement import compare
 from train.answering import Answering, facts_of, resize_for
-from train.exported import ExportError
+from train.readings import DivergedError
 from train.run import main as train
 from train.tensorfile import read_tensors, write_tensors
 from train.trained import Trained, open_run
@@ -311,7 +311,7 @@ def test_answers_are_compared_and_near_ties_are_none(run):
         )
         assert not nothing.holds
     next(trained.model.parameters()).fill_(float("nan"))
-    with pytest.raises(ExportError, match="the model answers with NaN or infinity"):
+    with pytest.raises(DivergedError, match="the model answers with NaN or infinity"):
         compare(trained, images, ask)
 
 
