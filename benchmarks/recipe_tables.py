@@ -9,6 +9,8 @@ from typing import Any
 
 from benchmarks.harness import Row, read_rows
 
+SCRIPT = "the script"
+
 
 def tables(path: Path) -> str:
     """Time to accuracy, what a change of the recipe brings, and ways to fine-tune.
@@ -53,23 +55,24 @@ def _time_table(runs: Mapping[str, list[Row]]) -> str:
     if not runs:
         return ""
     lines = [
-        "| seed | script, % | s | recipe as good after, s | share | then, % | at its end, % | s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| seed | run | val at its end, % | s | as good as the script after, s | share | then, % |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for script, own in zip(runs["tutorial"], runs["recipe"], strict=True):
-        last, end = script["epochs"][-1], own["epochs"][-1]
-        reached = seconds_to(own["epochs"], last["macro_top1"])
-        cells = (
-            str(script["seed"]),
-            f"{100 * last['macro_top1']:.1f}",
-            f"{last['seconds']:.0f}",
-            "never" if reached is None else f"{reached:.0f}",
-            "–" if reached is None else f"{reached / last['seconds']:.2f}",
-            f"{100 * macro_at(own['epochs'], last['seconds']):.1f}",
-            f"{100 * end['macro_top1']:.1f}",
-            f"{end['seconds']:.0f}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
+    for index, script in enumerate(runs[SCRIPT]):
+        goal = script["epochs"][-1]
+        for name, rows in runs.items():
+            epochs = rows[index]["epochs"]
+            reached = seconds_to(epochs, goal["macro_top1"])
+            cells = (
+                str(rows[index]["seed"]),
+                name,
+                f"{100 * epochs[-1]['macro_top1']:.1f}",
+                f"{epochs[-1]['seconds']:.0f}",
+                "never" if reached is None else f"{reached:.0f}",
+                "–" if reached is None else f"{reached / goal['seconds']:.2f}",
+                f"{100 * macro_at(epochs, goal['seconds']):.1f}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -478,8 +478,8 @@ def test_the_tables_of_a_recipe_say_when_it_was_as_good_and_what_it_reached_by_t
     path = tmp_path / "recipe.jsonl"
     rows = [
         recipe_row("time", "recipe", 0, 0.1, 0.2, 0.25, 0.3, step=10),
-        recipe_row("time", "tutorial", 0, 0.1, 0.2, step=20),
-        recipe_row("time", "tutorial", 1, 0.1, 0.4, step=12),
+        recipe_row("time", "the script", 0, 0.1, 0.2, step=20),
+        recipe_row("time", "the script", 1, 0.1, 0.4, step=12),
         recipe_row("time", "recipe", 1, 0.1, 0.2, 0.3, 0.3, step=10),
         recipe_row("changes", "the recipe", 0, 0.1, 0.2, step=10),
         recipe_row("changes", "the recipe", 1, 0.1, 0.3, step=20),
@@ -487,8 +487,10 @@ def test_the_tables_of_a_recipe_say_when_it_was_as_good_and_what_it_reached_by_t
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     time, changes = recipe_tables.tables(path).split("\n\n")
     assert time.splitlines()[2:] == [
-        "| 0 | 20.0 | 40 | 20 | 0.50 | 30.0 | 30.0 | 40 |",
-        "| 1 | 40.0 | 24 | never | – | 20.0 | 30.0 | 40 |",
+        "| 0 | recipe | 30.0 | 40 | 20 | 0.50 | 30.0 |",
+        "| 0 | the script | 20.0 | 40 | 40 | 1.00 | 20.0 |",
+        "| 1 | recipe | 30.0 | 40 | never | – | 20.0 |",
+        "| 1 | the script | 40.0 | 24 | 24 | 1.00 | 40.0 |",
     ]
     assert changes.splitlines()[2:] == ["| the recipe | 2 | 25.0 ± 7.1 | 12.5 ± 3.5 | 60 |"]
 

@@ -48,9 +48,10 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW; the learning rate is set before each step.
 
-    On CUDA a step is one fused kernel. With float16 that of AdamW also skips a step whose gradients
-    overflowed, without asking the host. That of SGD must not be used there: torch 2.11 and 2.14
-    leave the momentum of a first step that is skipped uninitialised, and the second step adds it.
+    On CUDA, and for AdamW on a CPU, a step is one fused kernel. With float16 that of AdamW also
+    skips a step whose gradients overflowed, without asking the host. That of SGD must not be used
+    there: torch 2.11 and 2.14 leave the momentum of a first step that is skipped uninitialised, and
+    the second step adds it.
 
     Args:
         groups: From `parameter_groups`.
@@ -65,7 +66,7 @@ def make_optimizer(
             lr=0.0,
             betas=(options.momentum, 0.999),
             weight_decay=options.weight_decay,
-            fused=on_gpu or None,
+            fused=device.type in ("cpu", "cuda") or None,
         )
     return torch.optim.SGD(
         groups,

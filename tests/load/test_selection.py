@@ -158,7 +158,7 @@ def test_rows_may_be_named_as_python_numpy_torch_and_pandas_do(indices: Any):
 @pytest.mark.parametrize(
     "indices",
     [
-        *(5, object(), b"\0", {0: 1}, [True, 2], [[0], [1, 2]], ["0"], [None]),
+        *(5, print, b"\0", {0: 1}, [True, 2], [[0], [1, 2]], ["0"], [None]),
         *([np.nan], [1.5], np.array([1], "m8[s]"), np.array(2), torch.tensor([1.0]), [2**70]),
         torch.tensor([1], dtype=torch.bfloat16),
         pandas.Series([True, None, True], dtype="boolean"),
