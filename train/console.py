@@ -129,9 +129,10 @@ class Console:
             f"{result['waiting_share']:.1%} of it waiting for data"
         )
         self._audit(run, result.get("audit"))
-        listed = ", audit.csv" if "audit" in result else ""
-        report = ", report.html" if run.options.record.report else ""
-        self._say(f"in {folder}: best.pt, log.csv, classes.csv, result.json{listed}{report}")
+        more = ["audit.csv"] * ("audit" in result) + ["report.html"] * run.options.record.report
+        written = [name for name in more if (folder / name).is_file()]  # or warned of
+        files = ["best.pt", "log.csv", "classes.csv", "result.json", *written]
+        self._say(f"in {folder}: {', '.join(files)}")
 
     def _audit(self, run: Run, found: Mapping[str, int] | None) -> None:
         """How many training images may be mislabelled, and of how many."""

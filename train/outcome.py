@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastload.console.terminal import say
+from fastload.errors import first_line
 from train.assembly import Run
 from train.audit import Audit, find_doubtful, find_hard, look_again, write_audit
 from train.calibration import Calibration, calibration_of
 from train.class_sizes import ClassTable
 from train.confusion import find_confusions
+from train.console import percent
 from train.evaluation import Scores, Verdict, judge, score
 from train.interrupt import Interrupt
 from train.log import read_log
@@ -79,6 +83,9 @@ def _calibrations(scores: Scores) -> tuple[Calibration, Calibration]:
 def write_outcome(run: Run, folder: Path, best: BestEpoch) -> dict[str, Any]:
     """Write classes.csv, result.json, audit.csv and report.html. One rank calls this.
 
+    The figures are in the first two. Whatever breaks the others, which are to be looked at, is a
+    warning: it must not make a failure of a run that is over.
+
     Returns:
         The content of result.json.
     """
@@ -114,10 +121,24 @@ def write_outcome(run: Run, folder: Path, best: BestEpoch) -> dict[str, Any]:
     write_classes(folder / "classes.csv", list(names), {s: v.plain for s, v in verdicts.items()})
     write_result(folder / "result.json", result)
     if best.audit is not None:
-        write_audit(folder / "audit.csv", best.audit, loaders.train.dataset)
+        with _or_warned(folder / "audit.csv"):
+            write_audit(folder / "audit.csv", best.audit, loaders.train.dataset)
     if options.record.report:
-        write_text(folder / "report.html", _report(run, folder, best, log).html())
+        with _or_warned(folder / "report.html"):
+            write_text(folder / "report.html", _report(run, folder, best, log).html())
     return result
+
+
+@contextmanager
+def _or_warned(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  a library's, or of a disk, at the end of a run
+        say(
+            f"warning: {path} could not be written, --resume tries again; the figures are in "
+            f"result.json ({type(error).__name__}: {first_line(error)})",
+            error=True,
+        )
 
 
 def _speed(log: Sequence[Mapping[str, str]]) -> dict[str, float]:
@@ -138,7 +159,7 @@ def _report(run: Run, folder: Path, best: BestEpoch, log: Sequence[Mapping[str, 
     loaders, options, speed = run.loaders, run.options, _speed(log)
     which = f"{best.number} of {len(log) // 2}, by {options.run.best_by} on val"
     figures = {
-        f"{split}: {name}": f"{verdict.figures[key]:.1%}"
+        f"{split}: {name}": percent(verdict.figures[key])
         for split, verdict in best.verdicts.items()
         for name, key in (
             ("top-1", "top1"),

@@ -173,6 +173,22 @@ def test_an_answer_that_is_no_number_costs_the_audit_and_not_the_run(tmp_path, c
     assert not (tmp_path / "a" / "audit.csv").exists()
 
 
+def test_what_cannot_be_written_to_look_at_costs_no_run(tmp_path, capsys):
+    data, folder = striped_shards(tmp_path / "s"), tmp_path / "a"
+    for name in ("audit.csv", "report.html"):
+        (folder / name).mkdir(parents=True)  # nothing can be written under these names
+
+    assert main(arguments(data, tmp_path, "--epochs", "1", "--report")) == 0
+
+    said = capsys.readouterr()
+    for name in ("audit.csv", "report.html"):
+        assert f"warning: {folder / name} could not be written, --resume tries again" in said.err
+        (folder / name).rmdir()
+    assert f"in {folder}: best.pt, log.csv, classes.csv, result.json\n" in said.out
+    assert main(["--resume", "--runs", str(tmp_path), "--name", "a"]) == 0
+    assert "classes.csv, result.json, audit.csv, report.html" in capsys.readouterr().out
+
+
 def test_so_many_images_are_looked_at_and_zero_is_none(tmp_path, capsys):
     data = striped_shards(tmp_path / "s")
 
