@@ -174,11 +174,19 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -
     Raises:
         OSError: If the file cannot be written.
     """
+    text = "".join(map(_csv_line, [names, *rows]))
+    write_atomically(path, text.encode("utf-8", "surrogateescape"))
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    r"""One row; lines end in \n alone.
+
+    Before Python 3.13 csv quotes a \r only where lines end in it, and readers take an unquoted one
+    for the end of a row.
+    """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue()[:-2] + "\n"
 
 
 @contextmanager

@@ -112,6 +112,7 @@ def test_the_hash_is_that_of_the_whole_file(tmp_path: Path):
 
 def test_a_table_keeps_any_name(tmp_path: Path):
     rows = [['with "quotes", commas', "new\nline"], ["中文", os.fsdecode(b"caf\xe9")]]
+    rows += [["carriage\rreturn", "\r"], ["\r\n", " "]]
     write_csv(tmp_path / "t.csv", ("a", "b"), rows)
     with (tmp_path / "t.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
         assert list(csv.reader(lines)) == [["a", "b"], *rows]
