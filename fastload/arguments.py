@@ -32,7 +32,7 @@ def check_number(name: str, value: object, low: float, high: float = math.inf) -
     limits = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"at least {low:g}, and finite"
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number {limits}, got {shown(value)}")
-    if not (low <= float(value) <= high and math.isfinite(value)):
+    if not (low <= _float(value) <= high and math.isfinite(_float(value))):
         raise ValueError(f"{name} must be {limits}, got {shown(value)}")
 
 
@@ -155,4 +155,12 @@ def _numbers(value: object) -> list[float] | None:
         return None
     if not all(isinstance(part, Real) and not isinstance(part, bool) for part in value):
         return None
-    return [float(part) for part in value]
+    return [_float(part) for part in value]
+
+
+def _float(value: Any) -> float:  # noqa: ANN401  a number of any kind
+    """The number in floating point; infinity where it is an integer beyond all that has."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
