@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 
 from fastload.console.terminal import counted
@@ -26,6 +27,8 @@ class BadSamples:
     def __init__(self, reader: Reader, policy: Policy, *, epoch_samples: int) -> None:
         self._reader, self._policy = reader, policy
         self._allowed = policy.max_corrupt_fraction * epoch_samples / policy.world.size
+        if policy.max_corrupt_fraction == 1:
+            self._allowed = math.inf  # the parts of ranks are not all of one size
         self._epoch = self._count = 0
         self._logged: set[int] = set()  # rows
 

@@ -32,6 +32,7 @@ from fastload.load.augment import Augment
 from fastload.load.loader import Loader
 from fastload.pixels import native
 from fastload.store.index import read_index
+from fastload.world import World
 from tests.pictures import encode
 from tests.shards import (
     Picture,
@@ -161,6 +162,17 @@ def test_a_fraction_of_zero_allows_none(shards):
         pytest.raises(TooManyCorruptError, match=r"allows 0; the last is train-000000\.tar"),
     ):
         shown(loader)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_fraction_of_one_allows_all_on_ranks_of_uneven_parts(tmp_path, rank):
+    pictures = [Picture(flat_picture(0, 0).jpeg[:150], 0, 48, 64)] * 8
+    directory = write_shards(tmp_path / "s", {"val": pictures}, classes=["a"])
+    world = World(rank=rank, size=3)
+    options = {"split": "val", "augment": Augment.eval(16), "max_corrupt_fraction": 1.0}
+    with loader_of(directory, world=world, batch_size=2, **options) as loader:
+        assert [len(labels) for _, labels in loader] == [0, 0]
+        assert loader.stats().bad_samples == [2, 2, 4][rank]
 
 
 def test_where_all_is_bad_nothing_goes_round_for_ever(tmp_path):
