@@ -99,6 +99,8 @@ def rotate(pixels: Tensor, degrees: Tensor) -> Tensor:
         pixels: float32 [N, 3, H, W].
         degrees: float32 [N].
     """
+    if not len(pixels):
+        return pixels  # torch refuses a grid of none
     height, width = pixels.shape[2:]
     cosine, sine = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))
     zero = torch.zeros_like(cosine)
@@ -128,7 +130,9 @@ def adjust_brightness(pixels: Tensor, factors: Tensor) -> Tensor:
 
 def adjust_contrast(pixels: Tensor, factors: Tensor) -> Tensor:
     """Blend with the mean grey. pixels float32 [N, 3, H, W] in [0, 1], factors float32 [N]."""
-    return _blend(pixels, _grey(pixels).mean((1, 2, 3), keepdim=True), factors.view(-1, 1, 1, 1))
+    # Row by row: torch's threads share the sum of a whole image, in parts that depend on the batch.
+    sums = _grey(pixels).sum(3, keepdim=True).sum(2, keepdim=True)
+    return _blend(pixels, sums.div_(pixels.shape[2] * pixels.shape[3]), factors.view(-1, 1, 1, 1))
 
 
 def adjust_saturation(pixels: Tensor, factors: Tensor) -> Tensor:

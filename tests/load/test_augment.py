@@ -272,6 +272,13 @@ def test_a_share_of_mixing_is_the_inverse_of_the_beta_distribution(alpha):
     assert symmetric_beta(alpha, 1 - uniforms) == pytest.approx(1 - middle, abs=1e-6)
 
 
+@pytest.mark.parametrize("alpha", [1e-4, 1e-12, 1e-16, 5e-324])
+def test_shares_of_the_smallest_alphas_are_one_or_the_other(alpha):
+    shares = symmetric_beta(alpha, (np.arange(2000) + 0.5) / 2000)
+    assert (np.minimum(shares, 1 - shares) < 1e-3).mean() > 0.995
+    assert np.count_nonzero(shares > 0.5) == 1000
+
+
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_shares_of_mixing_have_the_mean_and_the_deviation_of_their_beta(alpha):
     shares = symmetric_beta(alpha, (np.arange(200_000) + 0.5) / 200_000)
@@ -430,6 +437,33 @@ def test_everything_together_keeps_type_and_layout(dtype):
     assert soft.shape == (6, 6)
 
 
+@pytest.fixture
+def torch_threads():
+    """Sets how many threads torch has, up to the end of the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_neither_the_batch_nor_torchs_threads_change_a_contrast(torch_threads):
+    images = torch.rand(4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    factors, found = torch.tensor([0.3, 0.7, 1.2, 1.7]), []
+    for threads, count in ((1, 4), (2, 4), (2, 1)):
+        torch_threads(threads)
+        parts = zip(images.split(count), factors.split(count), strict=True)
+        found.append(torch.cat([adjust_contrast(*part) for part in parts]))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
+def test_an_empty_batch_stays_empty(dtype):
+    images, soft = augment_images(
+        FULL, pictures(0), torch.arange(0), drawn(FULL, 0), dtype=dtype, num_classes=6
+    )
+    assert (images.shape, images.dtype, soft.shape) == ((0, 3, 32, 32), dtype, (0, 6))
+
+
 def test_uint8_and_float_batches_show_the_same():
     choices = drawn(FULL, 6)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in FULL.normalise)
@@ -464,7 +498,15 @@ def test_presets_are_the_published_recipes():
         (lambda: Augment(flip=1.5), r"flip must be in \[0, 1\], got 1\.5"),
         (lambda: Augment(flip=float("nan")), r"flip must be in \[0, 1\], got nan"),
         (lambda: Augment(rotation=-1), r"rotation must be in \[0, 180\], got -1"),
-        (lambda: Augment(normalise=((0, 0, 0), (1, 0, 1))), "std of normalise must be above 0"),
+        (
+            lambda: Augment(normalise=((0, 0, 0), (1, 0, 1))),
+            r"std of normalise must be in \[0\.0001, 1\], .* got \(1, 0, 1\)",
+        ),
+        (
+            lambda: Augment(normalise=((123.7, 116.3, 103.5), (58.4, 57.1, 57.4))),
+            r"mean of normalise must be in \[0, 1\], as of pixels in \[0, 1\], got \(123\.7",
+        ),
+        (lambda: Augment(normalise=((0, 0, 0), (255, 255, 255))), "std of normalise must be in"),
         (
             lambda: RandomResizedCrop(area=(0.5, 0.1)),
             r"area must be an interval \(least, most\) within \[1e-06, 1\], got \(0\.5, 0\.1\)",
