@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from fastload.console.progress import QUIET_SECONDS
-from fastload.load.augment import IMAGENET_MEAN, IMAGENET_STD, RandomResizedCrop
+from fastload.load.augment import IMAGENET_MEAN, IMAGENET_STD, LEAST_STD, RandomResizedCrop
 from fastload.load.auto_augment import AutoAugment, RandAugment, TrivialAugment
 from fastload.load.backend import AUTO, BackendName
 from fastload.load.reweighting import class_weights
@@ -195,9 +195,9 @@ def named_normalisation(text: str) -> Normalisation | None:
     except ValueError:
         a = b = c = d = e = f = math.nan
     _require(
-        0 <= min(a, b, c) <= max(a, b, c) <= 1 and 0 < min(d, e, f) <= max(d, e, f) <= 1,
+        0 <= min(a, b, c) <= max(a, b, c) <= 1 and LEAST_STD <= min(d, e, f) <= max(d, e, f) <= 1,
         'normalise must be "auto", "imagenet", "half" or MEAN/STD with one number or three of '
-        f'each in [0, 1], such as 0.498/0.502, got "{text}"',
+        f'each, MEAN in [0, 1] and STD in [{LEAST_STD:g}, 1], such as 0.498/0.502, got "{text}"',
     )
     return (a, b, c), (d, e, f)
 

@@ -49,6 +49,8 @@ from fastload.load.powers import power
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # the constants of torchvision's pre-trained weights
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+LEAST_STD = 1e-4
+
 _JITTER_ORDERS = np.array(list(permutations(range(4))), np.int64)  # [24, 4]
 
 
@@ -201,10 +203,14 @@ def _check_normalise(normalise: object) -> None:
     if not (isinstance(normalise, tuple | list) and len(normalise) == 2):
         raise TypeError(f"normalise must be a pair (mean, std), got {shown(normalise)}")
     mean, std = normalise
-    check_channels("mean of normalise", mean)
-    check_channels("std of normalise", std)
-    if min(std) <= 0:
-        raise ValueError(f"std of normalise must be above 0, got {shown(std)}")
+    # Of pixels in [0, 255] images would be of nearly one colour; float16 ends at 65504.
+    for name, values, least in (("mean", mean, 0), ("std", std, LEAST_STD)):
+        check_channels(f"{name} of normalise", values)
+        if not least <= min(values) <= max(values) <= 1:
+            raise ValueError(
+                f"{name} of normalise must be in [{least:g}, 1], as of pixels in [0, 1], got"
+                f" {shown(values)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,6 +513,7 @@ def symmetric_beta(alpha: float, uniforms: NDArray[np.float64]) -> NDArray[np.fl
     Returns:
         float64 [N] in [0, 1].
     """
+    alpha = max(alpha, 1e-6)  # below, nearly all are 0 or 1, and 1 / alpha may overflow
     areas, grid = _beta_table(alpha)
     lower = np.minimum(uniforms, 1 - uniforms)
     # Not np.interp: a processor that multiplies and adds in one step rounds its sums otherwise.

@@ -401,7 +401,8 @@ def test_normalise_is_stronger_than_the_weights(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "halves", "0.5", "0.5/0", "128/127", "0.5,0.5/0.5", "0.5/0.5/0.5", "nan/0.5"]
+    "text",
+    ["", "halves", "0.5", "0.5/0", "0/1e-9", "128/127", "0.5,0.5/0.5", "0.5/0.5/0.5", "nan/0.5"],
 )
 def test_normalise_names_numbers_that_can_be(text):
     with pytest.raises(ValueError, match=f'MEAN/STD with .* got "{text}"'):
