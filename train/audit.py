@@ -21,9 +21,12 @@ from torch import Tensor
 
 from fastload import Loader, TarDataset
 from fastload.console.terminal import say
+from fastload.errors import FastloadError
 from fastload.files import write_csv
 from fastload.load.selection import Select
+from fastload.store.collection import open_collection
 from train.assembly import Run
+from train.data import DataError
 from train.evaluation import Scores, score
 from train.interrupt import Interrupt
 from train.page import Picture
@@ -105,22 +108,38 @@ def look_again(run: Run, interrupt: Interrupt, *, temperature: float) -> Audit |
         temperature: Of the probabilities.
 
     Returns:
-        None where --audit is 0, and where the model has no finite answer to a training image, which
-        is said: its figures on val and test are no worse for that.
+        None where --audit is 0, and where the images cannot be looked at, as they are gone, or have
+        no finite answer; which is said: the figures on val and test are no worse for that.
 
     Raises:
         InterruptedRunError: If a signal came.
+        FastloadError: If one of several processes fails, for which the others wait.
     """
-    most = run.options.record.audit
+    most, total = run.options.record.audit, int(run.loaders.train_counts.sum())
     if not most:
         return None
-    data, val = run.options.data, run.loaders.val
-    total = int(run.loaders.train_counts.sum())
+    try:
+        scores = _scores(run, interrupt, temperature, _chosen(total, most, run.options.run.seed))
+    except FastloadError as error:
+        if run.ranks.world.size > 1 and not isinstance(error, DivergedError):  # that is everywhere
+            raise
+        if run.ranks.writes:
+            say(f"warning: there is no audit.csv: training images, {error}", error=True)
+        return None
+    return rank_answers(scores, total=total)
+
+
+def _scores(
+    run: Run, interrupt: Interrupt, temperature: float, chosen: slice | np.ndarray
+) -> Scores:
+    data, train, val = run.options.data, run.loaders.train, run.loaders.val
+    if open_collection(data.data, "train").fingerprint != train.state_dict()["data"]:
+        raise DataError(f"{data.data}: was indexed or sharded anew while the run trained")
     with Loader(
         data.data,
         split="train",
         order="index",
-        select=Select(indices=_chosen(total, most, run.options.run.seed)),
+        select=Select(indices=chosen),
         batch_size=data.batch_size,
         augment=val.augment,
         device=run.ranks.device,
@@ -131,15 +150,7 @@ def look_again(run: Run, interrupt: Interrupt, *, temperature: float) -> Audit |
         world=run.ranks.world,
     ) as loader:
         what = "looking at the training images"
-        try:
-            scores = score(
-                run, loader, interrupt, temperature=temperature, chooses=False, what=what
-            )
-        except DivergedError as error:
-            if run.ranks.writes:
-                say(f"warning: there is no audit.csv: on train {error}", error=True)
-            return None
-    return rank_answers(scores, total=total)
+        return score(run, loader, interrupt, temperature=temperature, chooses=False, what=what)
 
 
 def _chosen(total: int, most: int, seed: int) -> slice | np.ndarray:

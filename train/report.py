@@ -90,6 +90,8 @@ class Report:
 
     def _calibration(self) -> str:
         fitted, raw = self.calibration
+        if math.isnan(fitted.error):
+            return "<p>Nobody knows: no image of val was read.</p>"
         errors = (
             f"On val the probabilities of the answers are {_points(fitted.error)} off at the "
             f"temperature {self.temperature:.3g}, which was fitted there, and {_points(raw.error)} "
@@ -198,7 +200,7 @@ def _curves(log: Sequence[Mapping[str, str]]) -> str:
 
 def _confusions(confusions: Sequence[Confusion]) -> str:
     if not confusions:
-        return "<p>None: every validation image is right.</p>"
+        return "<p>None: no image of val got a wrong answer.</p>"
     pairs = "".join(
         f'<div class="pair"><div><b>{name(pair.truth)}</b>, {pair.count:,} of {pair.of:,}<br>'
         f"{_pictures(pair.mistaken)}</div><div>taken for <b>{name(pair.answer)}</b><br>"
@@ -214,7 +216,10 @@ def _pictures(pictures: Sequence[Picture]) -> str:
 
 def _doubts(doubts: Doubts | None) -> str:
     if doubts is None:
-        return "<p>Nobody has looked: <code>--audit</code> was 0.</p>"
+        return (
+            "<p>Nobody has looked: <code>--audit</code> was 0, or the run said why it could "
+            "not look.</p>"
+        )
     looked = f"{counted(doubts.images, 'training image')} of {doubts.total:,} were looked at again"
     if doubts.images == doubts.total:
         looked = f"All {counted(doubts.total, 'training image')} were looked at again"

@@ -9,6 +9,7 @@ import shutil
 import urllib.parse
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,9 @@ from fastload import Augment, Loader
 from fastload.advise.models import build_model
 from tests.shards import Picture, flip_bit, write_shards
 from tests.train.pictures import CLASSES, striped_picture, striped_shards
-from train import audit
-from train.audit import rank_answers
+from train import audit, outcome
+from train.assembly import Run
+from train.audit import look_again, rank_answers
 from train.evaluation import Scores
 from train.metrics import Marks
 from train.readings import DivergedError
@@ -168,7 +170,45 @@ def test_an_answer_that_is_no_number_costs_the_audit_and_not_the_run(tmp_path, c
     assert main(arguments(data, tmp_path, "--epochs", "1", "--no-report")) == 0
 
     said = capsys.readouterr().err
-    assert "there is no audit.csv: on train the model answers with NaN or infinity" in said
+    assert "there is no audit.csv: training images, the model answers with NaN or infin" in said
+    assert (tmp_path / "a" / "result.json").exists()
+    assert not (tmp_path / "a" / "audit.csv").exists()
+
+
+def cut(data: Path) -> None:
+    shard = data / "train-000000.tar"
+    shard.write_bytes(shard.read_bytes()[:3000])
+
+
+def made_anew(data: Path) -> None:
+    shutil.rmtree(data)
+    striped_shards(data, train_counts=(4, 4, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("happens", "what"),
+    [
+        (cut, "train-000000.tar: has 3000 bytes"),
+        (shutil.rmtree, "does not exist"),
+        (made_anew, "was indexed or sharded anew"),
+    ],
+)
+def test_data_that_changes_before_the_audit_costs_the_audit_and_not_the_run(
+    tmp_path, capsys, monkeypatch, happens, what
+):
+    data = striped_shards(tmp_path / "s")
+
+    def late(run: Run, *arguments: Any, **more: Any) -> Any:
+        happens(data)
+        return look_again(run, *arguments, **more)
+
+    monkeypatch.setattr(outcome, "look_again", late)
+
+    assert main(arguments(data, tmp_path, "--epochs", "1", "--no-report")) == 0
+
+    said = capsys.readouterr().err
+    assert "warning: there is no audit.csv: training images, " in said
+    assert what in said
     assert (tmp_path / "a" / "result.json").exists()
     assert not (tmp_path / "a" / "audit.csv").exists()
 

@@ -133,7 +133,15 @@ def test_an_empty_log_and_no_confusions_make_a_report():
     ).text
 
     assert "nothing yet" in text
-    assert "every validation image is right" in text
+    assert "no image of val got a wrong answer" in text
+
+
+def test_a_val_of_which_nothing_was_read_makes_a_report():
+    bins = (Bin(count=0, confidence=math.nan, accuracy=math.nan),) * 15
+    nothing = Calibration(error=math.nan, bins=bins)
+    text = read(report(calibration=(nothing, nothing), doubts=None).html()).text
+    assert "no image of val was read" in text
+    assert "nan" not in text
 
 
 def test_every_chart_is_there():
