@@ -21,7 +21,13 @@ from typing import Any
 import numpy as np
 
 from fastload.console.progress import QUIET_SECONDS
-from fastload.load.augment import IMAGENET_MEAN, IMAGENET_STD, LEAST_STD, RandomResizedCrop
+from fastload.load.augment import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LARGEST_SIZE,
+    LEAST_STD,
+    RandomResizedCrop,
+)
 from fastload.load.auto_augment import AutoAugment, RandAugment, TrivialAugment
 from fastload.load.backend import AUTO, BackendName
 from fastload.load.reweighting import class_weights
@@ -158,10 +164,11 @@ class ResolutionOptions:
     ramp_to: float = _option(0.8, "share of the run at which it has reached --size")
 
     def __post_init__(self) -> None:
-        _require(self.size >= 1, f"size must be at least 1, got {self.size}")
-        for name in ("eval_size", "start_size"):
+        for name, least in (("size", 1), ("eval_size", 0), ("start_size", 0)):
+            side = getattr(self, name)
             _require(
-                getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}"
+                least <= side <= LARGEST_SIZE,
+                f"{name} must be in [{least}, {LARGEST_SIZE}], got {side}",
             )
         _require(
             0 <= self.ramp_from < self.ramp_to <= 1,

@@ -49,6 +49,7 @@ from fastload.load.powers import power
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # the constants of torchvision's pre-trained weights
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+LARGEST_SIZE = 8192  # pixels; that of the native core
 LEAST_STD = 1e-4
 
 _JITTER_ORDERS = np.array(list(permutations(range(4))), np.int64)  # [24, 4]
@@ -196,7 +197,7 @@ Crop = RandomResizedCrop | RandomCrop | CenterCrop
 def _check_size(size: object) -> None:
     if isinstance(size, tuple) and len(set(size)) == 1:
         raise TypeError(f"size is the side of a square, one number: {size[0]}, got {shown(size)}")
-    check_integer("size", size, 1, 8192)
+    check_integer("size", size, 1, LARGEST_SIZE)
 
 
 def _check_normalise(normalise: object) -> None:

@@ -70,6 +70,10 @@ class Policy:
         check_number("timeout_seconds", self.timeout_seconds, 0)
         if self.timeout_seconds == 0:
             raise ValueError("timeout_seconds must be above 0, got 0")
+        if self.augment.mix and self.batch_size == 1:
+            raise ValueError(
+                "batch_size must be at least 2 with augment.mix, which mixes the images of a batch"
+            )
         if self.augment.mix and self.order == "index" and self.max_corrupt_fraction:
             raise ValueError('augment.mix cannot be used with order "index" and bad samples')
 

@@ -119,6 +119,10 @@ def test_what_the_caller_said_stays():
         ({"dtype": torch.int32}, "dtype must be torch.uint8 or a floating-point type"),
         ({"order": "index", "drop_last": True}, "evaluation drops nothing"),
         ({"timeout_seconds": 0}, "timeout_seconds must be above 0, got 0"),
+        (
+            {"batch_size": 1, "augment": Augment(mix=Mix())},
+            r"batch_size must be at least 2 with augment\.mix",
+        ),
     ],
 )
 def test_an_option_out_of_range_is_named(options: dict[str, Any], message: str):

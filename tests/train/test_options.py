@@ -108,6 +108,9 @@ def test_a_recipe_that_is_not_there_names_those_that_are():
     [
         (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
         (["--epochs", "-1"], "epochs must be at least 1, got -1"),
+        (["--size", "0"], "--size must be in [1, 8192], got 0"),
+        (["--eval-size", "9000"], "--eval-size must be in [0, 8192], got 9000"),
+        (["--start-size", "8193"], "--start-size must be in [0, 8192], got 8193"),
         (["--reweight", "often"], 'reweight must be "none", "inverse", "sqrt"'),
         (["--class-weights", "effective:2"], "BETA in [0, 1)"),
         (["--loss", "focal", "--label-smoothing", "0.1"], "--label-smoothing must be 0 with"),
