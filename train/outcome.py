@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,19 +119,26 @@ def write_outcome(run: Run, folder: Path, best: BestEpoch) -> dict[str, Any]:
     names = zip(loaders.classes, loaders.class_names, counts, strict=True)
     write_classes(folder / "classes.csv", list(names), {s: v.plain for s, v in verdicts.items()})
     write_result(folder / "result.json", result)
-    if best.audit is not None:
-        with _or_warned(folder / "audit.csv"):
-            write_audit(folder / "audit.csv", best.audit, loaders.train.dataset)
-    if options.record.report:
-        with _or_warned(folder / "report.html"):
-            write_text(folder / "report.html", _report(run, folder, best, log).html())
+    audit, images = best.audit, loaders.train.dataset
+    _to_look_at(
+        folder / "audit.csv",
+        None if audit is None else lambda path: write_audit(path, audit, images),
+    )
+    _to_look_at(
+        folder / "report.html",
+        (lambda path: write_text(path, _report(run, folder, best, log).html()))
+        if options.record.report
+        else None,
+    )
     return result
 
 
-@contextmanager
-def _or_warned(path: Path) -> Iterator[None]:
+def _to_look_at(path: Path, write: Callable[[Path], None] | None) -> None:
+    """Write a file, or none; one of an earlier end of the run would tell other figures."""
     try:
-        yield
+        path.unlink(missing_ok=True)
+        if write is not None:
+            write(path)
     except Exception as error:  # noqa: BLE001  a library's, or of a disk, at the end of a run
         say(
             f"warning: {path} could not be written, --resume tries again; the figures are in "

@@ -230,12 +230,14 @@ def test_a_finished_run_that_is_resumed_changes_nothing_but_may_be_prolonged(
 ):
     main(arguments(shards, tmp_path, "a", "--epochs", "1"))
     before = rows(tmp_path / "a")
+    assert (tmp_path / "a" / "audit.csv").exists()
 
-    assert main(["--resume", "--runs", str(tmp_path)]) == 0
+    assert main(["--resume", "--runs", str(tmp_path), "--audit", "0"]) == 0
     assert rows(tmp_path / "a") == before
+    assert not (tmp_path / "a" / "audit.csv").exists()  # it would be of another end of the run
 
     capsys.readouterr()
-    assert main(["--resume", "--runs", str(tmp_path), "--epochs", "2"]) == 0
+    assert main(["--resume", "--runs", str(tmp_path), "--epochs", "2", "--audit", "50"]) == 0
     assert "classes.csv, result.json, audit.csv\n" in capsys.readouterr().out
     assert rows(tmp_path / "a")[:2] == before
     assert len(rows(tmp_path / "a")) == 4
