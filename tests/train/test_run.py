@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -647,7 +647,16 @@ def test_a_second_signal_ends_at_once():
     assert InterruptedRunError(signal.SIGTERM).status == 143
 
 
-def test_a_lost_terminal_sends_two_signals_and_is_one_request():
+@pytest.fixture
+def hang_up() -> Iterator[Callable[[Any], None]]:
+    """What SIGHUP shall do; the tests themselves may run under nohup, which ignores it."""
+    former = signal.getsignal(signal.SIGHUP)
+    yield lambda handler: signal.signal(signal.SIGHUP, handler)
+    signal.signal(signal.SIGHUP, former)
+
+
+def test_a_lost_terminal_sends_two_signals_and_is_one_request(hang_up):
+    hang_up(signal.SIG_DFL)
     with Interrupt() as interrupt:
         os.kill(os.getpid(), signal.SIGHUP)
         os.kill(os.getpid(), signal.SIGHUP)
@@ -655,15 +664,12 @@ def test_a_lost_terminal_sends_two_signals_and_is_one_request():
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
-def test_what_nohup_ignores_stays_ignored():
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with Interrupt() as interrupt:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not interrupt.came
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, former)
+def test_what_nohup_ignores_stays_ignored(hang_up):
+    hang_up(signal.SIG_IGN)
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not interrupt.came
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 @pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed: uninstall it")
