@@ -648,7 +648,7 @@ def test_a_second_signal_ends_at_once():
 
 
 @pytest.fixture
-def hang_up() -> Iterator[Callable[[Any], None]]:
+def hang_up() -> Iterator[Callable[[Any], object]]:
     """What SIGHUP shall do; the tests themselves may run under nohup, which ignores it."""
     former = signal.getsignal(signal.SIGHUP)
     yield lambda handler: signal.signal(signal.SIGHUP, handler)
