@@ -240,7 +240,9 @@ def trainings(
     common: tuple[str, ...] = (*RECIPE, *SMALL)
     changes = CHANGES
     if part == "transfer":
-        common, changes = (*LITE0, "--init", str(lite0_weights(scratch))), WAYS
+        # Relative to the folder that the trainings run in: rows name no path of this machine.
+        weights = os.path.relpath(lite0_weights(scratch), ROOT)
+        common, changes = (*LITE0, "--init", weights), WAYS
     return [
         (name, seed, partial(train, seed, (*common, *change), threads=1))
         for seed in seeds

@@ -32,7 +32,8 @@ def check_number(name: str, value: object, low: float, high: float = math.inf) -
     limits = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"at least {low:g}, and finite"
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number {limits}, got {shown(value)}")
-    if not (low <= _float(value) <= high and math.isfinite(_float(value))):
+    number = _float(value)
+    if not (low <= number <= high and math.isfinite(number)):
         raise ValueError(f"{name} must be {limits}, got {shown(value)}")
 
 

@@ -691,6 +691,11 @@ def test_every_number_of_the_committed_page_has_a_row():
     )
 
 
+@pytest.mark.parametrize("path", sorted(harness.ROWS.glob("*.jsonl")), ids=lambda path: path.name)
+def test_rows_name_no_folder_of_the_machine_that_measured(path: Path):
+    assert not re.findall(r'[" ]/[\w.]+', path.read_text(encoding="utf-8"))
+
+
 def said_by(page: str) -> list[str]:
     """Cells, paragraphs, and what stands behind each bar; the drawing differs between versions."""
     found = re.findall(r"<(td|p|title)>(.*?)</\1>", page, re.DOTALL)
