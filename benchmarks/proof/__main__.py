@@ -51,13 +51,12 @@ def prepared(place: Place) -> None:
     """
     if (place.shards / MANIFEST_NAME).exists():
         return
-    pictures = place.images or place.out / "pictures"
     commands = [
-        [sys.executable, "-m", "fastload.shard", str(pictures), "--out", str(place.shards)],
+        [sys.executable, "-m", "fastload.shard", str(place.pictures), "--out", str(place.shards)],
     ]
     if place.images is None:
         count = "200" if place.dry else "1200"
-        draw = [sys.executable, "-m", "fastload.sample", str(pictures), "--images", count]
+        draw = [sys.executable, "-m", "fastload.sample", str(place.pictures), "--images", count]
         commands.insert(0, draw)
     for command in commands:
         if run(command, limit_seconds=300.0 * place.patience, log=place.log("prepare")):

@@ -1,5 +1,8 @@
 """Does every back-end give the GPU the CPU's batches, of photographs, in every dtype?
 
+Training views and evaluation views of shards, and training views of the photographs in place, whose
+regions are cut out by their seek tables.
+
 Reference: libjpeg-turbo with torch's antialiased resize on the CPU, uint8. Labels must be equal,
 pixels within one grey on average over each image: normalised ones are brought back to greys first.
 """
@@ -27,11 +30,11 @@ PLANS = {"train": Augment.train(224), "val": Augment.eval(224)}
 
 
 def batches(
-    shards: Path, split: str, backend: str, device: torch.device, dtype: torch.dtype
+    data: Path, split: str, backend: str, device: torch.device, dtype: torch.dtype
 ) -> list[tuple[Tensor, Tensor]]:
     """The first batches, on the CPU."""
     with Loader(
-        shards,
+        data,
         split=split,
         batch_size=BATCH_SIZE,
         augment=PLANS[split],
@@ -57,12 +60,17 @@ def body(place: Place) -> str:
     """Compare all combinations; report the worst image of each back-end."""
     rows: list[Row] = []
     missing = []
-    for split in PLANS:
-        reference = batches(place.shards, split, "libjpeg", torch.device("cpu"), torch.uint8)
+    asked = (
+        ("shards", place.shards, "train", DTYPES),
+        ("shards", place.shards, "val", DTYPES),
+        ("in place", place.pictures, "train", (torch.uint8,)),
+    )
+    for source, data, split, dtypes in asked:
+        reference = batches(data, split, "libjpeg", torch.device("cpu"), torch.uint8)
         for backend in BACKENDS:
-            for dtype in DTYPES:
+            for dtype in dtypes:
                 try:
-                    found = batches(place.shards, split, backend, place.device, dtype)
+                    found = batches(data, split, backend, place.device, dtype)
                 except BackendUnavailableError as error:
                     missing.append(f"{backend}: {error}")
                     break
@@ -74,6 +82,7 @@ def body(place: Place) -> str:
                     {
                         "benchmark": "gpu-parity",
                         "name": backend,
+                        "data": source,
                         "split": split,
                         "device": place.device.type,
                         "dtype": str(dtype).removeprefix("torch."),
@@ -93,7 +102,7 @@ def body(place: Place) -> str:
     for reason in sorted(set(missing)):
         print(reason)
     wrong = [
-        f"{row['name']} {row['dtype']} {row['split']}"
+        f"{row['name']} {row['dtype']} {row['data']} {row['split']}"
         for row in rows
         if not row["labels_equal"] or row["worst_mean_difference"] > ALLOWED
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ class Place:
         return self.out / "shards"
 
     @property
+    def pictures(self) -> Path:
+        """The photographs that the shards were made of, in {train,val}/CLASS/."""
+        return self.images or self.out / "pictures"
+
+    @property
     def device(self) -> torch.device:
         """Where batches go."""
         return torch.device("cpu" if self.dry else "cuda:0")
@@ -51,7 +57,8 @@ class Place:
     @property
     def arguments(self) -> list[str]:
         """The place, as a part's command line."""
-        return [str(self.out), *(["--dry-run"] if self.dry else [])]
+        images = ["--images", str(self.images)] if self.images else []
+        return [str(self.out), *images, *(["--dry-run"] if self.dry else [])]
 
     def keep(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append measurements to the rows of the proof."""
@@ -72,7 +79,12 @@ def fail(figure: str) -> NoReturn:
 
 def run_part(body: Callable[[Place], str]) -> NoReturn:
     """Run a part by its command line, and print its figure in the last line."""
-    place = Place(out=Path(sys.argv[1]), dry="--dry-run" in sys.argv[2:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--dry-run", action="store_true")
+    options = parser.parse_args()
+    place = Place(out=options.out, images=options.images, dry=options.dry_run)
     figure = body(place)
     sys.stderr.flush()
     print(figure, flush=True)

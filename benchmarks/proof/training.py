@@ -53,6 +53,32 @@ GPU_RUNS = (
     Training("native-fp16", ("--loader", "native", "--amp", "fp16")),
     Training("native-float32-killed", ("--loader", "native", "--amp", "off"), killed=True),
     Training("libjpeg-bf16", ("--loader", "libjpeg", "--amp", "bf16")),
+    Training(
+        "native-augmented",
+        (
+            *("--loader", "native", "--auto-augment", "trivial", "--rotation", "15"),
+            *("--jitter", "0.2", "--hue", "0.05", "--erasing", "0.2"),
+        ),
+    ),
+    Training(
+        "dali-mixed-killed",
+        (
+            *("--loader", "dali", "--auto-augment", "randaugment", "--mixup", "0.2"),
+            *("--cutmix", "1", "--drop-path", "0.1", "--dropout", "0.1"),
+        ),
+        killed=True,
+    ),
+    Training(
+        "native-accumulated",
+        (
+            *("--loader", "native", "--accumulate", "2", "--loss", "balanced", "--reweight"),
+            *("sqrt", "--tune", "layerwise", "--zero-init"),
+        ),
+    ),
+    Training(
+        "native-transformer",
+        ("--loader", "native", "--model", "timm:vit_tiny_patch16_224", "--compile", "--ema", "0.9"),
+    ),
 )
 CPU_RUNS = (
     Training("native-killed", ("--loader", "auto", "--amp", "off"), killed=True),
