@@ -20,7 +20,9 @@ from benchmarks.environment import ROOT
 from benchmarks.proof.part import Place, fail, run_part
 from fastload.pixels import dali
 
-LIMIT_SECONDS = 110.0
+LIMIT_SECONDS = (
+    200.0  # of a run; the slowest, a compiled transformer beside others, had no end in 100
+)
 AT_A_TIME = 4
 
 

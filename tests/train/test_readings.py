@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.train.pictures import striped_shards
+from tests.waits import allowed_to_wait, forbidden_to_wait
 from train.assembly import Run, assemble
 from train.command import parse
 from train.console import Console
@@ -121,26 +121,6 @@ def test_a_loss_that_is_no_number_names_its_batch_though_it_is_read_later(
         epoch_of(run, tmp_path, balance=replace(run.balance, loss=poisoned), read_every=every)
     assert "the loss became nan in epoch 1, batch 3; " in str(raised.value)
     assert str(raised.value).endswith(": " + ", ".join(keys[2]))
-
-
-@contextmanager
-def mode(name: str) -> Iterator[None]:
-    before = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls the mode a prototype
-        torch.cuda.set_sync_debug_mode(name)
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
-
-
-def forbidden_to_wait() -> AbstractContextManager[None]:
-    return mode("error")
-
-
-def allowed_to_wait() -> AbstractContextManager[None]:
-    return mode("default")
 
 
 @pytest.mark.gpu
