@@ -9,7 +9,8 @@ Method, each a part:
                 in memory, threads that take chunks of 16. Seconds and CPU seconds for each image;
                 the CPU seconds hold where other processes disturb the machine.
     threads     images per second with 1, 2, ... threads
-    orders      seconds and megabytes of one epoch's order and the first plan, 10^3 to 10^6 samples
+    orders      seconds and megabytes until the first 128 rows of an epoch are known, and the CPU
+                time of a row, 10^3 to 10^6 samples
     first       seconds from `Loader(...)` to its first batch with an index of 300,000 samples, and
                 from `Loader(...)` and `load_state_dict` in the middle of an epoch
     memory      resident memory after many small batches, beyond the batches in flight
@@ -46,13 +47,14 @@ from fastload.console.parser import CommandParser, whole_number
 from fastload.cores import usable_cores
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
-from fastload.load.order import Order
-from fastload.load.plan import EpochPlan
-from fastload.load.ranks import batch_bounds
+from fastload.load.order import Order, OrderKind
+from fastload.load.plan import ORDERED, EpochPlan
+from fastload.load.ranks import Batches
 from fastload.load.rendering import CHUNK
-from fastload.load.reweighting import class_weights, expectations
+from fastload.load.sampling import order_of
+from fastload.load.selection import SampleTable, Select
 from fastload.pixels.decode import Renderer, cpu_renderer
-from fastload.store.collection import open_collection
+from fastload.store.collection import Collection, open_collection
 from fastload.store.index import SAMPLE
 from fastload.store.reader import FileReader, Scratch
 from fastload.world import World
@@ -74,30 +76,43 @@ def measured(work: Callable[[], int]) -> tuple[float, float]:
     return (time.perf_counter() - wall) / count, (time.process_time() - processor) / count
 
 
+def ordered(
+    index: NDArray[np.void], kind: OrderKind, *, shard: str = "file", rule: str = ""
+) -> Order:
+    """The order of an index whose column `shard` says where a sample lies."""
+    classes = int(index["label"].max()) + 1
+    table = SampleTable(
+        labels=index["label"],
+        shards=index[shard],
+        offsets=index["offset"],
+        sources=np.zeros(len(index), np.int64),
+        classes=[str(label) for label in range(classes)],
+    )
+    return order_of(
+        table, kind=kind, select=Select(), reweight=rule or None, epoch_size=None, seed=0
+    )
+
+
+def plan_of(collection: Collection, kind: OrderKind) -> EpochPlan:
+    """The plan of the first epoch of one rank, in batches of a chunk."""
+    order = ordered(collection.index, kind).epoch(0)
+    return EpochPlan(
+        number=0,
+        order=order,
+        batches=Batches(length=order.length, global_batch=CHUNK, world_size=1, drop_last=True),
+        world=World(),
+        augment=Augment.train(224),
+        seed=0,
+        index=collection.index,
+    )
+
+
 class Bare:
     """The renderer alone: everything that comes before it is done once, outside the clock."""
 
     def __init__(self, shards: Path, renderer: Renderer, num_threads: int) -> None:
         collection = open_collection([shards], "train")
-        index = collection.index
-        order = Order(
-            kind="shuffled",
-            rows=np.arange(len(index)),
-            groups=index["label"].astype(np.int64),
-            expected=None,
-            shards=index["file"],
-            offsets=index["offset"],
-        )
-        bounds = batch_bounds(len(index), start=0, global_batch=CHUNK, world_size=1, drop_last=True)
-        plan = EpochPlan(
-            number=0,
-            order=order.epoch(0),
-            bounds=bounds,
-            world=World(),
-            augment=Augment.train(224),
-            seed=0,
-            index=index,
-        )
+        plan = plan_of(collection, "shuffled")
         reader = FileReader(collection)
         parts = [plan.batch(step) for step in range(plan.steps)]
         self._chunks = [
@@ -203,34 +218,36 @@ def synthetic_index(count: int, classes: int = 1000) -> NDArray[np.void]:
 
 
 def orders(_: Path, rounds: int) -> list[Row]:
-    """Time and memory of one epoch's order."""
+    """Time and memory until an epoch's first rows are known, and what each row costs."""
     rows: list[Row] = []
-    for kind, rule in (("shuffled", ""), ("shuffled", "sqrt"), ("sequential", "")):
+    kinds: tuple[tuple[OrderKind, str], ...] = (
+        ("shuffled", ""),
+        ("shuffled", "sqrt"),
+        ("sequential", ""),
+    )
+    for kind, rule in kinds:
         for count in ORDER_SIZES:
-            index = synthetic_index(count)
-            labels = index["label"].astype(np.int64)
-            expected = expectations(class_weights(labels, rule), count) if rule else None
-            order = Order(
-                kind=kind,  # type: ignore[arg-type]  # one of the literals
-                rows=np.arange(count),
-                groups=labels,
-                expected=expected,
-                shards=index["shard"],
-                offsets=index["offset"],
-            )
-            seconds = []
+            order = ordered(synthetic_index(count), kind, shard="shard", rule=rule)
+            few = np.arange(min(count, BATCH))
+            many = np.arange(min(count, ORDERED))
+            seconds, processor = [], []
             for number in range(rounds):
                 began = time.perf_counter()
-                order.epoch(number)
+                epoch = order.epoch(number)
+                epoch.rows(few)
                 seconds.append(time.perf_counter() - began)
+                began = time.process_time()
+                epoch.rows(many)
+                processor.append((time.process_time() - began) / len(many))
             tracemalloc.start()
-            order.epoch(0)
+            order.epoch(0).rows(many)
             megabytes = tracemalloc.get_traced_memory()[1] / 1e6
             tracemalloc.stop()
             name = f"{kind} {rule}".strip()
+            microseconds = sorted(processor)[len(processor) // 2] * 1e6
             print(
-                f"orders {name} {count:>9,}: {summarise(seconds)} s, peak {megabytes:.1f} MB,"
-                f" {min(seconds) / count * 1e9:.0f} ns a sample"
+                f"orders {name} {count:>9,}: first rows after {summarise(seconds)} s, peak"
+                f" {megabytes:.1f} MB, {microseconds:.2f} us a row"
             )
             rows.append(
                 {
@@ -239,6 +256,7 @@ def orders(_: Path, rounds: int) -> list[Row]:
                     "samples": count,
                     "seconds": sorted(seconds)[len(seconds) // 2],
                     "peak_mb": megabytes,
+                    "cpu_us_per_row": microseconds,
                 }
             )
     return rows
@@ -340,35 +358,18 @@ def drop_cache(shards: Path) -> None:
 def cold(shards: Path, rounds: int) -> list[Row]:
     """Milliseconds that one thread waits for the bytes of a sample, by order and read-ahead."""
     collection = open_collection([shards], "train")
-    index = collection.index
 
-    def epoch(kind: str, *, ahead: bool, warm: bool = False) -> float:
-        order = Order(
-            kind=kind,  # type: ignore[arg-type]  # one of the literals
-            rows=np.arange(len(index)),
-            groups=index["label"].astype(np.int64),
-            expected=None,
-            shards=index["file"],
-            offsets=index["offset"],
-        ).epoch(0)
-        bounds = batch_bounds(len(index), start=0, global_batch=CHUNK, world_size=1, drop_last=True)
-        plan = EpochPlan(
-            number=0,
-            order=order,
-            bounds=bounds,
-            world=World(),
-            augment=Augment.train(224),
-            seed=0,
-            index=index,
-        )
+    def epoch(kind: OrderKind, *, ahead: bool, warm: bool = False) -> float:
+        plan = plan_of(collection, kind)
         if not warm:
             drop_cache(shards)
         reader, scratch, waited = FileReader(collection), Scratch(), 0.0
         for step in range(plan.steps):
             if ahead:
                 reader.read_ahead(plan.ahead(step))
+            rows = plan.batch(step).rows
             began = time.perf_counter()
-            reader.read(order.rows[bounds[step] : bounds[step + 1]], scratch)
+            reader.read(rows, scratch)
             waited += time.perf_counter() - began
             time.sleep(CHUNK * 0.0002)  # as long as two threads decode
         reader.close()

@@ -25,13 +25,14 @@ RESAMPLE = 7
 WINDOW = 8
 OPERATION = 9
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, SplitMix64's increment
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, SplitMix64's increment
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 _TO_UNIT = 2.0**-53
 
 
-def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser: a permutation of all 64-bit words; each bit changes half of the others."""
     words = (words ^ (words >> np.uint64(30))) * _FIRST
     words = (words ^ (words >> np.uint64(27))) * _SECOND
     return words ^ (words >> np.uint64(31))
@@ -42,7 +43,7 @@ def _key(seed: int, epoch: int, stream: int) -> NDArray[np.uint64]:
     for word in (seed, epoch, stream):
         if not 0 <= word < 2**63:
             raise ValueError(f"seed, epoch and stream must be in [0, 2**63), got {word}")
-        key = _mix((key ^ np.uint64(word)) + _GOLDEN)
+        key = mixed((key ^ np.uint64(word)) + GOLDEN)
     return key
 
 
@@ -61,7 +62,7 @@ def hashes(
         uint64 [N], uniform over all 64-bit words; distinct positions have distinct hashes.
     """
     counters = np.asarray(positions, np.int64).astype(np.uint64)
-    return _mix(_mix(counters * _GOLDEN + _key(seed, epoch, stream)))
+    return mixed(mixed(counters * GOLDEN + _key(seed, epoch, stream)))
 
 
 def uniforms(
@@ -80,7 +81,7 @@ def uniforms(
         float64 [N, slots] in [0, 1), multiples of 2**-53.
     """
     heads = hashes(seed, epoch, positions, stream=stream)
-    offsets = np.arange(1, slots + 1, dtype=np.uint64) * _GOLDEN
-    words = _mix(heads[:, None] + offsets[None, :])
+    offsets = np.arange(1, slots + 1, dtype=np.uint64) * GOLDEN
+    words = mixed(heads[:, None] + offsets[None, :])
     unit: NDArray[np.float64] = (words >> np.uint64(11)).astype(np.float64) * _TO_UNIT
     return unit

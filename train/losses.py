@@ -52,11 +52,10 @@ def class_weights(rule: str, counts: NDArray[np.int64]) -> NDArray[np.float64]:
     present = counts > 0
     if rule == "none" or not present.any():
         return present.astype(np.float64)
-    labels = np.repeat(np.arange(len(counts)), counts)
-    of_images = reweighting.class_weights(labels, rule)
-    weights = np.zeros(len(counts))
-    weights[labels] = of_images / of_images.mean()
-    return weights
+    weights = np.where(present, reweighting.class_weights(counts, rule), 0.0)
+    mean_of_images = (weights * counts).sum() / counts.sum()
+    scaled: NDArray[np.float64] = weights / mean_of_images
+    return scaled
 
 
 def class_prior(counts: NDArray[np.int64], weights: NDArray[np.float64]) -> Tensor:

@@ -1,9 +1,12 @@
 """The loader, along the way of a batch.
 
 policy        the options of a Loader, resolved and checked
-reweighting   how often each sample comes
+selection     which samples of a split take part
+reweighting   how often each class, or each sample, comes
+draws         which sample each draw of an epoch is
+shuffle       a permutation, computed place by place
 order         which sample stands at each position of an epoch
-selection     what a user asks for -> the order
+sampling      what a user asks for -> the order
 ranks         global batches, and the part of each rank
 powers        exp, log and powers, the same on every processor
 auto_augment  TrivialAugment and RandAugment: operations and strengths

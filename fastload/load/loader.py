@@ -41,10 +41,11 @@ from fastload.load.device import Sent, device_of
 from fastload.load.order import OrderKind, describe_order
 from fastload.load.plan import EpochPlan
 from fastload.load.policy import resolve_policy
-from fastload.load.ranks import batch_bounds
+from fastload.load.ranks import Batches
 from fastload.load.rendering import Batch, Rendering
 from fastload.load.rows import rows_of
-from fastload.load.selection import SampleTable, Select, order_of
+from fastload.load.sampling import order_of
+from fastload.load.selection import SampleTable, Select
 from fastload.load.stats import DeliveryCounter, Stats
 from fastload.pixels.decode import Renderer
 from fastload.stages import Stages
@@ -55,7 +56,7 @@ from fastload.world import World
 
 _log = logging.getLogger(__name__)
 
-STATE_VERSION = 1
+STATE_VERSION = 2  # 1 had an order that was made as a whole
 
 Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -172,7 +173,7 @@ class Loader:
         self.class_names = collection.class_names
         self._order = order_of(
             SampleTable(
-                labels=collection.index["label"].astype(np.int64),
+                labels=collection.index["label"],
                 shards=collection.index["file"],
                 offsets=collection.index["offset"],
                 sources=collection.sources,
@@ -184,8 +185,10 @@ class Loader:
             epoch_size=epoch_size,
             seed=self.seed,
         )
-        labels = collection.index["label"][self._order.rows]
-        self.class_counts = np.bincount(labels, minlength=len(self.classes))
+        part = self._order.sampling.taking_part
+        self.class_counts = np.bincount(
+            collection.index["label"][part.all()], minlength=len(self.classes)
+        )
         self._sampling = describe_order(self._order)
         if not len(self):
             length, ranks = self._order.length, self.world.size
@@ -232,7 +235,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same on every rank."""
-        return len(self._bounds(0)) - 1
+        return self._batches(0).steps
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The next epoch, or the rest of the one that was loaded by `load_state_dict`.
@@ -252,7 +255,7 @@ class Loader:
         plan = EpochPlan(
             number=number,
             order=self._order.epoch(number),
-            bounds=self._bounds(start),
+            batches=self._batches(start),
             world=self.world,
             augment=self.augment,
             seed=self.seed,
@@ -301,8 +304,8 @@ class Loader:
         It is for reading, as from the data set of a DataLoader; a transform given to it changes no
         batch.
         """
-        collection, rows = self._collection, self._order.rows
-        if len(rows) < len(collection.index):
+        collection, rows = self._collection, self._order.sampling.taking_part.chosen
+        if rows is not None:
             sources = collection.sources[rows]
             collection = replace(collection, index=collection.index[rows], sources=sources)
         return TarDataset.of_collection(collection, self._name)
@@ -384,6 +387,11 @@ class Loader:
         """
         check_kind("state", state, dict)
         here = self.state_dict()
+        if state.get("version") == 1:
+            raise StateMismatchError(
+                "the saved state is of a fastload whose epochs had another order: finish that run"
+                " with the fastload that began it, or begin a new run"
+            )
         for name in ("version", "data", "seed", "sampling", "augment"):
             if state.get(name) != here[name]:
                 raise StateMismatchError(
@@ -403,7 +411,7 @@ class Loader:
                 f" {self._order.length}; the state is damaged"
             )
         self.set_size(state["size"])
-        finished = len(self._bounds(position)) == 1
+        finished = self._batches(position).steps == 0
         self._next = self._received = (epoch + 1, 0) if finished else (epoch, position)
         self._epoch_told = True
 
@@ -455,9 +463,9 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _bounds(self, start: int) -> NDArray[np.int64]:
-        return batch_bounds(
-            self._order.length,
+    def _batches(self, start: int) -> Batches:
+        return Batches(
+            length=self._order.length,
             start=start,
             # No more than leaves an epoch one batch too small: NumPy's integers end somewhere.
             global_batch=min(self.batch_size * self.world.size, self._order.length + 1),

@@ -7,32 +7,58 @@ positions  0 1 2 3 4 5 6 7 | 8 9 ...          global batch of 8
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
 
 from fastload.world import World
 
 
-def batch_bounds(
-    length: int, *, start: int, global_batch: int, world_size: int, drop_last: bool
-) -> NDArray[np.int64]:
-    """Where the global batches of an epoch begin and end, from position `start` on.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batches:
+    """The global batches of an epoch from some position on, by arithmetic.
 
     A tail that is smaller than the number of ranks would leave a rank without samples. Such a tail,
     if it is kept, shares the samples of the last two batches evenly with the batch before it.
 
-    Returns:
-        int64 [steps + 1]; batch k holds the positions [bounds[k], bounds[k + 1]).
+    Attributes:
+        length: Positions of the epoch.
+        start: The first position.
+        global_batch: Samples of a batch over all ranks, at least 1.
+        world_size: Number of ranks.
+        drop_last: Whether the tail is dropped.
     """
-    left = max(0, length - start)
-    steps, tail = divmod(left, global_batch)
-    bounds = start + global_batch * np.arange(steps + 1, dtype=np.int64)
-    if tail == 0 or drop_last:
-        return bounds
-    bounds = np.append(bounds, length)
-    if tail < world_size and steps > 0:
-        bounds[-2] = bounds[-3] + (length - bounds[-3] + 1) // 2
-    return bounds
+
+    length: int
+    start: int = 0
+    global_batch: int
+    world_size: int
+    drop_last: bool
+
+    @property
+    def steps(self) -> int:
+        """How many batches there are."""
+        return self._whole + (self._tail > 0 and not self.drop_last)
+
+    def bounds(self, step: int) -> tuple[int, int]:
+        """The positions [begin, end) of a batch, `step` in [0, steps)."""
+        return self._bound(step), self._bound(step + 1)
+
+    @property
+    def _whole(self) -> int:
+        return max(0, self.length - self.start) // self.global_batch
+
+    @property
+    def _tail(self) -> int:
+        return max(0, self.length - self.start) % self.global_batch
+
+    def _bound(self, number: int) -> int:
+        whole = self._whole
+        if number > whole:
+            return self.length
+        bound = self.start + self.global_batch * number
+        if number == whole > 0 and 0 < self._tail < self.world_size and not self.drop_last:
+            before = bound - self.global_batch
+            return before + (self.length - before + 1) // 2
+        return bound
 
 
 def rank_part(start: int, stop: int, world: World) -> tuple[int, int]:

@@ -159,7 +159,8 @@ class Rendering:
         self._plan, self._reader, self._renderer, self._buffers = plan, reader, renderer, buffers
         self._replace_bad = replace_bad
         self._timeout = min(timeout_seconds, threading.TIMEOUT_MAX)
-        largest = max(1, int(np.diff(plan.bounds).max(initial=1)) // plan.world.size)
+        begin, end = plan.batches.bounds(0)  # no other batch is larger
+        largest = max(1, (end - begin) // plan.world.size)
         share = max(SMALLEST_CHUNK, math.ceil(largest / num_threads))
         self._chunk = chunk or min(CHUNK, largest, share)
         self._chunk_bytes = None if chunk else CHUNK_BYTES
@@ -319,5 +320,5 @@ class Rendering:
             pixels = self._buffers.select(pixels, kept)
             rows, choices = rows[kept], choices.keep(kept)
         labels = self._plan.index["label"][rows].astype(np.int64)
-        end = int(self._plan.bounds[batch.ticket.step + 1])
+        _, end = self._plan.batches.bounds(batch.ticket.step)
         batch.ticket.outcome.put(Batch(pixels, labels, rows, choices, end, bad))

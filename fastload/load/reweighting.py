@@ -1,6 +1,6 @@
 """How often each sample comes: weights of classes, expected counts, whole counts.
 
-labels, rule -> class_weights -> expectations of an epoch -> systematic_counts, whole numbers
+class sizes, rule -> class_weights -> expectations of an epoch -> systematic_counts, whole numbers
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from numpy.typing import NDArray
 from fastload.arguments import shown
 
 
-def class_weights(labels: NDArray[np.integer], rule: str) -> NDArray[np.float64]:
-    """How often each sample is drawn, relative to other samples, by the size of its class.
+def class_weights(counts: NDArray[np.integer], rule: str) -> NDArray[np.float64]:
+    """How often a sample of each class is drawn, relative to other samples, by the class's size.
 
     Args:
-        labels: [N], class numbers, at least 0.
+        counts: [C], samples of each class.
         rule: "inverse" (1/n: every class equally often), "sqrt" (1/sqrt(n)), or "effective:BETA"
             with BETA in [0, 1), the (1 - BETA) / (1 - BETA**n) of Cui et al., "Class-balanced loss
             based on effective number of samples" (CVPR 2019, eq. 2). There the number weights the
             loss; here it weights the draws.
 
     Returns:
-        float64 [N], above 0.
+        float64 [C], above 0; of a class without samples, that of a class of one.
 
     Raises:
         ValueError: If the rule is none of these.
     """
-    counts = np.bincount(labels)
     present = np.maximum(counts, 1).astype(np.float64)
+    weights: NDArray[np.float64]
     if rule == "inverse":
         weights = 1 / present
-    elif rule == "sqrt":
+        return weights
+    if rule == "sqrt":
         weights = 1 / np.sqrt(present)
-    elif rule.startswith("effective:"):
-        sizes, place = np.unique(np.maximum(counts, 1), return_inverse=True)
-        weights = np.array(_effective_weights(_effective_beta(rule), sizes.tolist()))[place]
-    else:
+        return weights
+    if not rule.startswith("effective:"):
         raise ValueError(
             f'reweight must be "inverse", "sqrt", "effective:BETA" or an array, got {rule!r}'
         )
-    chosen: NDArray[np.float64] = weights[labels]
-    return chosen
+    sizes, place = np.unique(np.maximum(counts, 1), return_inverse=True)
+    weights = np.array(_effective_weights(_effective_beta(rule), sizes.tolist()))
+    return weights[place]
 
 
 def _effective_beta(rule: str) -> float:
@@ -68,7 +68,7 @@ def _effective_weights(beta: float, sizes: Sequence[int]) -> list[float]:
 
 def describe_weights(
     reweight: str | None,
-    weights: NDArray[np.float64],
+    weights: NDArray[np.float64] | None,
     proportions: Sequence[float] | None,
 ) -> str:
     """What `expectations` is made of, as a text that two runs can compare on any processor.
@@ -78,7 +78,7 @@ def describe_weights(
 
     Args:
         reweight: The rule; None where the caller gave the weights.
-        weights: float64 [N], the weight of each sample.
+        weights: float64 [N], the weight of each sample, where the caller gave them.
         proportions: As for `expectations`.
 
     Returns:
@@ -88,7 +88,7 @@ def describe_weights(
     if reweight is not None:
         name, _, beta = reweight.partition(":")
         parts.append(f"{name}:{float(beta)!r}" if beta else name)
-    elif not (weights == weights[0]).all():
+    elif weights is not None and not (weights == weights[0]).all():
         parts.append(hashlib.sha256(_rounded(weights / weights.max()).tobytes()).hexdigest())
     if proportions is not None:
         shares = _near_one(np.asarray(proportions, np.float64))
@@ -107,15 +107,18 @@ def expectations(
     weights: NDArray[np.float64],
     length: int,
     *,
+    counts: NDArray[np.integer] | None = None,
     sources: NDArray[np.integer] | None = None,
     proportions: Sequence[float] | None = None,
 ) -> NDArray[np.float64]:
-    """How many times each sample is expected in an epoch of `length`.
+    """How many draws each sample, or each group of like samples, expects in an epoch of `length`.
 
     Args:
-        weights: float64 [N], at least 0, finite, not all 0.
+        weights: float64 [N], at least 0, finite, not all 0; of each sample, or of each sample of a
+            group.
         length: Positions of the epoch, at least 1.
-        sources: [N], the shard directory that each sample is from.
+        counts: [N], samples of each group; 1 of each when None.
+        sources: [N], the shard directory that each is from.
         proportions: Share of the epoch for each shard directory; any scale.
 
     Returns:
@@ -126,7 +129,7 @@ def expectations(
     """
     if not _are_shares(weights):
         raise ValueError("reweight: the weights must be finite, at least 0 and not all 0")
-    weights = _near_one(weights)
+    weights = _near_one(weights) * (1 if counts is None else counts)
     if sources is None or proportions is None:
         scaled: NDArray[np.float64] = weights * (length / weights.sum())
         return scaled
@@ -173,12 +176,14 @@ def systematic_counts(expected: NDArray[np.float64], offset: float) -> NDArray[n
     Returns:
         int64 [N].
     """
-    ends = np.cumsum(expected)
-    total = round(float(ends[-1]))
+    # Whole parts are added as integers: floats lose what the ruler goes by from some 10**9 on.
+    whole = np.floor(expected)
+    ends, parts = np.cumsum(whole.astype(np.int64)), np.cumsum(expected - whole)
+    total = int(ends[-1]) + round(float(parts[-1]))
     # The offset is kept half a grid step away from whole numbers: otherwise the rounding error of
     # the sum would decide on which side of a mark the end of a segment lies.
     grid = 2**16
-    marks = np.floor(ends + (np.floor(offset * grid) + 0.5) / grid).astype(np.int64)
+    marks = ends + np.floor(parts + (np.floor(offset * grid) + 0.5) / grid).astype(np.int64)
     marks[-1] = total
     np.minimum(marks, total, out=marks)
     counts: NDArray[np.int64] = np.diff(marks, prepend=0)

@@ -1,4 +1,4 @@
-"""What a user asks for, resolved to an order: which samples take part, and how often."""
+"""Which samples of a split take part, as a user asks for them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastload.arguments import (
     check_integer,
-    check_kind,
     check_names,
     check_numbers,
     did_you_mean,
     shown,
 )
 from fastload.calls import explain_calls
-from fastload.load.order import Order, OrderKind, Rows, most_positions
-from fastload.load.reweighting import class_weights, describe_weights, expectations
-from fastload.load.rows import row_numbers, rows_of, without_torch
+from fastload.load.draws import TakingPart
+from fastload.load.rows import row_numbers, rows_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,14 +25,14 @@ class SampleTable:
     """What an order needs to know of the samples of a split, in the order of the index.
 
     Attributes:
-        labels: int64 [N], label of each sample.
+        labels: int [N], label of each sample.
         shards: [N], shard of each sample, counted over all directories.
         offsets: [N], first byte of each sample in its shard.
         sources: int64 [N], shard directory of each sample.
         classes: Names of the classes; a label is a position in it.
     """
 
-    labels: NDArray[np.int64]
+    labels: NDArray[np.integer]
     shards: NDArray[np.integer]
     offsets: NDArray[np.integer]
     sources: NDArray[np.int64]
@@ -74,13 +72,15 @@ class Select:
         said = [(name, getattr(self, name)) for name in self.__slots__]
         return f"Select({', '.join(f'{name}={shown(v)}' for name, v in said if v is not None)})"
 
-    def rows(self, table: SampleTable) -> Rows:
-        """The rows of the index that are kept, in its order.
+    def taking_part(self, table: SampleTable) -> TakingPart:
+        """The rows of the index that are kept.
 
         Raises:
             ValueError: If a class or a row is not there, or nothing is left.
         """
         count = len(table.labels)
+        if self.classes is None and self.indices is None and count <= (self.first or count):
+            return TakingPart(count)
         kept = np.ones(count, np.bool_)
         if self.classes is not None:
             unknown = sorted(set(self.classes) - set(table.classes))
@@ -98,7 +98,7 @@ class Select:
         rows = np.flatnonzero(kept)[: self.first]
         if not len(rows):
             raise ValueError(f"select leaves no samples of the {count} of the split: {self!r}")
-        return rows
+        return TakingPart(count, None if len(rows) == count else rows)
 
 
 def _repeated(row: int, times: NDArray[np.int64]) -> str:
@@ -106,71 +106,3 @@ def _repeated(row: int, times: NDArray[np.int64]) -> str:
     if times.sum() == len(times) and not times[2:].any():
         return f"{what}; for a mask of 0 and 1 pass bools, such as mask.astype(bool)"
     return f"{what}; pass np.unique(indices), and with `reweight` what is to come more often"
-
-
-def order_of(
-    table: SampleTable,
-    *,
-    kind: OrderKind,
-    select: Select,
-    reweight: str | ArrayLike | None,
-    epoch_size: int | None,
-    seed: int,
-) -> Order:
-    """The order of all epochs, from what a user asks for; see `Loader`.
-
-    Raises:
-        TypeError: If an argument is of a wrong type.
-        ValueError: If an argument is out of range or does not fit the table.
-    """
-    check_kind("select", select, Select)
-    rows = select.rows(table)
-    labels, sources = table.labels[rows], table.sources[rows]
-    expected, weighting = None, ""
-    if not (reweight is None and epoch_size is None and select.proportions is None):
-        length = len(rows) if epoch_size is None else epoch_size
-        check_integer("epoch_size", length, 1)
-        if length > (most := most_positions()):
-            raise ValueError(
-                f"epoch_size must be at most {most:,}, whose order fills the memory of this"
-                f" machine, got {length:,}"
-            )
-        weights = _weights(reweight, labels, rows, len(table.labels))
-        expected = expectations(weights, length, sources=sources, proportions=select.proportions)
-        rule = reweight if isinstance(reweight, str) else None
-        weighting = describe_weights(rule, weights, select.proportions)
-        if sources.any():  # refuses a state of when each directory's classes were drawn alone
-            weighting += " by class over directories"
-    return Order(
-        kind=kind,
-        rows=rows,
-        # By class, then by directory: a class is one range of the ruler wherever its samples lie.
-        groups=labels * (int(table.sources.max()) + 1) + sources,
-        expected=expected,
-        shards=table.shards[rows],
-        offsets=table.offsets[rows],
-        seed=seed,
-        weighting=weighting,
-    )
-
-
-def _weights(
-    reweight: str | ArrayLike | None, labels: NDArray[np.int64], rows: Rows, total: int
-) -> NDArray[np.float64]:
-    if reweight is None:
-        return np.ones(len(rows))
-    if isinstance(reweight, str):
-        return class_weights(labels, reweight)
-    expected = "reweight must be a rule or a row of numbers, one for each sample"
-    try:
-        weights = np.asarray(without_torch(reweight))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{expected}, got {shown(reweight)}") from error
-    if weights.dtype.kind not in "iuf":
-        raise TypeError(f"{expected}, got {shown(reweight)}")
-    if weights.shape != (total,):
-        raise ValueError(
-            f"reweight must have a weight for each of the {total} samples of the split, got shape"
-            f" {list(weights.shape)}; of a weight for each class pass weights[dataset.targets]"
-        )
-    return weights[rows].astype(np.float64)

@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fastload.errors import ResourceError
-from fastload.load.order import Order, permutation
+from fastload.load import sampling
+from fastload.load.order import EpochOrder, Order
 from fastload.load.reweighting import class_weights, expectations
+from fastload.load.selection import SampleTable, Select
 
 
 def order_of(labels, rule=None, length=None, *, kind="shuffled", seed=0, shards=None, window=64):
+    """An order of samples that lie in shards one behind another; `rule` may be weights too."""
     labels = np.asarray(labels, np.int64)
-    expected = None
-    if rule is not None or length is not None:
-        weights = np.ones(len(labels)) if rule is None else class_weights(labels, rule)
-        expected = expectations(weights, length or len(labels))
-    return Order(
-        kind=kind,
-        rows=np.arange(len(labels)),
-        groups=labels,
-        expected=expected,
+    table = SampleTable(
+        labels=labels,
         shards=np.zeros(len(labels), np.int64) if shards is None else np.asarray(shards),
         offsets=np.arange(len(labels)),
-        seed=seed,
-        window=window,
+        sources=np.zeros(len(labels), np.int64),
+        classes=[str(label) for label in range(int(labels.max()) + 1)],
     )
+    options = {"select": Select(), "reweight": rule, "epoch_size": length}
+    return replace(sampling.order_of(table, kind=kind, seed=seed, **options), window=window)
+
+
+def rows_of(order: Order, epoch: int) -> np.ndarray:
+    """All rows of an epoch."""
+    return order.epoch(epoch).rows(np.arange(order.length))
+
+
+def stream_of(epoch: EpochOrder) -> np.ndarray:
+    return epoch.stream(0, epoch.length)
+
+
+def expected_of(labels, rule, length) -> np.ndarray:
+    """How often each sample is expected, by the formulas."""
+    weights = class_weights(np.bincount(labels), rule)[labels]
+    return expectations(weights, length)
 
 
 def long_tail(classes: int = 30, most: int = 400) -> np.ndarray:
@@ -36,62 +50,79 @@ def long_tail(classes: int = 30, most: int = 400) -> np.ndarray:
     return np.random.default_rng(0).permutation(np.repeat(np.arange(classes), counts))
 
 
+GOLDEN = {
+    "shuffled": [6, 18, 4, 9, 19, 8, 12, 5, 17, 0, 15, 10, 1, 2, 11, 7, 16, 13, 14, 3],
+    "inverse": [19, 11, 19, 15, 16, 13, 14, 10, 6, 18, 2, 18],
+    "weights": [17, 7, 19, 2, 12, 14, 15, 10, 9, 13, 0, 18],
+    "sequential": [5, 6, 7, 8, 9, 15, 17, 16, 19, 18, 11, 10, 12, 13, 14, 0, 3, 1, 2, 4],
+}
+
+
 def test_golden_orders_guard_upgrades():
     labels = np.repeat([0, 1, 2], [12, 6, 2])
     shards = np.repeat([0, 1, 2, 3], 5)
-    assert permutation(0, 0, 20).tolist() == [
-        *(8, 6, 1, 10, 12, 3, 4, 2, 0, 18),
-        *(13, 11, 19, 16, 5, 9, 14, 17, 7, 15),
-    ]
-    assert order_of(labels, "inverse", 12, seed=7).epoch(3).rows.tolist() == [
-        *(19, 13, 5, 9, 18, 19, 17, 12, 8, 1),
-        *(14, 18),
-    ]
+    assert rows_of(order_of(labels), 0).tolist() == GOLDEN["shuffled"]
+    assert rows_of(order_of(labels, "inverse", 12, seed=7), 3).tolist() == GOLDEN["inverse"]
+    weights = np.linspace(1, 3, 20)
+    assert rows_of(order_of(labels, weights, 12, seed=7), 3).tolist() == GOLDEN["weights"]
     sequential = order_of(labels, kind="sequential", shards=shards, window=4, seed=7)
-    assert sequential.epoch(3).rows.tolist() == [
-        *(5, 6, 7, 8, 9, 15, 17, 16, 19, 18),
-        *(11, 10, 12, 13, 14, 0, 3, 1, 2, 4),
-    ]
+    assert rows_of(sequential, 3).tolist() == GOLDEN["sequential"]
 
 
 @pytest.mark.parametrize("length", [1, 2, 10, 1000])
 def test_a_uniform_epoch_is_a_permutation(length):
     for epoch in range(3):
-        rows = order_of(np.zeros(length)).epoch(epoch).rows
+        rows = rows_of(order_of(np.zeros(length)), epoch)
         assert sorted(rows.tolist()) == list(range(length))
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "sequential"])
 def test_two_seeds_or_two_epochs_never_share_an_order(kind):
     orders = {
-        tuple(order_of(np.zeros(40), kind=kind, seed=seed).epoch(epoch).rows.tolist())
+        tuple(rows_of(order_of(np.zeros(40), kind=kind, seed=seed), epoch).tolist())
         for seed, epoch in itertools.product(range(8), range(8))
     }
     assert len(orders) == 64
 
 
-def test_positions_of_a_sample_are_uniform_over_epochs():
-    order = order_of(np.zeros(50))
-    places = np.array([np.argsort(order.epoch(epoch).rows) for epoch in range(400)])
-    counts = np.stack([np.bincount(places[:, row], minlength=50) for row in range(50)])
-    chi_square = ((counts - 8) ** 2 / 8).sum()
-    assert abs(chi_square - 49 * 49) < 5 * np.sqrt(2 * 49 * 49)
+@pytest.mark.parametrize("rule", [None, "sqrt", np.linspace(1, 3, 300)], ids=["", "sqrt", "array"])
+@pytest.mark.parametrize("kind", ["shuffled", "sequential"])
+def test_any_positions_have_the_rows_that_they_have_among_all(rule, kind):
+    labels, shards = np.repeat([0, 1, 2], [200, 70, 30]), np.repeat(np.arange(12), 25)
+    order = order_of(labels, rule, 400 if rule is not None else None, kind=kind, shards=shards)
+    every, epoch = rows_of(order, 5), order.epoch(5)
+    random = np.random.default_rng(0)
+    for positions in ([], [0], [299], random.integers(0, order.length, 50), np.arange(90, 110)):
+        places = np.asarray(positions, np.int64)
+        assert epoch.rows(places).tolist() == every[places].tolist()
 
 
-@pytest.mark.parametrize("rule", ["inverse", "sqrt", "effective:0.999", "effective:0.9"])
+@pytest.mark.parametrize("window", [1, 3, 8])
+def test_positions_of_many_ranks_are_sorted_apart_and_are_the_same(window):
+    order = order_of(np.zeros(2000), kind="sequential", shards=np.arange(2000) // 50, window=window)
+    every, epoch = rows_of(order, 1), order.epoch(1)
+    positions = np.concatenate([np.arange(first, first + 5) for first in range(0, 2000, 250)])
+    assert epoch.rows(positions).tolist() == every[positions].tolist()
+
+
+@pytest.mark.parametrize("rule", ["inverse", "sqrt", "effective:0.999", "effective:0.9", "array"])
 @pytest.mark.parametrize("kind", ["shuffled", "sequential"])
 @pytest.mark.parametrize("length", [100, 1000, 1777])
 def test_samples_and_classes_get_floor_or_ceil_of_what_they_expect(rule, kind, length):
     labels = long_tail()
-    order = order_of(labels, rule, length, kind=kind)
-    assert order.expected is not None
-    by_class = np.bincount(labels, order.expected)
+    if rule == "array":
+        reweight = np.random.default_rng(1).random(len(labels))
+        expected = expectations(reweight, length)
+    else:
+        reweight, expected = rule, expected_of(labels, rule, length)
+    order = order_of(labels, reweight, length, kind=kind)
+    by_class = np.bincount(labels, expected)
     for epoch in range(4):
-        rows = order.epoch(epoch).rows
+        rows = rows_of(order, epoch)
         counts = np.bincount(rows, minlength=len(labels))
         classes = np.bincount(labels[rows], minlength=len(by_class))
         assert len(rows) == length
-        assert (np.abs(counts - order.expected) < 1).all()
+        assert (np.abs(counts - expected) < 1).all()
         assert (np.abs(classes - by_class) < 1).all()
 
 
@@ -99,22 +130,23 @@ def test_no_class_is_missed_where_it_expects_one():
     labels = long_tail()
     order = order_of(labels, "inverse", 30)
     for epoch in range(10):
-        assert len(set(labels[order.epoch(epoch).rows])) == 30
+        assert len(set(labels[rows_of(order, epoch)])) == 30
 
 
-def test_over_epochs_each_sample_comes_as_often_as_expected():
+@pytest.mark.parametrize("rule", ["sqrt", np.linspace(1, 4, 63)], ids=["rule", "array"])
+def test_over_epochs_each_sample_comes_as_often_as_expected(rule):
     labels = np.repeat([0, 1, 2], [50, 10, 3])
-    order = order_of(labels, "sqrt", 40)
-    assert order.expected is not None
+    order = order_of(labels, rule, 40)
+    expected = expected_of(labels, rule, 40) if isinstance(rule, str) else expectations(rule, 40)
     epochs = 600
-    total = sum(np.bincount(order.epoch(e).rows, minlength=63) for e in range(epochs))
-    error = np.abs(total / epochs - order.expected)
+    total = sum(np.bincount(rows_of(order, epoch), minlength=63) for epoch in range(epochs))
+    error = np.abs(total / epochs - expected)
     assert error.max() < 5 * np.sqrt(0.25 / epochs)
 
 
 def test_which_samples_of_a_class_are_drawn_changes_from_epoch_to_epoch():
     order = order_of(np.zeros(1000), None, 100)
-    drawn = [set(order.epoch(epoch).rows.tolist()) for epoch in range(2)]
+    drawn = [set(rows_of(order, epoch).tolist()) for epoch in range(2)]
     assert len(drawn[0]) == 100
     assert len(drawn[0] & drawn[1]) < 40
 
@@ -122,11 +154,11 @@ def test_which_samples_of_a_class_are_drawn_changes_from_epoch_to_epoch():
 @pytest.mark.parametrize("window", [1, 2, 7, 50, 1000])
 def test_the_sequential_order_stays_within_its_window(window):
     shards = np.repeat(np.arange(12), 25)
-    epoch = order_of(np.zeros(300), kind="sequential", shards=shards, window=window).epoch(1)
-    assert epoch.stream is not None
-    assert sorted(epoch.rows.tolist()) == list(range(300))
-    place = np.argsort(epoch.stream)
-    displacement = np.abs(place[epoch.rows] - np.arange(300))
+    order = order_of(np.zeros(300), kind="sequential", shards=shards, window=window)
+    rows, stream = rows_of(order, 1), stream_of(order.epoch(1))
+    assert order.epoch(1).window == window
+    assert sorted(rows.tolist()) == list(range(300))
+    displacement = np.abs(np.argsort(stream)[rows] - np.arange(300))
     assert displacement.max() < window
     assert window < 50 or displacement.mean() > min(window, 300) / 10
 
@@ -136,8 +168,7 @@ def test_the_sequential_stream_reads_whole_shards_forward_in_an_order_of_the_epo
     order = order_of(np.zeros(300), kind="sequential", shards=shards)
     orders = []
     for epoch in range(3):
-        stream = order.epoch(epoch).stream
-        assert stream is not None
+        stream = stream_of(order.epoch(epoch))
         visits = [shard for shard, _ in itertools.groupby(shards[stream])]
         assert sorted(visits) == list(range(12))
         for shard in range(12):
@@ -153,9 +184,15 @@ def test_a_seed_that_is_no_integer_is_refused(seed):
         order_of([0, 1], seed=seed)
 
 
-@pytest.mark.parametrize("kind", ["shuffled", "sequential"])
-def test_an_epoch_that_no_memory_holds_is_one_sentence(kind):
-    order = order_of(np.zeros(4), length=10**14, kind=kind)
-    sentence = "an epoch of 100,000,000,000,000 samples takes more memory .*; lower epoch_size"
+def test_an_epoch_that_no_memory_holds_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(sampling, "most_positions", lambda: 2**62)
+    order = order_of(np.zeros(4), length=2**36, kind="sequential")
+    sentence = "an epoch of 68,719,476,736 samples takes more memory .*; lower epoch_size"
     with pytest.raises(ResourceError, match=sentence):
         order.epoch(0)
+
+
+def test_an_order_made_as_a_whole_is_refused_where_it_fills_the_memory():
+    with pytest.raises(ValueError, match=r"at most .*, whose order fills the memory"):
+        order_of(np.zeros(4), length=2**36, kind="sequential")
+    assert len(order_of(np.zeros(4), length=2**36).epoch(0).rows(np.arange(5))) == 5

@@ -14,9 +14,10 @@ import pytest
 from fastload.errors import ShardError, StalledError
 from fastload.load.augment import Augment
 from fastload.load.buffers import Buffers
-from fastload.load.order import EpochOrder
+from fastload.load.draws import TakingPart
+from fastload.load.order import InOrder, Listed, Windowed
 from fastload.load.plan import EpochPlan
-from fastload.load.ranks import batch_bounds
+from fastload.load.ranks import Batches
 from fastload.load.rendering import Rendering
 from fastload.pixels.decode import CpuRenderer
 from fastload.pixels.jpeg import Encoded
@@ -69,11 +70,11 @@ def plain_memory() -> Buffers:
 
 def plan_of(directory: Path, batch: int = 8, **options) -> EpochPlan:
     index = open_collection([directory], "train").index
-    bounds = batch_bounds(len(index), start=0, global_batch=batch, world_size=1, drop_last=False)
+    batches = Batches(length=len(index), global_batch=batch, world_size=1, drop_last=False)
     defaults = {
         "number": 0,
-        "order": EpochOrder(np.arange(len(index))),
-        "bounds": bounds,
+        "order": InOrder(TakingPart(len(index)), len(index)),
+        "batches": batches,
         "world": World(),
         "augment": Augment.eval(16),
         "seed": 0,
@@ -231,7 +232,7 @@ def test_everything_is_read_ahead_once_and_before_it_is_planned(shards):
     rows = np.concatenate([plan.ahead(step) for step in range(plan.steps)])
     assert sorted(rows.tolist()) == list(range(120))
     stream = np.roll(np.arange(120), 7)
-    sequential = plan_of(shards, batch=4, order=EpochOrder(np.arange(120), stream, 20))
+    sequential = plan_of(shards, batch=4, order=Windowed(Listed(stream), 120, 20, 0, 0))
     ahead = [sequential.ahead(step) for step in range(sequential.steps)]
     assert np.concatenate(ahead).tolist() == stream.tolist()
     assert len(ahead[0]) == 24

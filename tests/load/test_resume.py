@@ -226,6 +226,14 @@ def test_a_damaged_state_is_refused(shards, damage):
             loader.load_state_dict(state)
 
 
+def test_a_state_of_the_order_before_this_one_is_refused_with_what_to_do(shards):
+    with (
+        loader_of(shards) as loader,
+        pytest.raises(StateMismatchError, match=r"another order: .*new"),
+    ):
+        loader.load_state_dict({**loader.state_dict(), "version": 1})
+
+
 PROGRAM = """
 import json, sys, warnings
 warnings.simplefilter("ignore")

@@ -23,13 +23,36 @@ def test_whole_expectations_are_met_exactly():
 
 
 def test_class_weights_are_those_of_their_formulas():
-    labels = np.repeat([0, 1], [8, 2])
-    assert class_weights(labels, "inverse")[[0, 8]].tolist() == [1 / 8, 1 / 2]
-    assert class_weights(labels, "sqrt")[8] == pytest.approx(1 / np.sqrt(2))
+    counts = np.array([8, 2])
+    assert class_weights(counts, "inverse").tolist() == [1 / 8, 1 / 2]
+    assert class_weights(counts, "sqrt")[1] == pytest.approx(1 / np.sqrt(2))
     beta = 0.99
     expected = [(1 - beta) / (1 - beta**8), (1 - beta) / (1 - beta**2)]
-    assert class_weights(labels, "effective:0.99")[[0, 8]] == pytest.approx(expected)
-    assert class_weights(labels, "effective:0").tolist() == [1.0] * 10
+    assert class_weights(counts, "effective:0.99") == pytest.approx(expected)
+    assert class_weights(counts, "effective:0").tolist() == [1.0] * 2
+
+
+def test_a_group_expects_what_its_samples_expect_together():
+    counts, sources = np.array([3, 1, 6]), np.array([0, 1, 1])
+    weights = np.array([0.5, 2.0, 1.0])
+    for proportions in (None, [1, 3]):
+        groups = expectations(weights, 20, counts=counts, sources=sources, proportions=proportions)
+        samples = expectations(
+            np.repeat(weights, counts),
+            20,
+            sources=np.repeat(sources, counts),
+            proportions=proportions,
+        )
+        assert groups == pytest.approx(np.bincount(np.repeat([0, 1, 2], counts), samples))
+
+
+def test_counts_of_billions_are_exact():
+    expected = np.array([2.0**33 + 0.25, 0.5, 2.0**33 + 0.25, 3.0])
+    for offset in (0.0, 0.3, 0.6, 0.999):
+        counts = systematic_counts(expected, offset)
+        assert counts.sum() == 2**34 + 4
+        assert (np.abs(counts - expected) < 1).all()
+        assert counts[3] == 3
 
 
 def test_proportions_are_the_shares_of_the_sources():
@@ -79,7 +102,7 @@ def test_effective_weights_are_the_floats_nearest_to_their_formula(beta: float):
     exact = Fraction(beta)
     for size in (1, 2, 3, 10, 47):
         expected = float((1 - exact) / (1 - exact**size))
-        assert class_weights(np.zeros(size, np.int64), f"effective:{beta!r}")[0] == expected
+        assert class_weights(np.array([size]), f"effective:{beta!r}")[0] == expected
 
 
 def described(weights, rule=None, proportions=None) -> str:

@@ -10,7 +10,10 @@ import pandas
 import pytest
 import torch
 
-from fastload.load.selection import SampleTable, Select, order_of
+from fastload.load.draws import BySample
+from fastload.load.reweighting import class_weights, expectations
+from fastload.load.sampling import order_of
+from fastload.load.selection import SampleTable, Select
 
 TABLE = SampleTable(
     labels=np.array([0, 1, 1]),
@@ -53,19 +56,27 @@ def test_a_selection_of_another_type_is_refused(options: dict[str, Any], message
 )
 def test_a_selection_that_does_not_fit_is_refused(options: dict[str, Any], message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        Select(**options).rows(TABLE)
+        Select(**options).taking_part(TABLE).all()
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"epoch_size": 0}, ValueError, "epoch_size must be at least 1, got 0"),
-        ({"epoch_size": 2.5}, TypeError, "epoch_size must be an integer at least 1, got 2.5"),
-        ({"epoch_size": "9"}, TypeError, "epoch_size must be an integer at least 1, got '9'"),
+        ({"epoch_size": 0}, ValueError, "epoch_size must be in [1, 68719476736], got 0"),
         (
-            {"epoch_size": 2**38},
+            {"epoch_size": 2.5},
+            TypeError,
+            "epoch_size must be an integer in [1, 68719476736], got 2.5",
+        ),
+        (
+            {"epoch_size": "9"},
+            TypeError,
+            "epoch_size must be an integer in [1, 68719476736], got '9'",
+        ),
+        (
+            {"kind": "sequential", "epoch_size": 2**36},
             ValueError,
-            "whose order fills the memory of this machine, got 274",
+            "whose order fills the memory of this machine, got 68,",
         ),
         ({"reweight": ["a", "b", "c"]}, TypeError, "reweight must be a rule or a row of numbers"),
         (
@@ -92,11 +103,13 @@ def test_weights_may_be_a_tensor_that_is_learned():
         order_of(TABLE, kind="shuffled", select=Select(), reweight=w, epoch_size=6, seed=0)
         for w in ([1.0, 2.0, 3.0], torch.tensor([1.0, 2.0, 3.0], requires_grad=True))
     ]
-    assert [np.array(order.expected).tolist() for order in orders] == [[1, 2, 3]] * 2
+    for order in orders:
+        assert isinstance(order.sampling, BySample)
+        assert order.sampling.expected.tolist() == [1, 2, 3]
 
 
 def test_a_selection_keeps_what_fits():
-    assert Select(classes=("birch",), indices=range(2)).rows(TABLE).tolist() == [1]
+    assert Select(classes=("birch",), indices=range(2)).taking_part(TABLE).all().tolist() == [1]
 
 
 MASK = [True, False, True]
@@ -117,20 +130,20 @@ MASK = [True, False, True]
     ids=lambda mask: type(mask).__name__,
 )
 def test_a_mask_keeps_the_samples_where_it_is_true(mask: Any):
-    assert Select(indices=mask).rows(TABLE).tolist() == [0, 2]
+    assert Select(indices=mask).taking_part(TABLE).all().tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("mask", [[True], MASK * 2, np.zeros(4, bool), torch.ones(2).bool()])
 def test_a_mask_of_another_length_is_refused_with_both_lengths(mask: Any):
     message = f"indices is a mask of {len(mask)} bools, and there are 3 samples"
     with pytest.raises(ValueError, match=message):
-        Select(indices=mask).rows(TABLE)
+        Select(indices=mask).taking_part(TABLE).all()
 
 
 @pytest.mark.parametrize("number", [np.int64, np.uint8, np.float32])
 def test_a_mask_of_numbers_is_not_taken_for_rows(number: type):
     with pytest.raises((TypeError, ValueError), match=r"pass bools|\.astype\(int\)"):
-        Select(indices=np.array([1, 0, 0]).astype(number)).rows(TABLE)
+        Select(indices=np.array([1, 0, 0]).astype(number)).taking_part(TABLE).all()
 
 
 @pytest.mark.parametrize(
@@ -151,8 +164,8 @@ def test_a_mask_of_numbers_is_not_taken_for_rows(number: type):
 )
 def test_rows_may_be_named_as_python_numpy_torch_and_pandas_do(indices: Any):
     selection = Select(indices=indices)
-    assert selection.rows(TABLE).tolist() == [0, 2]
-    assert selection.rows(TABLE).tolist() == [0, 2]  # a generator too is asked once
+    assert selection.taking_part(TABLE).all().tolist() == [0, 2]
+    assert selection.taking_part(TABLE).all().tolist() == [0, 2]  # a generator too is asked once
 
 
 @pytest.mark.parametrize(
@@ -181,7 +194,7 @@ def test_rows_of_two_dimensions_are_refused(indices: Any):
 @pytest.mark.parametrize("indices", [[1, 1], [0, -3]])
 def test_a_row_named_twice_is_refused_as_it_would_come_once(indices: list[int]):
     with pytest.raises(ValueError, match=r"2 times, a row counts once; pass np\.unique\(indices\)"):
-        Select(indices=indices).rows(TABLE)
+        Select(indices=indices).taking_part(TABLE).all()
 
 
 def test_a_selection_says_what_it_keeps_and_does_not_change_with_the_callers_array():
@@ -189,7 +202,7 @@ def test_a_selection_says_what_it_keeps_and_does_not_change_with_the_callers_arr
     selection = Select(classes=["ash"], indices=rows, first=1)
     rows[:] = 2
     assert repr(selection) == "Select(classes=['ash'], indices=[0, 1], first=1)"
-    assert selection.rows(TABLE).tolist() == [0]
+    assert selection.taking_part(TABLE).all().tolist() == [0]
     assert len(repr(Select(indices=range(10**6)))) < 200
 
 
@@ -219,13 +232,16 @@ def test_a_class_in_several_directories_gets_floor_or_ceil_of_what_it_expects(
         order = order_of(
             *(table,), kind="shuffled", select=select, reweight=rule, epoch_size=epoch_size, seed=3
         )
-        assert order.expected is not None
-        of_class = np.bincount(labels, order.expected)
-        of_part = np.bincount(labels * 3 + sources, order.expected, minlength=120)
+        weights = np.ones(len(labels))
+        if rule is not None:
+            weights = class_weights(np.bincount(labels), rule)[labels]
+        expected = expectations(weights, epoch_size, sources=sources, proportions=proportions)
+        of_class = np.bincount(labels, expected)
+        of_part = np.bincount(labels * 3 + sources, expected, minlength=120)
         for epoch in range(30):
-            rows = order.epoch(epoch).rows
+            rows = order.epoch(epoch).rows(np.arange(order.length))
             assert len(rows) == epoch_size
-            samples = np.bincount(rows, minlength=len(labels)) - order.expected
+            samples = np.bincount(rows, minlength=len(labels)) - expected
             classes = np.bincount(labels[rows], minlength=40) - of_class
             parts = np.bincount(labels[rows] * 3 + sources[rows], minlength=120) - of_part
             for difference in (samples, classes, parts):
