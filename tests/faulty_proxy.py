@@ -74,7 +74,7 @@ class FaultyProxy:
             while head := await _head(reader):
                 if not await self._answer(head, writer, up_reader, up_writer):
                     break
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             for one in (writer, up_writer):

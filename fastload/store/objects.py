@@ -36,11 +36,9 @@ async def bytes_of(
         ShardError: If it is missing, shorter or cannot be read.
         StalledError: If the server did not bring them in time.
     """
-    import obstore  # not loaded before an address is read
 
     async def get() -> memoryview:
-        store = bucket.store
-        return memoryview(await obstore.get_range_async(store, name, start=begin, end=end))
+        return memoryview(await bucket.store.get_range_async(name, start=begin, end=end))
 
     what = f"{bucket.of(name)}, bytes {begin} to {end}"
     for _ in range(_SHORT_ANSWERS):
@@ -55,12 +53,24 @@ async def bytes_of(
 
 async def whole(bucket: Bucket, name: str, *, most: int, timeout_seconds: float) -> bytes:
     """All bytes of an object, of which there are `most` at most; errors as of `bytes_of`."""
-    size = await size_of(bucket, name, timeout_seconds=timeout_seconds)
+
+    async def begun() -> tuple[int, bytes | None]:
+        """How many there are, and all of them where one request can bring them.
+
+        That of a HEAD would tell no reason where it is refused.
+        """
+        answer = await bucket.store.get_async(name)
+        size = int(answer.meta["size"])
+        return size, bytes(await answer.bytes_async()) if size <= min(most, PART_BYTES) else None
+
+    size, data = await _persist(bucket.of(name), begun, timeout_seconds)
     if size > most:
         raise ShardError(
             f"has {size:,} bytes, expected at most {most:,}; it is not fastload's",
             where=bucket.of(name),
         )
+    if data is not None:
+        return data
     several = asyncio.Semaphore(PARTS_IN_FLIGHT)
 
     async def part(begin: int) -> memoryview:
@@ -73,10 +83,9 @@ async def whole(bucket: Bucket, name: str, *, most: int, timeout_seconds: float)
 
 async def size_of(bucket: Bucket, name: str, *, timeout_seconds: float) -> int:
     """Bytes of an object; errors as of `bytes_of`."""
-    import obstore
 
     async def head() -> int:
-        return int((await obstore.head_async(bucket.store, name))["size"])
+        return int((await bucket.store.head_async(name))["size"])
 
     return await _persist(bucket.of(name), head, timeout_seconds)
 
@@ -87,11 +96,10 @@ async def sizes_of(bucket: Bucket, *, most: int, timeout_seconds: float) -> dict
     Returns:
         None where they cannot be listed, or are more than some `most`.
     """
-    import obstore
 
     async def listed() -> dict[str, int] | None:
         found: dict[str, int] = {}
-        async for page in obstore.list(bucket.store, chunk_size=1000):
+        async for page in bucket.store.list(chunk_size=1000):
             found |= {each["path"]: int(each["size"]) for each in page}
             if len(found) > most:
                 return None
