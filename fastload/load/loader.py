@@ -38,7 +38,7 @@ from fastload.load.backend import Backend, choose_backend
 from fastload.load.bad_samples import BadSamples
 from fastload.load.dataset import TarDataset
 from fastload.load.device import Sent, device_of
-from fastload.load.order import OrderKind, describe_order
+from fastload.load.order import EpochOrder, OrderKind, describe_order
 from fastload.load.plan import EpochPlan
 from fastload.load.policy import resolve_policy
 from fastload.load.ranks import batch_bounds
@@ -52,7 +52,7 @@ from fastload.store.collection import Paths, listed, open_collection
 from fastload.store.making import make_missing_indexes
 from fastload.store.reader import Reader
 from fastload.store.remote import Access
-from fastload.store.remote_reader import open_reader
+from fastload.store.remote_reader import RemoteReader, open_reader
 from fastload.world import World
 
 _log = logging.getLogger(__name__)
@@ -263,7 +263,7 @@ class Loader:
         number, start = self._next
         plan = EpochPlan(
             number=number,
-            order=self._order.epoch(number),
+            order=self._order_of(number),
             bounds=self._bounds(start),
             world=self.world,
             augment=self.augment,
@@ -289,6 +289,14 @@ class Loader:
             self._stop(rendering)
             raise
         return self._iterate(iteration)
+
+    def _order_of(self, number: int) -> EpochOrder:
+        order = self._order.epoch(number)
+        # Ranks share the page cache of a disk, and read the stream together. From an object store
+        # each rank fetches its own samples, not those of all.
+        if self.world.size > 1 and isinstance(self._reader, RemoteReader):
+            return replace(order, stream=None)
+        return order
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration is this epoch, from its beginning.

@@ -33,9 +33,9 @@ from fastload.store.remote import Bucket, cache_folder
 from fastload.store.remote_shards import RemoteShards
 from fastload.store.requests import Fetch, Requests
 
-# Between two wanted samples, fetched with them: at 100 MB a second they take a twentieth of the
-# 50 ms that a further request would.
-_MERGE_GAP = 256 * 1024
+# Bytes between two wanted samples that are fetched with them, instead of a further request. What a
+# cache keeps is not fetched in vain: measured on 2,048 photographs of 43 kB, a quarter of the time.
+_GAP, _CACHED_GAP = 64 * 1024, 256 * 1024
 _LIMIT_SHARE = 0.8  # of the loader's limit: so the message that names the request comes first
 
 
@@ -46,11 +46,13 @@ class _Coming:
     Attributes:
         fetch: The range.
         rows: The rows that it was asked for.
+        first: Place of the first of them among the rows that were asked for.
         uses: How many reads of these rows are still to come.
     """
 
     fetch: Fetch
     rows: list[int]
+    first: int
     uses: int = 0
 
 
@@ -178,19 +180,20 @@ class RemoteReader:
         offsets = records["offset"].astype(np.int64)
         begins, ends = offsets.tolist(), (offsets + records["size"]).tolist()
         numbers = records["file"].tolist()
-        found: list[tuple[int, _Coming]] = []
+        found: list[_Coming] = []
         one, number = None, -1
         for i in np.lexsort((offsets, records["file"])).tolist():
             if one is None or numbers[i] != number or not _near(one.fetch, begins[i], ends[i]):
                 bucket, shard, cache = self._objects[number := numbers[i]]
                 fetch = Fetch(bucket, shard.name, begins[i], ends[i], keeper=cache)
-                one = _Coming(fetch, [])
-                found.append((i, one))
+                one = _Coming(fetch, [], first=i)
+                found.append(one)
             one.fetch.end = max(one.fetch.end, ends[i])
             one.fetch.samples.append(begins[i])
             one.rows.append(rows[i])
+            one.first = min(one.first, i)
             self._coming[rows[i]] = one
-        return [one for _, one in sorted(found, key=lambda pair: pair[0])]
+        return sorted(found, key=lambda one: one.first)
 
     def _count(self, rows: list[int], change: int) -> list[Fetch]:
         """Note reads of some rows to come, or that came; returns what nobody needs further.
@@ -295,7 +298,7 @@ class RemoteReader:
 
 def _near(fetch: Fetch, begin: int, end: int) -> bool:
     """Whether a sample is to come with a range that begins before it."""
-    apart = begin > fetch.end + _MERGE_GAP
+    apart = begin > fetch.end + (_CACHED_GAP if fetch.keeper else _GAP)
     return not apart and max(end, fetch.end) - fetch.begin <= PART_BYTES
 
 

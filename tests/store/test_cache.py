@@ -159,7 +159,7 @@ def test_a_killed_run_leaves_a_cache_that_works(s3, address, proxy, tmp_path):
 
 
 def test_the_cache_never_takes_more_than_its_limit(s3, address, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("fastload.store.remote_reader._MERGE_GAP", 0)
+    monkeypatch.setattr("fastload.store.remote_reader._CACHED_GAP", 0)
     limit = 12 * 4096
     reader = reader_of(address, s3, tmp_path, cache_bytes=limit)
     for row in np.random.default_rng(0).permutation(SAMPLES):
@@ -172,7 +172,7 @@ def test_the_cache_never_takes_more_than_its_limit(s3, address, tmp_path, caplog
 
 
 def test_what_nobody_has_used_for_a_while_makes_room(s3, address, tmp_path, monkeypatch):
-    monkeypatch.setattr("fastload.store.remote_reader._MERGE_GAP", 0)
+    monkeypatch.setattr("fastload.store.remote_reader._CACHED_GAP", 0)
     old = tmp_path / "other-data"
     old.mkdir()
     for number, age in enumerate((5000, 4000, 10)):

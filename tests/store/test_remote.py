@@ -115,6 +115,21 @@ def test_a_run_goes_on_where_it_was_left_on_another_number_of_ranks(s3, folder, 
     assert [a + b for a, b in zip(*parts, strict=True)] == whole[3:]
 
 
+def test_a_rank_fetches_its_own_samples_alone(s3, folder, address, monkeypatch):
+    monkeypatch.setattr("fastload.store.remote_reader._GAP", 0)
+    whole = rows_of(folder, order="sequential", drop_last=False)
+    for rank in range(2):
+        world = World(rank=rank, size=2)
+        options = {"storage_options": s3.options(), "order": "sequential", "world": world}
+        with loader(address, batch_size=4, drop_last=False, **options) as part:
+            rows = [part.last_indices().tolist() for _ in part]
+            requests, fetched = part._reader.fetched
+        own = sorted(row for each in rows for row in each)
+        assert fetched == sum(open_collection(folder, "train").index["size"][own])
+        assert requests <= len(own)
+        assert all(set(mine) <= set(all_ranks) for mine, all_ranks in zip(rows, whole, strict=True))
+
+
 def test_a_data_set_gives_the_samples_of_the_folder(s3, folder, address):
     remote = TarDataset(address, storage_options=s3.options(), output="tensor")
     local = TarDataset(folder, output="tensor")
@@ -171,7 +186,7 @@ def test_requests_are_bounded_and_neighbours_come_together(s3, folder, address, 
 
 
 def test_memory_for_what_was_fetched_is_bounded_and_given_back(s3, folder, address, monkeypatch):
-    monkeypatch.setattr("fastload.store.remote_reader._MERGE_GAP", 0)
+    monkeypatch.setattr("fastload.store.remote_reader._GAP", 0)
     collection = open_collection(address, "train", Access(storage_options=s3.options()))
     reader = RemoteReader(collection)
     size = int(collection.index["size"].max())
