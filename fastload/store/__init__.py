@@ -15,6 +15,7 @@
     remote_shards  manifest and index that lie in a store
     cache       what was fetched once, on a local disk
     remote_reader  rows of an index -> the bytes of their images, from a store
+    copying     shards of a store to a folder
     faults      whether manifest, indexes and tars agree
     misplaced   what a path leads to that leads to no data
 

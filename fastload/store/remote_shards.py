@@ -88,7 +88,12 @@ class RemoteShards:
 
 
 def read_remote_manifest(bucket: Bucket) -> Manifest:
-    """Read and check the manifest below an address.
+    """Read and check the manifest below an address; errors as of `read_manifest_bytes`."""
+    return manifest_in(read_manifest_bytes(bucket), bucket.of(MANIFEST_NAME))
+
+
+def read_manifest_bytes(bucket: Bucket) -> bytes:
+    """The manifest below an address as it is stored, of a bounded size.
 
     Raises:
         ShardError: If there are no shards, or they cannot be read; says why.
@@ -100,7 +105,7 @@ def read_remote_manifest(bucket: Bucket) -> Manifest:
             " the address of a folder that `python -m fastload.shard` has written, copied whole",
             where=bucket.address,
         )
-    return manifest_in(data, bucket.of(MANIFEST_NAME))
+    return data
 
 
 def read_remote_index(bucket: Bucket, manifest: Manifest, split: str) -> NDArray[np.void]:
