@@ -14,14 +14,14 @@ from fastload.console.command import run_command
 from fastload.console.parser import CommandParser
 from fastload.console.progress import Progress
 from fastload.console.terminal import counted, say
-from fastload.store.collection import ShardDirectory, find_data
+from fastload.store.collection import ShardDirectory, find_local
 from fastload.store.faults import find_faults, find_placed_faults
 from fastload.store.manifest import REBUILD, Manifest
 from fastload.store.places import Places
 
 
 def _run(directory: Path) -> int:
-    data = find_data(directory)
+    data = find_local(directory)
     if isinstance(data, ShardDirectory):
         shards = [shard for split in data.manifest.splits.values() for shard in split.shards]
         total, remedy = sum(shard.bytes for shard in shards), REBUILD

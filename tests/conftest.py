@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.s3 import Server, running
 
 # A shell ignores Ctrl-C for what it starts in the background, and so would what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -27,6 +30,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if torch.cuda.device_count() < needed:
         what = "a GPU" if needed == 1 else f"{needed} GPUs"
         pytest.skip(f"needs {what}: run `pytest -m gpu` on a machine with {what}")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real S3 server."""
+    with running(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

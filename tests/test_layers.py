@@ -25,7 +25,7 @@ ORDER: list[tuple[str, ...]] = [
     ("store",),
     ("prepare", "load"),
     ("advise",),
-    ("clean", "doctor", "inspect", "sample", "tune", "verify"),
+    ("clean", "doctor", "fetch", "inspect", "sample", "tune", "verify"),
     ("shard", "index"),  # they clean too, and take the options of `clean`
     ("__init__",),
 ]

@@ -9,7 +9,7 @@ paths, no open files; a forked process opens its own files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, SupportsIndex, get_args
@@ -29,7 +29,9 @@ from fastload.pixels.decode import decode_image
 from fastload.pixels.orientation import turned_upright
 from fastload.store.collection import Collection, Paths, listed, open_collection
 from fastload.store.making import make_missing_indexes
-from fastload.store.reader import FileReader, Reader, Scratch
+from fastload.store.reader import Reader, Scratch
+from fastload.store.remote import Access
+from fastload.store.remote_reader import open_reader
 
 OutputKind = Literal["pil", "tensor"]
 
@@ -51,13 +53,18 @@ class TarDataset(Dataset[tuple[Any, Any]]):
     the crop.
 
     Args:
-        path: A shard directory, or a folder of images, which is indexed where it has no index yet;
-            or several of them with the same classes.
+        path: A shard directory, its address in an object store ("s3://bucket/shards"), or a folder
+            of images, which is indexed where it has no index yet; or several of them with the same
+            classes.
         split: Name of the split.
         transform: Called with each image, such as one of torchvision's transforms.
         target_transform: Called with each label.
         output: What an image is before `transform`: "pil" for an RGB PIL image, "tensor" for
             uint8 [3, H, W] in [0, 255], channels last in memory as torchvision's decoders leave it.
+        storage_options: What the client of an object store takes besides the environment; see
+            docs/scale.md. There workers must be spawned, not forked.
+        cache: Folder on a local disk for what was read of an object store.
+        cache_bytes: Bytes that the cache may take; as the disk allows when None.
 
     Attributes:
         classes: Names of the class folders; a label is a position in it.
@@ -78,6 +85,9 @@ class TarDataset(Dataset[tuple[Any, Any]]):
         transform: Callable[[Any], Any] | None = None,
         target_transform: Callable[[int], Any] | None = None,
         output: OutputKind = "pil",
+        storage_options: Mapping[str, Any] | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
         check_kind("split", split, str)
         check_choice("output", output, get_args(OutputKind))
@@ -88,7 +98,8 @@ class TarDataset(Dataset[tuple[Any, Any]]):
         self.output = output
         name = f"split {split} of {', '.join(map(str, listed(path)))}"
         make_missing_indexes(path)
-        self._hold(open_collection(path, split), name)
+        access = Access(storage_options=storage_options, cache=cache, cache_bytes=cache_bytes)
+        self._hold(open_collection(path, split, access), name)
 
     @classmethod
     def of_collection(cls, collection: Collection, name: str) -> TarDataset:
@@ -154,6 +165,12 @@ class TarDataset(Dataset[tuple[Any, Any]]):
             self.target_transform(label) if self.target_transform else label,
         )
 
+    def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[tuple[Any, Any]]:
+        """Several samples, as a DataLoader asks for them: they are read ahead together."""
+        rows = [self._row(index) for index in indices]
+        self._open_reader().read_ahead(np.array(rows, np.int64))
+        return [self[row] for row in rows]
+
     def locate(self, index: SupportsIndex) -> tuple[str, str, int]:
         """Where a sample is stored: file name of its shard, its key, its byte offset there."""
         return self._open_reader().locate(self._row(index))
@@ -182,5 +199,5 @@ class TarDataset(Dataset[tuple[Any, Any]]):
         process = os.getpid()
         # A fork inherits the parent's reader, whose lock a thread of the parent may have held.
         if self._reader is None or self._reader[0] != process:
-            self._reader = (process, FileReader(self._collection))
+            self._reader = (process, open_reader(self._collection))
         return self._reader[1]

@@ -15,7 +15,7 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -51,7 +51,9 @@ from fastload.pixels.decode import Renderer
 from fastload.stages import Stages
 from fastload.store.collection import Paths, listed, open_collection
 from fastload.store.making import make_missing_indexes
-from fastload.store.reader import FileReader, Reader
+from fastload.store.reader import Reader
+from fastload.store.remote import Access
+from fastload.store.remote_reader import RemoteReader, open_reader
 from fastload.world import World
 
 _log = logging.getLogger(__name__)
@@ -98,8 +100,9 @@ class Loader:
     Not thread-safe: one thread iterates. A new iteration ends the one before it.
 
     Args:
-        path: A shard directory, or a folder of images, which is indexed where it has no index yet;
-            or several of them with the same classes.
+        path: A shard directory, its address in an object store ("s3://bucket/shards"), or a folder
+            of images, which is indexed where it has no index yet; or several of them with the same
+            classes.
         split: Name of the split.
         batch_size: Samples for each rank in each batch.
         augment: What happens to each image; `Augment.train(224)` for "train", else
@@ -120,6 +123,10 @@ class Loader:
         transform: Called with each batch on the device; returns what the caller gets.
         world: This rank; taken from torch.distributed or torchrun when None.
         timeout_seconds: Longest wait for one batch.
+        storage_options: What the client of an object store takes besides the environment; see
+            docs/scale.md.
+        cache: Folder on a local disk for what was read of an object store.
+        cache_bytes: Bytes that the cache may take; as the disk allows when None.
 
     Raises:
         ShardError: If the shards are missing, damaged or do not fit together.
@@ -149,6 +156,9 @@ class Loader:
         transform: Transform | None = None,
         world: World | None = None,
         timeout_seconds: float = 300.0,
+        storage_options: Mapping[str, Any] | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
         self._policy = resolve_policy(
             split,
@@ -166,7 +176,8 @@ class Loader:
         _check_transform(transform)
         self._transform = transform
         make_missing_indexes(path, quiet=self.world.rank > 0)
-        collection = open_collection(path, split)
+        access = Access(storage_options=storage_options, cache=cache, cache_bytes=cache_bytes)
+        collection = open_collection(path, split, access)
         self._collection = collection
         self._name = f"split {split} of {', '.join(map(str, listed(path)))}"
         self.classes = collection.classes
@@ -205,7 +216,8 @@ class Loader:
             else choose_backend(backend, self.device, num_threads=self.num_threads)
         )
         self.backend, self.backend_reason = self._backend.renderer.name, self._backend.reason
-        self._reader, self._process = FileReader(collection), os.getpid()
+        self._reader = open_reader(collection, timeout_seconds=timeout_seconds)
+        self._process = os.getpid()
         self._bad = BadSamples(self._reader, self._policy, epoch_samples=self._order.length)
         # The seconds of each worker, over all iterations.
         self._spent = [Stages() for _ in range(self._backend.num_threads)]
@@ -260,6 +272,9 @@ class Loader:
             augment=self.augment,
             seed=self.seed,
             index=self._collection.index,
+            # Ranks share the page cache of a disk, and read the stream together. From an object
+            # store each rank fetches its own samples, not those of all.
+            reads_stream=self.world.size == 1 or not isinstance(self._reader, RemoteReader),
         )
         self._received = (number, start)
         rendering = Rendering(

@@ -44,6 +44,8 @@ class EpochPlan:
         augment: What to draw.
         seed: In [0, 2**63).
         index: SAMPLE [N], the index of the split.
+        reads_stream: Whether a sequential order is read ahead as it lies, for all ranks; else each
+            rank asks for its own samples.
     """
 
     number: int
@@ -53,6 +55,7 @@ class EpochPlan:
     augment: Augment
     seed: int
     index: NDArray[np.void]
+    reads_stream: bool = True
     # Rows by run of steps. A thread that finds none computes it, which two may do at a time.
     _known: dict[int, list[NDArray[np.int64]]] = field(default_factory=dict, repr=False)
 
@@ -76,7 +79,7 @@ class EpochPlan:
 
     def ahead(self, step: int) -> NDArray[np.int64]:
         """Rows to read ahead when `step` is planned."""
-        if self.order.window is not None:
+        if self.order.window is not None and self.reads_stream:
             begin, end = self.batches.bounds(step)
             begin = begin + self.order.window if step else 0
             return self.order.stream(begin, end + self.order.window)

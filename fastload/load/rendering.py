@@ -226,12 +226,17 @@ class Rendering:
         """
         if os.getpid() != self._process:
             return  # a fork: the threads belong to the parent
+        first = not self._workers.stopped
         self._workers.stop()
+        if first:  # later another iteration may use the reader
+            self._reader.forget()
         for ticket in tuple(self._tickets):
             ticket.outcome.put(None)
         limit = max(self._timeout, ENDING_SECONDS)
         if not self._workers.join(limit):
             raise StalledError(f"threads did not end within {limit:g} s: {self._workers.doing()}")
+        if first:  # a thread may have asked for more meanwhile
+            self._reader.forget()
 
     def _ask_for_another(self) -> None:
         if self._asked < self._plan.steps:

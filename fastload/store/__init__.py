@@ -9,6 +9,13 @@
     holders     the files that hold the bytes: shards, or files in place
     collection  the indexes of several directories, put end to end
     reader      rows of an index -> the bytes of their images
+    remote      addresses of object stores; what their errors mean
+    objects     what is asked of a store, again and again until a limit
+    requests    ranges of objects, many in flight
+    remote_shards  manifest and index that lie in a store
+    cache       what was fetched once, on a local disk
+    remote_reader  rows of an index -> the bytes of their images, from a store
+    copying     shards of a store to a folder
     faults      whether manifest, indexes and tars agree
     misplaced   what a path leads to that leads to no data
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ from fastload.store.places import (
     points_name,
     read_places,
 )
+from fastload.store.remote import Access, Bucket, is_remote
+from fastload.store.remote_shards import RemoteShards, read_remote_index, read_remote_manifest
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -85,7 +88,7 @@ def read_contents(path: str | os.PathLike[str]) -> Manifest | Places:
         ShardError: If it has neither, or one that is damaged.
     """
     found = find_data(path)
-    return found.manifest if isinstance(found, ShardDirectory) else found.places
+    return found.places if isinstance(found, PlacedData) else found.manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,31 @@ class ShardDirectory:
     manifest: Manifest
 
 
-def find_data(path: str | os.PathLike[str]) -> ShardDirectory | PlacedData:
+@dataclass(frozen=True, slots=True)
+class ShardBucket:
+    """Shards in an object store, and their manifest."""
+
+    bucket: Bucket
+    manifest: Manifest
+
+    @property
+    def path(self) -> str:
+        """Their address."""
+        return self.bucket.address
+
+
+Found: TypeAlias = ShardDirectory | ShardBucket | PlacedData
+
+
+def find_data(path: str | os.PathLike[str], access: Access | None = None) -> Found:
+    """`find_local`, or the shards that lie at an address."""
+    if is_remote(path):
+        bucket = Bucket(str(path), access or Access())
+        return ShardBucket(bucket, read_remote_manifest(bucket))
+    return find_local(path)
+
+
+def find_local(path: str | os.PathLike[str]) -> ShardDirectory | PlacedData:
     """Shards where there is a manifest, else the index in place.
 
     Raises:
@@ -107,8 +134,13 @@ def find_data(path: str | os.PathLike[str]) -> ShardDirectory | PlacedData:
     return ShardDirectory(Path(path), read_manifest(path))
 
 
-def open_collection(path: Paths, split: str) -> Collection:
+def open_collection(path: Paths, split: str, access: Access | None = None) -> Collection:
     """Read the indexes of one directory or of several: shards, or data in place.
+
+    Args:
+        path: Directories, or addresses of shards in an object store.
+        split: Name of the split.
+        access: How addresses are reached; by the environment when None.
 
     Raises:
         ShardError: If a directory, its split or its index is missing or damaged, or the classes of
@@ -116,12 +148,12 @@ def open_collection(path: Paths, split: str) -> Collection:
         TypeError: If `path` is neither a path nor a list of them.
         ValueError: If `path` names no directory.
     """
-    return collection_of([find_data(directory) for directory in listed(path)], split)
+    return collection_of([find_data(directory, access) for directory in listed(path)], split)
 
 
-def collection_of(found: Sequence[ShardDirectory | PlacedData], split: str) -> Collection:
+def collection_of(found: Sequence[Found], split: str) -> Collection:
     """As `open_collection`, of data that were found already."""
-    contents = [one.manifest if isinstance(one, ShardDirectory) else one.places for one in found]
+    contents = [one.places if isinstance(one, PlacedData) else one.manifest for one in found]
     _check_classes(found, contents)
     indexes, sources, points = [], [], []
     files: list[Holders] = []
@@ -147,32 +179,34 @@ def collection_of(found: Sequence[ShardDirectory | PlacedData], split: str) -> C
     )
 
 
-def _rows_and_files(
-    found: ShardDirectory | PlacedData, split: str
-) -> tuple[NDArray[np.void], Holders]:
+def _rows_and_files(found: Found, split: str) -> tuple[NDArray[np.void], Holders]:
     if isinstance(found, PlacedData):
         placed, files = places_of(found, split)
         warn_of_changes(found, files)
         return placed, files
-    samples = index_of(found.path, found.manifest, split)
+    samples = (
+        read_remote_index(found.bucket, found.manifest, split)
+        if isinstance(found, ShardBucket)
+        else index_of(found.path, found.manifest, split)
+    )
     rows = np.zeros(len(samples), PLACE)
     rows["file"], rows["orientation"] = samples["shard"], 1
     for name in ("offset", "size", "label", "height", "width", "crc32"):
         rows[name] = samples[name]
     shards = found.manifest.splits[split].shards
+    if isinstance(found, ShardBucket):
+        return rows, RemoteShards(found.bucket, shards, found.manifest.fingerprint)
     paths = tuple(found.path / shard.name for shard in shards)
     return rows, ShardFiles(paths, tuple(shard.bytes for shard in shards))
 
 
-def _points_of(found: ShardDirectory | PlacedData) -> tuple[Path, int] | None:
-    if isinstance(found, ShardDirectory) or not found.places.points_bytes:
+def _points_of(found: Found) -> tuple[Path, int] | None:
+    if not isinstance(found, PlacedData) or not found.places.points_bytes:
         return None
     return found.path / points_name(found.places.points), found.places.points_bytes
 
 
-def _check_classes(
-    found: Sequence[ShardDirectory | PlacedData], contents: Sequence[Manifest | Places]
-) -> None:
+def _check_classes(found: Sequence[Found], contents: Sequence[Manifest | Places]) -> None:
     for one, content in zip(found, contents, strict=True):
         if content.classes != contents[0].classes:
             raise ShardError(

@@ -35,7 +35,17 @@ def read_facts(path: Path, *, what: str) -> object:
         OSError: If the file cannot be read, or is larger than any such file.
         ValueError: If it is not JSON.
     """
-    data = _read_limited(path, what)
+    return parsed_facts(_read_limited(path), what=what, where=os.fspath(path))
+
+
+def parsed_facts(data: bytes, *, what: str, where: str) -> object:
+    """What some bytes of JSON hold; at most JSON_BYTES + 1 of them are needed.
+
+    Raises:
+        OSError: If they are more than any such file has.
+        ValueError: If they are not JSON.
+    """
+    _refuse_large(data, what, where)
     try:
         return json.loads(
             data.removeprefix(BOM_UTF8).decode(),
@@ -51,7 +61,7 @@ def checked_facts(
     check: Callable[[dict[str, Any]], _Checked],
     *,
     version: int,
-    where: Path,
+    where: str | os.PathLike[str],
     remedy: str,
 ) -> _Checked:
     """What `check` makes of the facts of a file that has a `format_version`.
@@ -140,16 +150,18 @@ def plain_name(name: str, what: str) -> str:
     return name
 
 
-def _read_limited(path: Path, what: str) -> bytes:
+def _read_limited(path: Path) -> bytes:
     with os.fdopen(open_regular(path), "rb") as file:
-        data = file.read(JSON_BYTES + 1)
+        return file.read(JSON_BYTES + 1)
+
+
+def _refuse_large(data: bytes, what: str, where: str) -> None:
     if len(data) > JSON_BYTES:
-        raise OSError(0, f"has more than {JSON_BYTES:,} bytes, so it is no {what}", str(path))
+        raise OSError(0, f"has more than {JSON_BYTES:,} bytes, so it is no {what}", where)
     # An empty list has two bytes, and takes 64 once it is parsed.
     if data.count(b"[") + data.count(b"{") > MOST_BRACKETS:
         words = f"has more than {MOST_BRACKETS:,} brackets, so it is no {what}"
-        raise OSError(0, words, str(path))
-    return data
+        raise OSError(0, words, where)
 
 
 def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from fastload.store.manifest import (
     Split,
     read_manifest,
 )
-from fastload.store.rows import read_rows, write_rows
+from fastload.store.rows import LONGEST_HEADER, read_rows, write_rows
 from fastload.store.tar import END, TAR_BLOCK, next_offset
 
 SAMPLE = np.dtype(
@@ -79,25 +80,50 @@ def read_index(directory: str | os.PathLike[str], split: str) -> NDArray[np.void
 
 def index_of(directory: str | os.PathLike[str], manifest: Manifest, split: str) -> NDArray[np.void]:
     """`read_index`, of a directory whose manifest is read already."""
-    if split not in manifest.splits:
-        raise ShardError(
-            f"there is no split {shown(split)}; choose one of {', '.join(manifest.splits)}"
-            f"{did_you_mean(split, manifest.splits)}",
-            where=str(directory),
-        )
+    check_split(manifest, split, str(directory))
     path = Path(directory) / index_name(split)
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            samples = read_rows(file, SAMPLE, manifest.splits[split].samples)
+            return index_in(file, manifest, split, str(path))
     except FileNotFoundError as error:
         raise ShardError(f"{explain_os_error(error)}; copy it again, or {REBUILD}") from error
     except OSError as error:
         raise ShardError(explain_os_error(error)) from error
+
+
+def check_split(manifest: Manifest, split: str, where: str) -> None:
+    """See that the data at `where` have a split.
+
+    Raises:
+        ShardError: If they have none of that name.
+    """
+    if split not in manifest.splits:
+        raise ShardError(
+            f"there is no split {shown(split)}; choose one of {', '.join(manifest.splits)}"
+            f"{did_you_mean(split, manifest.splits)}",
+            where=where,
+        )
+
+
+def index_bytes(manifest: Manifest, split: str) -> int:
+    """Bytes of the index of a split, at most: those of its rows, and a header of NumPy's."""
+    return manifest.splits[split].samples * SAMPLE.itemsize + LONGEST_HEADER
+
+
+def index_in(file: BinaryIO, manifest: Manifest, split: str, where: str) -> NDArray[np.void]:
+    """Check the content of the index of a split that lies at `where`; see `read_index`.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ShardError: If the content is damaged, or does not fit the manifest.
+    """
+    try:
+        samples = read_rows(file, SAMPLE, manifest.splits[split].samples)
     except ValueError as error:
-        raise ShardError(f"{error}; {REBUILD}", where=str(path)) from None
+        raise ShardError(f"{error}; {REBUILD}", where=where) from None
     fault = _fault_of(samples, manifest.splits[split], len(manifest.classes))
     if fault:
-        raise ShardError(f"{fault}; {REBUILD}", where=str(path))
+        raise ShardError(f"{fault}; {REBUILD}", where=where)
     return samples
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from fastload.store.facts import (
     checked_facts,
     count_of,
     counts_by_name,
+    parsed_facts,
     plain_name,
     read_facts,
     texts_of,
@@ -137,16 +138,28 @@ def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     """
     path = Path(directory) / MANIFEST_NAME
     try:
-        facts = read_facts(path, what="manifest")
+        return _checked(lambda: read_facts(path, what="manifest"), str(path))
     except (FileNotFoundError, NotADirectoryError):
         raise ShardError(
             why_no_shards(directory, MANIFEST_NAME), where=os.fspath(directory)
         ) from None
+
+
+def manifest_in(data: bytes, where: str) -> Manifest:
+    """Check the content of a `manifest.json` that lies at `where`; errors as of `read_manifest`."""
+    return _checked(lambda: parsed_facts(data, what="manifest", where=where), where)
+
+
+def _checked(read: Callable[[], object], where: str) -> Manifest:
+    try:
+        facts = read()
+    except (FileNotFoundError, NotADirectoryError):
+        raise
     except OSError as error:
         raise ShardError(explain_os_error(error)) from error
     except ValueError as error:
-        raise ShardError(f"{error}; {REBUILD}", where=str(path)) from None
-    return checked_facts(facts, _manifest_of, version=FORMAT_VERSION, where=path, remedy=REBUILD)
+        raise ShardError(f"{error}; {REBUILD}", where=where) from None
+    return checked_facts(facts, _manifest_of, version=FORMAT_VERSION, where=where, remedy=REBUILD)
 
 
 def _manifest_of(facts: dict[str, Any]) -> Manifest:

@@ -95,6 +95,12 @@ class Reader(Protocol):
     def file_of(self, row: int) -> str:
         """Name of the file that holds a sample."""
 
+    def forget(self) -> None:
+        """Nothing that was asked for ahead will be read: an iteration ended.
+
+        A `read` under way may fail. What is asked for from now on is another iteration's.
+        """
+
     def renew(self) -> None:
         """Make the reader usable in a forked child, where a lock may be held by no thread."""
 
@@ -141,14 +147,7 @@ class FileReader:
     def read(self, rows: NDArray[np.int64], scratch: Scratch) -> tuple[Encoded, dict[int, str]]:
         """See `Reader.read`."""
         records = self._index[rows]
-        sizes = records["size"].astype(np.int64)
-        tables = records["seek_size"].astype(np.int64)
-        lengths = np.concatenate([sizes, tables]) if tables.any() else sizes
-        spaces = (lengths + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
-        starts = np.cumsum(spaces) - spaces
-        buffer = scratch.take(int(spaces.sum()))
-        seek = Encoded(buffer, starts[len(rows) :], tables) if len(starts) > len(rows) else None
-        encoded = Encoded(buffer, starts[: len(rows)], sizes, seek, _upright(records))
+        encoded = laid_out(records, scratch)
         alone = self._files.alone(records["file"]).tolist()
         offsets = records["offset"].astype(np.int64)
         numbers = records["file"].tolist()
@@ -166,8 +165,8 @@ class FileReader:
             except OSError:
                 # ESTALE: the server knows the file by another handle now. EIO, ETIMEDOUT: may pass.
                 self._read_again(file, part, offset)
-        if seek is not None:
-            bad |= self._read_tables(rows, seek)
+        if encoded.tables is not None:
+            bad |= self._read_tables(rows, encoded.tables)
         return encoded, self._bad_among(encoded, images, records) | bad
 
     def _read_at_once(
@@ -227,6 +226,9 @@ class FileReader:
     def file_of(self, row: int) -> str:
         """See `Reader.file_of`."""
         return self._files.path(int(self._index["file"][row])).name
+
+    def forget(self) -> None:
+        """See `Reader.forget`: what the kernel was asked for is in nobody's way."""
 
     def renew(self) -> None:
         """See `Reader.renew`: a thread of the parent may have held the lock at the fork."""
@@ -379,17 +381,8 @@ class FileReader:
         self, encoded: Encoded, images: list[memoryview], records: NDArray[np.void]
     ) -> dict[int, str]:
         """The samples that are not what their rows say; `images` are those of `encoded`."""
-        bad = {}
-        turned = records["orientation"] > _LAST_UNTURNED
-        heights = np.where(turned, records["width"], records["height"]).tolist()
-        widths = np.where(turned, records["height"], records["width"]).tolist()
-        for i, (image, *expected) in enumerate(zip(images, heights, widths, strict=True)):
-            found = frame_size(image)
-            if found not in (None, tuple(expected)):
-                bad[i] = "is {} x {} pixels, the index says {} x {}".format(*found, *expected)
-        sums = crc32s(encoded)
-        for i in np.flatnonzero(sums != records["crc32"]).tolist():
-            bad[i] = f"its CRC-32 is {sums[i]:08x}, the index says {int(records['crc32'][i]):08x}"
+        bad, changed = differing(encoded, images, records)
+        for i in changed:
             number, offset = int(records["file"][i]), int(records["offset"][i])
             if number in self._stamps:
                 self._check_unchanged(number, offset, bad[i])
@@ -412,6 +405,46 @@ class FileReader:
                 f" replaced or changed while it was in use; {self._files.remedy(number)}",
                 where=self._files.place(number, offset),
             )
+
+
+def laid_out(records: NDArray[np.void], scratch: Scratch) -> Encoded:
+    """A place in a thread's memory for each of some samples, and for its seek table."""
+    sizes = records["size"].astype(np.int64)
+    tables = records["seek_size"].astype(np.int64)
+    lengths = np.concatenate([sizes, tables]) if tables.any() else sizes
+    spaces = (lengths + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
+    starts = np.cumsum(spaces) - spaces
+    buffer, count = scratch.take(int(spaces.sum())), len(records)
+    seek = Encoded(buffer, starts[count:], tables) if len(starts) > count else None
+    return Encoded(buffer, starts[:count], sizes, seek, _upright(records))
+
+
+def differing(
+    encoded: Encoded, images: list[memoryview], records: NDArray[np.void]
+) -> tuple[dict[int, str], list[int]]:
+    """The samples that are not what their rows of an index say.
+
+    Args:
+        encoded: N images.
+        images: The bytes of the same.
+        records: PLACE [N], their rows.
+
+    Returns:
+        For each such sample what is other than expected, and those whose CRC-32 is.
+    """
+    bad = {}
+    turned = records["orientation"] > _LAST_UNTURNED
+    heights = np.where(turned, records["width"], records["height"]).tolist()
+    widths = np.where(turned, records["height"], records["width"]).tolist()
+    for i, (image, *expected) in enumerate(zip(images, heights, widths, strict=True)):
+        found = frame_size(image)
+        if found not in (None, tuple(expected)):
+            bad[i] = "is {} x {} pixels, the index says {} x {}".format(*found, *expected)
+    sums = crc32s(encoded)
+    changed = np.flatnonzero(sums != records["crc32"]).tolist()
+    for i in changed:
+        bad[i] = f"its CRC-32 is {sums[i]:08x}, the index says {int(records['crc32'][i]):08x}"
+    return bad, changed
 
 
 def _upright(records: NDArray[np.void]) -> Upright | None:
@@ -480,6 +513,19 @@ def _most_open() -> int:
     """How many files may be open, so that most descriptors are left to the rest of the process."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return OPEN_FILES if limit == resource.RLIM_INFINITY else min(OPEN_FILES, limit // 8 or 1)
+
+
+def read_ranges(
+    descriptors: list[int], offsets: NDArray[np.int64], into: Encoded
+) -> NDArray[np.bool_]:
+    """Read byte ranges of open files, each into its place; bool [N], whether all was there."""
+    if native.is_available():
+        return native.read_many(descriptors, offsets, into)
+    parts = zip(descriptors, offsets.tolist(), into.sizes.tolist(), strict=True)
+    whole = [
+        _read_into(file, into[i], offset) == size for i, (file, offset, size) in enumerate(parts)
+    ]
+    return np.array(whole, np.bool_)
 
 
 def crc32s(encoded: Encoded) -> NDArray[np.uint32]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fastload.files import write_atomically
 
+LONGEST_HEADER = 10 + 65535  # bytes, as its length is written in 16 bits
 _START = struct.Struct("<6sBBH")  # of a NumPy file, version 1.0: magic, version, header's length
 # What NumPy writes behind it, padded with spaces: matched, not evaluated.
 _HEADER = r"\{'descr': (.+), 'fortran_order': False, 'shape': \(([0-9, ]*)\), \} *\n"
@@ -57,7 +58,8 @@ def read_rows(
         ValueError: If the file is another NumPy file or none, or has other rows.
     """
     head = _head_of(file, kind, expected, name)
-    size, needed = os.fstat(file.fileno()).st_size, len(head) + expected * kind.itemsize
+    size, needed = file.seek(0, os.SEEK_END), len(head) + expected * kind.itemsize
+    file.seek(len(head))
     if size != needed:
         raise ValueError(f"has {size:,} bytes, {expected:,} samples need {needed:,}")
     rows = np.empty(expected, kind)

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from fastload import clean, doctor, index, inspect, sample, shard, tune, verify
+from fastload import clean, doctor, fetch, index, inspect, sample, shard, tune, verify
 from fastload.console.parser import CommandParser, in_options, positive_number, whole_number
 from train.command import parse
 
 COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "fastload.clean": clean.main,
     "fastload.doctor": doctor.main,
+    "fastload.fetch": fetch.main,
     "fastload.index": index.main,
     "fastload.inspect": inspect.main,
     "fastload.sample": sample.main,
@@ -126,7 +127,10 @@ def test_a_folder_that_looks_like_an_option_is_explained(capsys, tmp_path, monke
     assert said == "-photographs is no option; the file of that name is ./-photographs"
 
 
-ONE_WORD, SEVERAL_WORDS = ("verify", "inspect", "tune", "sample"), ("shard", "index", "clean")
+ONE_WORD, SEVERAL_WORDS = (
+    ("verify", "inspect", "tune", "sample"),
+    ("shard", "index", "clean", "fetch"),
+)
 
 
 @pytest.mark.parametrize("name", [*ONE_WORD, *SEVERAL_WORDS])

@@ -1,0 +1,65 @@
+"""Copy shards from an object store: `python -m fastload.fetch s3://bucket/shards shards/`.
+
+What is copied is verified by SHA-256. An interrupted copy goes on where it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastload.console.command import run_command
+from fastload.console.parser import CommandParser
+from fastload.console.progress import Progress
+from fastload.console.shell import trainer_command
+from fastload.console.terminal import counted, say
+from fastload.errors import ShardError
+from fastload.store.copying import copy_shards, plan_copy
+from fastload.store.remote import SCHEMES, Bucket, is_remote
+
+
+def _run(address: str, folder: Path, splits: Sequence[str]) -> int:
+    if not is_remote(address):
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise ShardError(f"is not an address of an object store ({known})", where=address)
+    copy = plan_copy(Bucket(address), folder, splits)
+    done = 0
+    with Progress(copy.bytes >> 20, "MB") as progress:
+        for size in copy_shards(copy):
+            progress.add((done + size >> 20) - (done >> 20))
+            done += size
+    samples = sum(copy.manifest.splits[split].samples for split in copy.splits)
+    found = f"{counted(len(copy.shards), 'shard')} and {counted(samples, 'sample')}"
+    say(f"{folder}: {found} are as the manifest says")
+    if len(copy.splits) < len(copy.manifest.splits):
+        say(f"only {', '.join(copy.splits)} was copied; run it without --split for the rest")
+    else:
+        say(f"next: {trainer_command('--data', folder)}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = CommandParser(
+        prog="python -m fastload.fetch",
+        description="Copy shards from an object store to a folder, and verify them. Credentials and"
+        " endpoint come from the environment, such as AWS_ACCESS_KEY_ID; see docs/scale.md.",
+    )
+    parser.add_argument("address", help="where the shards lie, such as s3://bucket/shards")
+    parser.add_argument("folder", type=Path, help="folder to write, such as shards/")
+    parser.add_argument(
+        "--split",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="copy only this split; may be given several times",
+    )
+    options = parser.read(argv)
+    return run_command(
+        "fastload.fetch", lambda: _run(options.address, options.folder, options.split)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

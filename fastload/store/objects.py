@@ -1,0 +1,145 @@
+"""Objects of a store: a range, all of one, its size, their list; each tried again until a limit.
+
+An error that may pass (503, a reset, a body that breaks off or stops) is tried again with growing
+pauses. When the time is over it is a `StalledError` that names the request. An error that cannot
+pass (no such object, no permission) is a `ShardError` at once. All functions belong to the thread
+of an event loop; cancelling one ends its request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from fastload.errors import FastloadError, ShardError, StalledError
+from fastload.store.remote import Bucket, judge
+
+PART_BYTES = 8 << 20  # of one request at most
+PARTS_IN_FLIGHT = 8
+_ATTEMPT_SECONDS = 30.0  # for the first attempt; each further one may take twice as long
+_LEAST_SECONDS = 0.05  # for the last attempt, where the time is nearly over
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds between attempts
+_SHORT_ANSWERS = 3  # an object that is shorter than it should be stays so
+
+_Result = TypeVar("_Result")
+
+
+async def bytes_of(
+    bucket: Bucket, name: str, begin: int, end: int, *, timeout_seconds: float
+) -> memoryview:
+    """The bytes [begin, end) of an object.
+
+    Raises:
+        ShardError: If it is missing, shorter or cannot be read.
+        StalledError: If the server did not bring them in time.
+    """
+
+    async def get() -> memoryview:
+        return memoryview(await bucket.store.get_range_async(name, start=begin, end=end))
+
+    what = f"{bucket.of(name)}, bytes {begin} to {end}"
+    for _ in range(_SHORT_ANSWERS):
+        data = await _persist(what, get, timeout_seconds)
+        if len(data) == end - begin:
+            return data
+    raise ShardError(
+        f"ends before byte {end} ({len(data)} of {end - begin} bytes came); copy it again",
+        where=bucket.of(name),
+    )
+
+
+async def whole(bucket: Bucket, name: str, *, most: int, timeout_seconds: float) -> bytes:
+    """All bytes of an object, of which there are `most` at most; errors as of `bytes_of`."""
+
+    async def begun() -> tuple[int, bytes | None]:
+        """How many there are, and all of them where one request can bring them.
+
+        That of a HEAD would tell no reason where it is refused.
+        """
+        answer = await bucket.store.get_async(name)
+        size = int(answer.meta["size"])
+        return size, bytes(await answer.bytes_async()) if size <= min(most, PART_BYTES) else None
+
+    size, data = await _persist(bucket.of(name), begun, timeout_seconds)
+    if size > most:
+        raise ShardError(
+            f"has {size:,} bytes, expected at most {most:,}; it is not fastload's",
+            where=bucket.of(name),
+        )
+    if data is not None:
+        return data
+    several = asyncio.Semaphore(PARTS_IN_FLIGHT)
+
+    async def part(begin: int) -> memoryview:
+        async with several:
+            end = min(begin + PART_BYTES, size)
+            return await bytes_of(bucket, name, begin, end, timeout_seconds=timeout_seconds)
+
+    return b"".join(await asyncio.gather(*map(part, range(0, size, PART_BYTES))))
+
+
+async def size_of(bucket: Bucket, name: str, *, timeout_seconds: float) -> int:
+    """Bytes of an object; errors as of `bytes_of`."""
+
+    async def head() -> int:
+        return int((await bucket.store.head_async(name))["size"])
+
+    return await _persist(bucket.of(name), head, timeout_seconds)
+
+
+async def sizes_of(bucket: Bucket, *, most: int, timeout_seconds: float) -> dict[str, int] | None:
+    """Bytes of the objects below an address, by name.
+
+    Returns:
+        None where they cannot be listed, or are more than some `most`.
+    """
+
+    async def listed() -> dict[str, int] | None:
+        found: dict[str, int] = {}
+        async for page in bucket.store.list(chunk_size=1000):
+            found |= {each["path"]: int(each["size"]) for each in page}
+            if len(found) > most:
+                return None
+        return found
+
+    try:
+        return await _persist(bucket.address, listed, timeout_seconds)
+    except ShardError:  # the right to list is another one than that to read
+        return None
+
+
+class MissingObjectError(ShardError):
+    """There is no object of that name."""
+
+
+async def _persist(
+    what: str, attempt: Callable[[], Awaitable[_Result]], timeout_seconds: float
+) -> _Result:
+    """Make a request until it succeeds, fails for good, or the time is over."""
+    began, tries = time.monotonic(), 0
+    first = min(_ATTEMPT_SECONDS, timeout_seconds / 4)
+    while True:
+        left = timeout_seconds - (time.monotonic() - began)
+        try:
+            allowed = max(_LEAST_SECONDS, min(left, first * 2**tries))
+            return await asyncio.wait_for(attempt(), allowed)
+        except FastloadError:
+            raise
+        except Exception as error:  # noqa: BLE001  the client has errors of several trees
+            words, passing = judge(error)
+            if not passing:
+                missing = isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error)
+                kind = MissingObjectError if missing else ShardError
+                raise kind(words, where=what) from None
+        tries += 1
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tries - 1))
+        pause *= random.uniform(0.5, 1.0)  # many clients shall not come at once
+        if time.monotonic() + pause - began > timeout_seconds:
+            seconds = time.monotonic() - began
+            raise StalledError(
+                f"{what}: {words}; it was asked for {tries} times in {seconds:.0f} s"
+            )
+        await asyncio.sleep(pause)

@@ -1,0 +1,167 @@
+"""fetch: shards of a bucket become a folder, verified; an interrupted copy goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastload import fetch, verify
+from fastload.load.augment import Augment
+from fastload.load.loader import Loader
+from tests.faulty_proxy import FaultyProxy
+from tests.shards import noisy_picture, numbered, write_shards
+
+pytestmark = [pytest.mark.s3, pytest.mark.slow]
+pytest.importorskip("obstore", reason="needs obstore: pip install -e '.[dev]' in the checkout")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return numbered(tmp_path_factory.mktemp("shards"), {"train": 45, "val": 12})
+
+
+@pytest.fixture(scope="module")
+def address(s3, folder):
+    (folder / "cleaning.csv").write_text("path,reason,action\n")
+    return s3.upload(folder, "fetched/shards")
+
+
+@pytest.fixture
+def proxy(s3, monkeypatch):
+    with FaultyProxy(s3.endpoint).serving() as one:
+        for name, value in {**s3.environment, "AWS_ENDPOINT_URL": one.endpoint}.items():
+            monkeypatch.setenv(name, value)
+        yield one
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_copy_is_the_same_to_the_byte_and_is_verified(folder, address, proxy, tmp_path, capsys):
+    assert fetch.main([address, str(tmp_path / "copy")]) == 0
+    assert "7 shards and 57 samples are as the manifest says" in capsys.readouterr().out
+    assert contents(tmp_path / "copy") == contents(folder)
+    assert verify.main([str(tmp_path / "copy")]) == 0
+
+
+def test_a_second_run_fetches_no_shard_again(address, proxy, tmp_path):
+    assert fetch.main([address, str(tmp_path)]) == 0
+    before = len(proxy.gets())
+    assert fetch.main([address, str(tmp_path)]) == 0
+    assert len(proxy.gets()) == before
+
+
+def test_one_split_alone_can_be_copied(address, proxy, tmp_path, capsys):
+    assert fetch.main([address, str(tmp_path), "--split", "val"]) == 0
+    assert "only val was copied" in capsys.readouterr().out
+    assert not list(tmp_path.glob("train*"))
+    with Loader(tmp_path, split="val", batch_size=4, augment=Augment.eval(16)) as loader:
+        assert sum(len(labels) for _, labels in loader) == 12
+    assert fetch.main([address, str(tmp_path), "--split", "dev"]) == 1
+    assert "there is no split 'dev'" in capsys.readouterr().err
+
+
+def test_a_run_that_was_saved_on_the_bucket_goes_on_with_the_copy(address, proxy, tmp_path):
+    options: dict[str, Any] = {"batch_size": 8, "augment": Augment.train(16)}
+    with Loader(address, **options) as remote:
+        steps = iter(remote)
+        next(steps)
+        state = remote.state_dict()
+        rest = [remote.last_indices().tolist() for _ in steps]
+    assert fetch.main([address, str(tmp_path)]) == 0
+    with Loader(tmp_path, **options) as local:
+        local.load_state_dict(state)
+        assert [local.last_indices().tolist() for _ in local] == rest
+
+
+def test_a_copy_that_was_killed_goes_on_where_it_was(s3, proxy, tmp_path, monkeypatch):
+    pictures = [noisy_picture(i, 0, height=900, width=900, quality=98) for i in range(24)]
+    large = write_shards(tmp_path / "l", {"train": pictures}, classes=["a"], samples_per_shard=24)
+    size = (large / "train-000000.tar").stat().st_size
+    assert size > 17 << 20  # parts of 8 MiB
+    address = s3.upload(large, "large/shards")
+    proxy.fault = lambda request: "stall" if request.range.startswith(f"bytes={16 << 20}-") else ""
+    command = [sys.executable, "-m", "fastload.fetch", address, str(tmp_path / "copy")]
+    for ended_by, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        partial = tmp_path / "copy" / ".train-000000.tar.partial"
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not (
+            partial.exists() and partial.stat().st_size >= 16 << 20
+        ):
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(ended_by)
+        assert process.wait(20) == status
+        assert not (tmp_path / "copy" / "manifest.json").exists()
+        assert not (tmp_path / "copy" / "train-000000.tar").exists()
+    proxy.fault = lambda _: ""
+    before = len(proxy.gets())
+    assert fetch.main([address, str(tmp_path / "copy")]) == 0
+    assert len(proxy.gets()) - before <= 2  # what was there is not fetched again
+    assert contents(tmp_path / "copy") == contents(large)
+
+
+def test_bytes_that_are_not_those_of_the_manifest_get_no_name(s3, folder, proxy, tmp_path, capsys):
+    address = s3.upload(folder, "damaged/shards")
+    data = bytearray((folder / "train-000002.tar").read_bytes())
+    data[700] ^= 1
+    s3.put("damaged/shards", "train-000002.tar", bytes(data))
+    assert fetch.main([address, str(tmp_path)]) == 1
+    assert "train-000002.tar: its SHA-256 is" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix == ".tar") == [
+        "train-000000.tar",
+        "train-000001.tar",
+    ]
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_what_belongs_to_something_else_is_not_overwritten(
+    s3, folder, address, proxy, tmp_path, capsys
+):
+    numbered(tmp_path / "other", {"train": 9})
+    assert fetch.main([address, str(tmp_path / "other")]) == 1
+    assert "holds other shards than" in capsys.readouterr().err
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "train-000001.tar").write_text("mine")
+    assert fetch.main([address, str(tmp_path / "own")]) == 1
+    assert "is another file than the shard of that name" in capsys.readouterr().err
+    assert (tmp_path / "own" / "train-000001.tar").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("passed", "said"),
+    [
+        ("shards", "shards: is not an address of an object store (s3://, gs://"),
+        ("s3://tests/nothing", "there is no complete set of shards"),
+    ],
+)
+def test_bad_input_is_one_sentence(proxy, tmp_path, capsys, passed, said):
+    assert fetch.main([passed, str(tmp_path / "copy")]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_manifest_that_lists_other_names_writes_nothing_outside(s3, folder, proxy, tmp_path):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["splits"]["val"]["shards"][0]["name"] = "../escaped.tar"
+    address = s3.upload(folder, "outside/shards")
+    s3.put("outside/shards", "manifest.json", json.dumps(manifest).encode())
+    assert fetch.main([address, str(tmp_path / "copy")]) == 1
+    assert list(tmp_path.iterdir()) == []
