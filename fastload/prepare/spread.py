@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 import shutil
 import time
 import uuid
@@ -56,6 +57,7 @@ WINDOW = 4  # parts for each CPU, as chunks for each worker of one machine
 PART_FILES, PART_BYTES = 4096, 1 << 30  # to index: some seconds, of which 0.5 s start a process
 TRIES = 5  # after the first; a part is tried again only where its node or process died
 NOTE_SECONDS = 60.0  # between two notes that nothing comes
+_IP = re.compile(r"\bip=([^,)\s]+)")  # as Ray's messages name a node
 _NOT_SHARED = (
     "not there, but where the command runs; {} must lie on a file system that all nodes share, "
     "under the same path"
@@ -115,11 +117,11 @@ def _answer(reference: Any) -> _Answer:  # noqa: ANN401  Ray has no type for it
     try:
         answer: _Answer = _Answer(*ray.get(reference))
     except ray.exceptions.RayTaskError as error:
-        missing = [line for line in str(error).splitlines() if "ModuleNotFoundError" in line]
-        why = missing[-1].strip() if missing else first_line(error.cause or error)
+        missing, ip = re.search(r"ModuleNotFoundError: .*", str(error)), _IP.search(str(error))
+        why = missing[0] if missing else first_line(error.cause or error)
         raise FastloadError(
-            f"node {error.ip} cannot run this fastload ({why}); install the same version, for the "
-            "Python that runs `ray start`, on all nodes"
+            f"node {ip[1] if ip else 'unknown'} cannot run this fastload ({why}); install the same "
+            "version, for the Python that runs `ray start`, on all nodes"
         ) from error
     except ray.exceptions.RayError as error:
         raise FastloadError(
