@@ -25,7 +25,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
 from itertools import islice, pairwise
@@ -218,13 +218,22 @@ def write_on_nodes(
 def _folder_of_run(state: StateFolder) -> Iterator[Path]:
     """A folder under a new name for unfinished shards of this run; those of killed runs go."""
     for left in state.folder.glob("run-*"):
-        shutil.rmtree(left, ignore_errors=True)
+        _remove(left)
     folder = state.folder.absolute() / f"run-{uuid.uuid4().hex}"
     folder.mkdir()
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of a run, in which a node may still write.
+
+    Under its new name nothing can be added to it.
+    """
+    with suppress(OSError):  # what is left does no harm
+        shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}.ended")))
 
 
 def _write_part(shard: PlannedShard, *, plan: Plan, out: Path, folder: Path) -> Journal:
