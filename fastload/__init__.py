@@ -1,4 +1,4 @@
-"""fastload: an image loader for training on one machine; it decides first, then decodes only that.
+"""fastload: an image loader for training; it decides first what to read, then decodes only that.
 
 Names are imported when they are first used, so that `import fastload` loads neither torch nor DALI.
 """

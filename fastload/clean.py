@@ -13,12 +13,14 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, add_seed_option, add_workers_option
 from fastload.console.shell import module_command, with_options
 from fastload.console.terminal import say
+from fastload.prepare.cluster import is_address, joined
 from fastload.prepare.folder import clean_folder
 from fastload.prepare.layout import LAYOUTS, LayoutOptions
 from fastload.prepare.reasons import Rules
@@ -109,6 +111,43 @@ def add_layout_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split-field", default="", metavar="NAME", help="column of a table that names the split"
     )
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say whether this machine works, or the nodes of a cluster."""
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="local: processes of this machine (default); ray: the nodes of a Ray cluster, which "
+        "see the same files",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="of the cluster (default auto: the one that this machine is a node of)",
+    )
+
+
+def check_engine(parser: CommandParser, options: argparse.Namespace, words: Sequence[str]) -> None:
+    """End the command where the options of the engine make no sense together."""
+    if options.engine == "local":
+        if options.address is not None:
+            parser.error("--address is of a cluster; add --engine ray, or leave it out")
+        return
+    options.address = options.address or "auto"
+    if not is_address(options.address):
+        parser.error(f"--address must be HOST:PORT or auto, got {options.address!r}")
+    if any(word.partition("=")[0] == "--workers" for word in words):
+        parser.error(
+            "--workers is of one machine; Ray has a worker for each CPU of its nodes, see "
+            "`ray start --num-cpus`"
+        )
+
+
+def engine(options: argparse.Namespace) -> AbstractContextManager[None]:
+    """What the work goes on in: a cluster that is joined, or nothing."""
+    return joined(options.address) if options.engine == "ray" else nullcontext()
 
 
 def add_missing_classes_option(parser: argparse.ArgumentParser) -> None:

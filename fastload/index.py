@@ -16,9 +16,12 @@ from pathlib import Path
 
 from fastload.clean import (
     add_data_argument,
+    add_engine_options,
     add_layout_options,
     add_missing_classes_option,
     add_rule_options,
+    check_engine,
+    engine,
     parse_layout,
     parse_rules,
 )
@@ -105,7 +108,15 @@ def _run(arguments: argparse.Namespace, rules: Rules, layout: LayoutOptions) -> 
             why = native.why_unavailable()
             say(f"without the native core ({why}): slower", error=True)
         try:
-            outcome = write_index_of(source, named, options, folder, workers=arguments.workers)
+            with engine(arguments):
+                outcome = write_index_of(
+                    source,
+                    named,
+                    options,
+                    folder,
+                    workers=arguments.workers,
+                    on_nodes=arguments.engine == "ray",
+                )
         except KeyboardInterrupt:
             say("what was read is kept: the same command goes on from there", error=True)
             raise
@@ -146,7 +157,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_layout_options(parser)
     add_seed_option(parser, "of the order, and of the split where there is none")
     add_missing_classes_option(parser)
-    options = parser.read(sys.argv[1:] if argv is None else argv)
+    add_engine_options(parser)
+    words = sys.argv[1:] if argv is None else argv
+    options = parser.read(words)
+    check_engine(parser, options, words)
     rules, layout = parse_rules(parser, options), parse_layout(parser, options)
     rules = Rules(store="in place", convert=rules.convert, min_side=rules.min_side)
     return run_command("fastload.index", lambda: _run(options, rules, layout))

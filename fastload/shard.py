@@ -20,8 +20,11 @@ from pathlib import Path
 from fastload.clean import (
     add_cleaning_options,
     add_data_argument,
+    add_engine_options,
     add_layout_options,
     add_missing_classes_option,
+    check_engine,
+    engine,
     parse_layout,
     parse_rules,
     without_option,
@@ -134,7 +137,9 @@ def _run(
         why = native.why_unavailable()
         say(f"without the native core ({why}): slower, near-lossless", error=True)
     try:
-        outcome = shard_folder(plan, out, workers=arguments.workers)
+        with engine(arguments):
+            on_nodes = arguments.engine == "ray"
+            outcome = shard_folder(plan, out, workers=arguments.workers, on_nodes=on_nodes)
     except KeyboardInterrupt:
         say("finished shards are kept: the same command goes on from there", error=True)
         raise
@@ -180,8 +185,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_seed_option(parser, "of the order within the shards")
     add_missing_classes_option(parser)
+    add_engine_options(parser)
     words = sys.argv[1:] if argv is None else argv
     options = parser.read(words)
+    check_engine(parser, options, words)
     rules, layout = parse_rules(parser, options), parse_layout(parser, options)
     return run_command("fastload.shard", lambda: _run(options, rules, layout, words))
 

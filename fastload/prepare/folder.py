@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fastload.console.progress import Progress
@@ -19,8 +20,9 @@ from fastload.prepare.reasons import Rules
 from fastload.prepare.remedies import remedy_line
 from fastload.prepare.report import Row, report_rows
 from fastload.prepare.source import File, Source
+from fastload.prepare.spread import write_on_nodes
 from fastload.prepare.verdict import Dropped, Verdict
-from fastload.prepare.write import write_partial_shards
+from fastload.prepare.write import write_here, write_partial_shards
 from fastload.store.manifest import MANIFEST_NAME, REBUILD, Manifest, read_manifest
 
 
@@ -50,13 +52,14 @@ class ShardOutcome:
     remedy: str  # options that would keep what was set aside, or ""
 
 
-def shard_folder(plan: Plan, out: Path, *, workers: int) -> ShardOutcome:
+def shard_folder(plan: Plan, out: Path, *, workers: int, on_nodes: bool = False) -> ShardOutcome:
     """Write the shard directory of a plan.
 
     Args:
         plan: What `make_plan` made of the source.
         out: The shard directory; it is made where there is none.
         workers: Number of processes; what is written does not depend on it.
+        on_nodes: Take the nodes of the Ray cluster that this process has joined instead.
 
     Raises:
         LayoutError: If a class has no image in train.
@@ -74,7 +77,8 @@ def shard_folder(plan: Plan, out: Path, *, workers: int) -> ShardOutcome:
             state.claim(
                 {"options": plan.options.recorded() | {"core": core}, "recipe": plan.digest}
             )
-            journals, rate = write_partial_shards(plan, state, workers=workers)
+            write = write_on_nodes if on_nodes else partial(write_here, workers=workers)
+            journals, rate = write_partial_shards(plan, state, write=write)
             manifest, rows = finish_shards(plan, state, journals)
             state.remove()
     except OSError as error:

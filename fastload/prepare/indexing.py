@@ -16,9 +16,10 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ from fastload.prepare.reasons import Rules
 from fastload.prepare.remedies import remedy_line
 from fastload.prepare.report import REPORT_NAME, Row, count_reasons, report_rows, write_report
 from fastload.prepare.source import File, Source
+from fastload.prepare.spread import examine_on_nodes
 from fastload.prepare.verdict import Dropped, Verdict
 from fastload.store.freshness import find_change, look_at_folders
 from fastload.store.holders import FILE
@@ -189,7 +191,13 @@ def held(folder: Path) -> Iterator[bool]:
 
 
 def write_index_of(
-    source: Source, named: Sequence[Path], options: IndexOptions, folder: Path, *, workers: int
+    source: Source,
+    named: Sequence[Path],
+    options: IndexOptions,
+    folder: Path,
+    *,
+    workers: int,
+    on_nodes: bool = False,
 ) -> IndexOutcome:
     """Make or renew the index of a source, in a folder that is `held`.
 
@@ -199,6 +207,7 @@ def write_index_of(
         options: What is taken.
         folder: Where the index goes.
         workers: Number of processes.
+        on_nodes: Take the nodes of the Ray cluster that this process has joined instead.
 
     Raises:
         LayoutError: If a class has no image in train.
@@ -222,9 +231,11 @@ def write_index_of(
     )
     former = _former(folder)
     number = former.places.points if former else 0
+    here = partial(examine_files, workers=workers, with_jpeg=False)
     with Examined(folder, number, options.rules) as examined:
         keys = examined.keys_of(source.files)
-        count, seconds = _examine(source, options, examined, keys, workers=workers)
+        examine = examine_on_nodes if on_nodes else here
+        count, seconds = _examine(source, options, examined, keys, examine)
         known, _ = examined.find(keys)
         recipe = _recipe(source, options, keys)
         if former and not count and former.places.recipe == recipe and not find_change(former):
@@ -262,8 +273,7 @@ def _examine(
     options: IndexOptions,
     examined: Examined,
     keys: NDArray[np.uint64],
-    *,
-    workers: int,
+    examine: Callable[..., Iterator[tuple[File, Verdict, bytes]]],
 ) -> tuple[int, float]:
     """Examine the files that are not known; returns how many, and in how many seconds."""
     known, found = examined.find(keys)
@@ -272,9 +282,7 @@ def _examine(
     if not todo:
         return 0, 0.0
     begin, aside = time.monotonic(), 0
-    results = examine_files(
-        todo, root=source.root, rules=options.rules, workers=workers, with_jpeg=False
-    )
+    results = examine(todo, root=source.root, rules=options.rules)
     total = len(source.files)
     with Progress(total, "images", done=total - len(todo)) as progress:
         for file, verdict, table in results:

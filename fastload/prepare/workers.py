@@ -432,7 +432,7 @@ def serve(descriptor: int, steps: int) -> None:
                 try:
                     results.append(function(item))
                 except Exception as error:  # noqa: BLE001  the parent raises it
-                    failure = _portable(error)
+                    failure = portable(error)
                     break
                 finally:
                     signal.setitimer(clock, 0.0)
@@ -442,7 +442,7 @@ def serve(descriptor: int, steps: int) -> None:
                 pipe.send(([], error))
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error, or one that says the same where pickle cannot carry it to the parent."""
     if isinstance(error, MemoryError):
         return MemoryError()

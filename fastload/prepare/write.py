@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from fastload.console.progress import Progress
 from fastload.files import write_atomically
@@ -19,10 +20,29 @@ from fastload.prepare.verdict import Dropped, Kept, Verdict
 from fastload.store.tar import TarWriter, key_of, label_bytes
 
 
+class WriteShards(Protocol):
+    """Writes shards and their journals; yields verdicts as they are known, some at a time."""
+
+    def __call__(
+        self,
+        plan: Plan,
+        shards: Sequence[PlannedShard],
+        state: StateFolder,
+        journals: dict[str, Journal],
+    ) -> Iterator[Sequence[Verdict]]:
+        """Write shards of the plan; the journal of each goes to `journals` too."""
+        ...
+
+
 def write_partial_shards(
-    plan: Plan, state: StateFolder, *, workers: int
+    plan: Plan, state: StateFolder, *, write: WriteShards
 ) -> tuple[list[Journal], float]:
     """Phase 1: write the shards that are not there yet.
+
+    Args:
+        plan: What is written.
+        state: The state folder of the shard directory.
+        write: Writes some shards, on this machine or on others.
 
     Returns:
         The journals of all shards of the plan, and images a second.
@@ -30,24 +50,40 @@ def write_partial_shards(
     Raises:
         OSError: If there is no room or no permission; finished shards stay.
     """
-    journals = {shard.name: _finished(state, shard) for shard in plan.shards}
-    missing = [shard for shard in plan.shards if journals[shard.name] is None]
-    files = [file for shard in missing for file in shard.files]
-    total, rules = sum(len(shard.files) for shard in plan.shards), plan.options.rules
+    found = {shard.name: _finished(state, shard) for shard in plan.shards}
+    journals = {name: journal for name, journal in found.items() if journal is not None}
+    missing = [shard for shard in plan.shards if shard.name not in journals]
+    count, total = (sum(len(shard.files) for shard in some) for some in (missing, plan.shards))
     begin, aside = time.monotonic(), 0
     with ExitStack() as stack:
-        progress = stack.enter_context(Progress(total, "images", done=total - len(files)))
-        writer = stack.enter_context(ShardWriter(state, missing, len(plan.source.classes)))
-        results = examine_files(
-            files, root=plan.source.root, rules=rules, workers=workers, with_jpeg=True
-        )
-        stack.callback(results.close)  # type: ignore[attr-defined]  # a generator
-        for _, verdict, jpeg in results:
-            writer.add(verdict, jpeg)
-            aside += isinstance(verdict, Dropped)
-            progress.add(note=f"{aside:,} set aside")
-    rate = len(files) / max(time.monotonic() - begin, 1e-9)
-    return [journals[shard.name] or writer.journals[shard.name] for shard in plan.shards], rate
+        progress = stack.enter_context(Progress(total, "images", done=total - count))
+        written = write(plan, missing, state, journals)
+        stack.callback(written.close)  # type: ignore[attr-defined]  # a generator
+        for verdicts in written:
+            aside += sum(isinstance(verdict, Dropped) for verdict in verdicts)
+            progress.add(len(verdicts), note=f"{aside:,} set aside")
+    rate = count / max(time.monotonic() - begin, 1e-9)
+    return [journals[shard.name] for shard in plan.shards], rate
+
+
+def write_here(
+    plan: Plan,
+    shards: Sequence[PlannedShard],
+    state: StateFolder,
+    journals: dict[str, Journal],
+    *,
+    workers: int,
+) -> Iterator[Sequence[Verdict]]:
+    """Write shards with processes of this machine; see `WriteShards`."""
+    files = [file for shard in shards for file in shard.files]
+    root, rules = plan.source.root, plan.options.rules
+    with ShardWriter(state, shards, len(plan.source.classes)) as writer:
+        results = examine_files(files, root=root, rules=rules, workers=workers, with_jpeg=True)
+        with closing(results):  # type: ignore[type-var]  # a generator
+            for _, verdict, jpeg in results:
+                writer.add(verdict, jpeg)
+                yield (verdict,)
+    journals |= writer.journals
 
 
 def _finished(state: StateFolder, shard: PlannedShard) -> Journal | None:
