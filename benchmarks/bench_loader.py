@@ -56,6 +56,7 @@ from fastload.load.selection import SampleTable, Select
 from fastload.pixels.decode import Renderer, cpu_renderer
 from fastload.store.collection import Collection, open_collection
 from fastload.store.index import SAMPLE
+from fastload.store.mapped import Index
 from fastload.store.reader import FileReader, Scratch
 from fastload.world import World
 
@@ -76,9 +77,7 @@ def measured(work: Callable[[], int]) -> tuple[float, float]:
     return (time.perf_counter() - wall) / count, (time.process_time() - processor) / count
 
 
-def ordered(
-    index: NDArray[np.void], kind: OrderKind, *, shard: str = "file", rule: str = ""
-) -> Order:
+def ordered(index: Index, kind: OrderKind, *, shard: str = "file", rule: str = "") -> Order:
     """The order of an index whose column `shard` says where a sample lies."""
     classes = int(index["label"].max()) + 1
     table = SampleTable(

@@ -11,6 +11,7 @@ from wcwidth import width as cells
 
 from fastload.console.terminal import bar, byte_size, counted, elide, for_encoding, printable, table
 from fastload.store.manifest import Manifest, Split
+from fastload.store.mapped import Index
 from fastload.store.places import Places
 
 RARE = 20  # images; a class with fewer is hardly learned, and its accuracy is hardly known
@@ -24,7 +25,7 @@ NAME_CELLS = 36
 def report(
     contents: Manifest | Places,
     split: str,
-    index: NDArray[np.void],
+    index: Index,
     *,
     width: int = 80,
     whole: bool = False,
@@ -120,7 +121,7 @@ def _have(classes: int) -> str:
     return f"{counted(classes, 'class')} {'has' if classes == 1 else 'have'}"
 
 
-def _sizes(index: NDArray[np.void]) -> list[str]:
+def _sizes(index: Index) -> list[str]:
     if not len(index):
         return []
     columns = {

@@ -115,8 +115,7 @@ class TarDataset(Dataset[tuple[Any, Any]]):
         self.classes = list(self._collection.classes)
         self.class_names = list(self._collection.class_names)
         self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
-        labels = self._collection.index["label"]
-        self.class_counts = np.bincount(labels, minlength=len(self.classes))
+        self.class_counts = self._collection.class_counts
         self._reader: tuple[int, Reader] | None = None
 
     @cached_property

@@ -183,23 +183,18 @@ class Loader:
         self.classes = collection.classes
         self.class_names = collection.class_names
         self._order = order_of(
-            SampleTable(
-                labels=collection.index["label"],
-                shards=collection.index["file"],
-                offsets=collection.index["offset"],
-                sources=collection.sources,
-                classes=collection.classes,
-            ),
+            SampleTable.of(collection),
             kind=self._policy.order,
             select=Select() if select is None else select,
             reweight=reweight,
             epoch_size=epoch_size,
             seed=self.seed,
         )
-        part = self._order.sampling.taking_part
-        self.class_counts = np.bincount(
-            collection.index["label"][part.all()], minlength=len(self.classes)
-        )
+        chosen = self._order.sampling.taking_part.chosen
+        self.class_counts = collection.class_counts
+        if chosen is not None:
+            labels = collection.index["label"][chosen]
+            self.class_counts = np.bincount(labels, minlength=len(self.classes))
         self._sampling = describe_order(self._order)
         if not len(self):
             length, ranks = self._order.length, self.world.size
@@ -321,8 +316,7 @@ class Loader:
         """
         collection, rows = self._collection, self._order.sampling.taking_part.chosen
         if rows is not None:
-            sources = collection.sources[rows]
-            collection = replace(collection, index=collection.index[rows], sources=sources)
+            collection = collection.part(rows)
         return TarDataset.of_collection(collection, self._name)
 
     @property

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fastload.load.augment import Augment, Choices
 from fastload.load.order import EpochOrder
 from fastload.load.ranks import Batches, rank_part
+from fastload.store.mapped import Index
 from fastload.world import World
 
 READ_AHEAD = 1024  # samples; some 100 MB of page cache, a second of work for several cores
@@ -43,7 +44,7 @@ class EpochPlan:
         world: Which part of each global batch is this rank's.
         augment: What to draw.
         seed: In [0, 2**63).
-        index: SAMPLE [N], the index of the split.
+        index: PLACE [N], the index of the split.
         reads_stream: Whether a sequential order is read ahead as it lies, for all ranks; else each
             rank asks for its own samples.
     """
@@ -54,7 +55,7 @@ class EpochPlan:
     world: World
     augment: Augment
     seed: int
-    index: NDArray[np.void]
+    index: Index
     reads_stream: bool = True
     # Rows by run of steps. A thread that finds none computes it, which two may do at a time.
     _known: dict[int, list[NDArray[np.int64]]] = field(default_factory=dict, repr=False)
@@ -81,8 +82,8 @@ class EpochPlan:
         """Rows to read ahead when `step` is planned."""
         if self.order.window is not None and self.reads_stream:
             begin, end = self.batches.bounds(step)
-            begin = begin + self.order.window if step else 0
-            return self.order.stream(begin, end + self.order.window)
+            begin += self.order.window if step else -self.order.window
+            return self.order.stream(max(0, begin), end + self.order.window)
         distance = max(1, READ_AHEAD // self._part_size)
         steps = range(distance + 1) if step == 0 else [step + distance]
         parts = [self._rows(s) for s in steps if s < self.steps]

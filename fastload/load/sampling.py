@@ -72,6 +72,9 @@ def order_of(
 
 
 def _layout(table: SampleTable, part: TakingPart) -> Layout:
+    known = table.of_directory
+    if part.chosen is None and known is not None and known.listing is not None:
+        return Layout(forward=None, ends=known.listing.shard_ends)
     rows = part.all()
     return Layout.of(table.shards[rows], table.offsets[rows], rows)
 
@@ -83,16 +86,23 @@ def _by_group(
     rule: str | None,
     proportions: Sequence[float] | None,
 ) -> Sampling:
-    rows = part.all()
-    labels, groups = table.labels[rows], _groups(table, rows)
-    present, sizes = np.unique(groups, return_counts=True)
-    of_class, of_source = np.divmod(present, _sources(table))
-    weights = np.ones(len(present))
+    if part.chosen is None and table.of_directory is not None:
+        counts, members = table.of_directory.class_counts, table.of_directory.rows_by_class()
+        groups = np.flatnonzero(counts)
+        sizes = counts[groups]
+    else:
+        rows = part.all()
+        of_rows = _groups(table, rows)
+        members = rows[np.argsort(of_rows, kind="stable")]
+        groups, sizes = np.unique(of_rows, return_counts=True)
+        counts = np.bincount(table.labels[rows])
+    of_class, of_source = np.divmod(groups, table.directories)
+    weights = np.ones(len(groups))
     if rule is not None:
-        weights = class_weights(np.bincount(labels), rule)[of_class]
+        weights = class_weights(counts, rule)[of_class]
     return ByGroup(
         taking_part=part,
-        members=_narrow(rows[np.argsort(groups, kind="stable")], part.total),
+        members=_narrow(members, part.total),
         sizes=sizes,
         expected=expectations(
             weights, length, counts=sizes, sources=of_source, proportions=proportions
@@ -119,16 +129,12 @@ def _by_sample(
 def _groups(table: SampleTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """By class, then by directory: a class is one range of the ruler wherever its samples lie."""
     labels = table.labels[rows].astype(np.int64)
-    return labels * _sources(table) + table.sources[rows]
+    return labels * table.directories + table.sources[rows]
 
 
-def _sources(table: SampleTable) -> int:
-    return int(table.sources.max()) + 1
-
-
-def _narrow(rows: NDArray[np.int64], total: int) -> NDArray[np.integer]:
+def _narrow(rows: NDArray[np.integer], total: int) -> NDArray[np.integer]:
     """Rows in half of the memory, where they have room."""
-    return rows.astype(np.uint32) if total <= 2**32 else rows
+    return rows.astype(np.uint32, copy=False) if total <= 2**32 else rows
 
 
 def _weights(reweight: ArrayLike, part: TakingPart) -> NDArray[np.float64]:

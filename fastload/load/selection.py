@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection as Names
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from fastload.arguments import (
 from fastload.calls import explain_calls
 from fastload.load.draws import TakingPart
 from fastload.load.rows import row_numbers, rows_of
+from fastload.store.collection import Collection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +27,13 @@ class SampleTable:
     """What an order needs to know of the samples of a split, in the order of the index.
 
     Attributes:
-        labels: int [N], label of each sample.
+        labels: int [N], label of each sample; may be mapped.
         shards: [N], shard of each sample, counted over all directories.
         offsets: [N], first byte of each sample in its shard.
         sources: int64 [N], shard directory of each sample.
         classes: Names of the classes; a label is a position in it.
+        directories: How many directories there are.
+        of_directory: The collection of a single shard directory, which knows more; else None.
     """
 
     labels: NDArray[np.integer]
@@ -37,6 +41,21 @@ class SampleTable:
     offsets: NDArray[np.integer]
     sources: NDArray[np.int64]
     classes: Sequence[str]
+    directories: int = 1
+    of_directory: Collection | None = None
+
+    @classmethod
+    def of(cls, collection: Collection) -> SampleTable:
+        """The table of a collection."""
+        return cls(
+            labels=collection.index["label"],
+            shards=collection.index["file"],
+            offsets=collection.index["offset"],
+            sources=collection.sources,
+            classes=collection.classes,
+            directories=len(collection.points),
+            of_directory=collection if collection.listing else None,
+        )
 
 
 @explain_calls()
@@ -52,7 +71,7 @@ class Select:
         proportions: Share of the epoch for each shard directory, where several are mixed.
     """
 
-    classes: Collection[str] | None = None
+    classes: Names[str] | None = None
     indices: ArrayLike | Iterable[int] | slice | None = None
     first: int | None = None
     proportions: Sequence[float] | None = None

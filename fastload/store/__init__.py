@@ -6,6 +6,7 @@
     index       one SAMPLE for each image of a split, in shards
     places      the index of data in place: one PLACE for each image of a split
     freshness   whether data in place are those that were indexed
+    mapped      an index that is too large for memory: its rows where they lie
     holders     the files that hold the bytes: shards, or files in place
     collection  the indexes of several directories, put end to end
     reader      rows of an index -> the bytes of their images

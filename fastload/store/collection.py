@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,8 +16,9 @@ from fastload.arguments import shown
 from fastload.errors import ShardError
 from fastload.store.freshness import warn_of_changes
 from fastload.store.holders import Holders, JoinedFiles, ShardFiles
-from fastload.store.index import index_of
+from fastload.store.index import check_split, index_of
 from fastload.store.manifest import MANIFEST_NAME, Manifest, read_manifest
+from fastload.store.mapped import MAPPED_FROM, Index, MappedIndex, rows_by_class
 from fastload.store.places import (
     PLACE,
     PlacedData,
@@ -38,7 +39,7 @@ class Collection:
     """The samples of one split, of one directory or of several put end to end.
 
     Attributes:
-        index: PLACE [N]; `file` counts through `files`.
+        index: PLACE [N]; `file` counts through `files`. That of a single large directory is mapped.
         files: The shards, or the files in place.
         points: For each of the directories the file of its seek tables, and its bytes; None where
             it has none.
@@ -46,15 +47,50 @@ class Collection:
         classes: Names of the class folders; a label is a position in it.
         class_names: Readable names of the same.
         fingerprint: Hexadecimal; of the data of all directories.
+        listing: What the manifest of a single shard directory says of the rows; else None.
     """
 
-    index: NDArray[np.void]
+    index: Index
     files: Holders
     points: tuple[tuple[Path, int] | None, ...]
     sources: NDArray[np.int64]
     classes: tuple[str, ...]
     class_names: tuple[str, ...]
     fingerprint: str
+    listing: Listing | None = None
+
+    @property
+    def class_counts(self) -> NDArray[np.int64]:
+        """Samples of each class: int64 [classes]."""
+        if self.listing is not None:
+            return self.listing.class_counts
+        return np.bincount(self.index["label"], minlength=len(self.classes))
+
+    def part(self, rows: NDArray[np.int64]) -> Collection:
+        """Some of the samples: in memory, and owned by the caller."""
+        index, sources = self.index[rows], self.sources[rows]
+        return replace(self, index=index, sources=sources, listing=None)
+
+    def rows_by_class(self) -> NDArray[np.integer]:
+        """All rows, class after class, and as in the index within a class."""
+        if self.listing is not None and isinstance(self.index, MappedIndex):
+            return rows_by_class(self.index, self.listing.class_counts, self.listing.beside)
+        return np.argsort(self.index["label"], kind="stable")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is known of rows that lie shard by shard, before one of them is read.
+
+    Attributes:
+        shard_ends: int64 [F], the row behind the last one of each shard.
+        class_counts: int64 [C], rows of each class.
+        beside: Path, without its end, of what is kept beside the index and goes with these data.
+    """
+
+    shard_ends: NDArray[np.int64]
+    class_counts: NDArray[np.int64]
+    beside: Path
 
 
 def listed(path: Paths) -> list[str | os.PathLike[str]]:
@@ -155,6 +191,8 @@ def collection_of(found: Sequence[Found], split: str) -> Collection:
     """As `open_collection`, of data that were found already."""
     contents = [one.places if isinstance(one, PlacedData) else one.manifest for one in found]
     _check_classes(found, contents)
+    if len(found) == 1 and isinstance(found[0], ShardDirectory):
+        return _of_directory(found[0], split)
     indexes, sources, points = [], [], []
     files: list[Holders] = []
     count = 0
@@ -179,6 +217,43 @@ def collection_of(found: Sequence[Found], split: str) -> Collection:
     )
 
 
+def _of_directory(found: ShardDirectory, split: str) -> Collection:
+    check_split(found.manifest, split, str(found.path))
+    facts, contents = found.manifest.splits[split], found.manifest
+    shards = np.array([shard.samples for shard in facts.shards], np.int64)
+    index: Index
+    if facts.samples >= MAPPED_FROM:
+        index = MappedIndex(found.path, contents, split)
+        files: Holders = _files_of(found, split)
+    else:
+        index, files = _rows_and_files(found, split)
+    return Collection(
+        index=index,
+        files=files,
+        points=(None,),
+        sources=np.broadcast_to(np.int64(0), len(index)),
+        classes=contents.classes,
+        class_names=contents.class_names,
+        fingerprint=contents.fingerprint,
+        listing=Listing(
+            shard_ends=np.cumsum(shards),
+            class_counts=np.array(facts.class_counts, np.int64),
+            beside=found.path / f"{split}.{digest(contents.fingerprint)}",
+        ),
+    )
+
+
+def digest(fingerprint: str) -> str:
+    """16 hexadecimal digits for the name of a file, whatever a manifest gives as fingerprint."""
+    return hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
+
+
+def _files_of(found: ShardDirectory, split: str) -> Holders:
+    shards = found.manifest.splits[split].shards
+    paths = tuple(found.path / shard.name for shard in shards)
+    return ShardFiles(paths, tuple(shard.bytes for shard in shards))
+
+
 def _rows_and_files(found: Found, split: str) -> tuple[NDArray[np.void], Holders]:
     if isinstance(found, PlacedData):
         placed, files = places_of(found, split)
@@ -193,11 +268,10 @@ def _rows_and_files(found: Found, split: str) -> tuple[NDArray[np.void], Holders
     rows["file"], rows["orientation"] = samples["shard"], 1
     for name in ("offset", "size", "label", "height", "width", "crc32"):
         rows[name] = samples[name]
-    shards = found.manifest.splits[split].shards
     if isinstance(found, ShardBucket):
+        shards = found.manifest.splits[split].shards
         return rows, RemoteShards(found.bucket, shards, found.manifest.fingerprint)
-    paths = tuple(found.path / shard.name for shard in shards)
-    return rows, ShardFiles(paths, tuple(shard.bytes for shard in shards))
+    return rows, _files_of(found, split)
 
 
 def _points_of(found: Found) -> tuple[Path, int] | None:

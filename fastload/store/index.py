@@ -10,6 +10,8 @@ offset, shard or label points outside what the manifest lists.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -82,9 +84,15 @@ def index_of(directory: str | os.PathLike[str], manifest: Manifest, split: str) 
     """`read_index`, of a directory whose manifest is read already."""
     check_split(manifest, split, str(directory))
     path = Path(directory) / index_name(split)
+    with index_explained(), os.fdopen(open_regular(path), "rb") as file:
+        return index_in(file, manifest, split, str(path))
+
+
+@contextmanager
+def index_explained() -> Iterator[None]:
+    """What the system refuses of an index is a `ShardError`."""
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
-            return index_in(file, manifest, split, str(path))
+        yield
     except FileNotFoundError as error:
         raise ShardError(f"{explain_os_error(error)}; copy it again, or {REBUILD}") from error
     except OSError as error:

@@ -139,7 +139,12 @@ class FileReader:
         self._max_open = max_open or _most_open()
         self._open_files: dict[int, _OpenFile] = {}
         self._lock = threading.Lock()
-        used = np.unique(self._index["file"])
+        listing = collection.listing
+        used = (
+            np.unique(self._index["file"])
+            if listing is None
+            else np.flatnonzero(np.diff(listing.shard_ends, prepend=0))
+        )
         shared = used[~self._files.alone(used)].tolist()
         self._stamps = {number: self._files.checked_stamp(number) for number in shared}
         self._points = [points and _opened_points(points) for points in collection.points]

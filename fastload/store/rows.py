@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fastload.files import write_atomically
+from fastload.files import open_regular, write_atomically
 
 LONGEST_HEADER = 10 + 65535  # bytes, as its length is written in 16 bits
 _START = struct.Struct("<6sBBH")  # of a NumPy file, version 1.0: magic, version, header's length
@@ -74,6 +74,21 @@ def read_rows(
         see(head)
         see(memory)
     return rows
+
+
+def mapped_rows(path: Path, kind: np.dtype[np.void], expected: int) -> NDArray[np.void]:
+    """The rows of a file, which is mapped and not read.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If the file is another NumPy file or none, or has other rows.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        head = _head_of(file, kind, expected, "SAMPLE")
+        size, needed = os.fstat(file.fileno()).st_size, len(head) + expected * kind.itemsize
+        if size != needed:
+            raise ValueError(f"has {size:,} bytes, {expected:,} samples need {needed:,}")
+        return np.memmap(file, kind, "r", offset=len(head), shape=(expected,))
 
 
 def _head_of(file: BinaryIO, kind: np.dtype[np.void], expected: int, name: str) -> bytes:

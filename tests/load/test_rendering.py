@@ -236,3 +236,13 @@ def test_everything_is_read_ahead_once_and_before_it_is_planned(shards):
     ahead = [sequential.ahead(step) for step in range(sequential.steps)]
     assert np.concatenate(ahead).tolist() == stream.tolist()
     assert len(ahead[0]) == 24
+
+
+def test_a_sequential_epoch_that_goes_on_reads_nothing_of_what_was_long_before(shards):
+    stream = np.roll(np.arange(120), 7)
+    rest = Batches(length=120, start=60, global_batch=4, world_size=1, drop_last=False)
+    order = Windowed(Listed(stream), 120, 20, 0, 0)
+    plan = plan_of(shards, order=order, batches=rest)
+    ahead = [plan.ahead(step) for step in range(plan.steps)]
+    assert np.concatenate(ahead).tolist() == stream[40:].tolist()
+    assert set(order.rows(np.arange(60, 120)).tolist()) <= set(stream[40:].tolist())

@@ -226,6 +226,7 @@ def test_a_class_in_several_directories_gets_floor_or_ceil_of_what_it_expects(
         offsets=np.arange(len(labels)),
         sources=sources,
         classes=[str(number) for number in range(40)],
+        directories=3,
     )
     for epoch_size in (40, 57, 200):
         select = Select(proportions=proportions)

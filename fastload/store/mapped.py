@@ -1,0 +1,165 @@
+"""The index of a split that is too large to be held: rows are read from the file as they are asked.
+
+    {split}.index.npy          SAMPLE [N], mapped
+    {split}.{data}.by-class    rows by their classes, for reweighting; made once, mapped
+
+An index of this size is not checked as a whole before it is used, which would take minutes: its
+size and its header are, and each row is when it is read.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastload.console.progress import Progress
+from fastload.errors import ShardError
+from fastload.files import explain_os_error
+from fastload.store.index import SAMPLE, check_split, index_explained, index_name
+from fastload.store.manifest import REBUILD, Manifest
+from fastload.store.places import PLACE
+from fastload.store.rows import mapped_rows
+from fastload.store.tar import END, TAR_BLOCK
+
+MAPPED_FROM = 1 << 24  # samples; a smaller index takes 0.7 GB at most, and is checked as a whole
+_CHUNK = 1 << 24  # labels that are sorted at a time: 300 MB
+
+
+class MappedIndex:
+    """SAMPLE [N] in a file, given as PLACE.
+
+    Args:
+        directory: The shard directory.
+        manifest: Its manifest.
+        split: Name of the split.
+
+    Raises:
+        ShardError: If there is no such split, or the file is missing or no index of so many rows.
+    """
+
+    def __init__(self, directory: Path, manifest: Manifest, split: str) -> None:
+        check_split(manifest, split, str(directory))
+        facts, path = manifest.splits[split], directory / index_name(split)
+        self._num_classes, self._where = len(manifest.classes), str(path)
+        self._room = np.array([max(0, shard.bytes - END) for shard in facts.shards], np.uint64)
+        try:
+            with index_explained():
+                self._samples = mapped_rows(path, SAMPLE, facts.samples)
+        except ValueError as error:
+            raise ShardError(f"{error}; {REBUILD}", where=str(path)) from None
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:  # noqa: ANN401  what NumPy takes
+        """A column by its name, not checked; or rows, as PLACE.
+
+        Raises:
+            ShardError: If a row points outside what the manifest lists.
+        """
+        if isinstance(key, str):
+            column: NDArray[Any] = self._samples["shard" if key == "file" else key]
+            return column
+        samples = np.asarray(self._samples[key])
+        self._check(np.atleast_1d(samples))
+        rows = np.zeros(samples.shape, PLACE)
+        rows["file"], rows["orientation"] = samples["shard"], 1
+        for name in ("offset", "size", "label", "height", "width", "crc32"):
+            rows[name] = samples[name]
+        return rows
+
+    def _check(self, samples: NDArray[np.void]) -> None:
+        labels, shards, begins = samples["label"], samples["shard"], samples["offset"]
+        fault = ""
+        if ((labels < 0) | (labels >= self._num_classes)).any():
+            fault = f"has a label outside [0, {self._num_classes})"
+        elif (shards >= len(self._room)).any():
+            fault = f"names shard {shards.max()}, the manifest lists {len(self._room)}"
+        elif ((samples["height"] < 1) | (samples["width"] < 1)).any():
+            fault = "has an image of no height or width"
+        else:
+            room, sizes = self._room[shards], samples["size"].astype(np.uint64)
+            outside = (begins < TAR_BLOCK) | (begins > room) | (sizes > room - begins)
+            fault = "has an image that lies outside its shard" if outside.any() else ""
+        if fault:
+            raise ShardError(f"{fault}; {REBUILD}", where=self._where)
+
+
+Index: TypeAlias = NDArray[np.void] | MappedIndex
+"""PLACE [N], in memory or in its file."""
+
+
+def rows_by_class(
+    index: MappedIndex, counts: NDArray[np.int64], beside: Path
+) -> NDArray[np.integer]:
+    """The rows of an index, class after class: mapped, made where they were never asked for.
+
+    They take 4 bytes a sample on the disk of the index; where that cannot be written, in the folder
+    of temporary files, as long as they are used.
+
+    Args:
+        index: The index.
+        counts: int64 [C], rows of each class.
+        beside: Path of the file that keeps them, without its end.
+
+    Raises:
+        ShardError: If they can be written nowhere, or the index has other class counts.
+    """
+    kind = np.dtype(np.uint32 if len(index) <= 1 << 32 else np.int64)
+    path = beside.with_name(f"{beside.name}.by-class")
+    try:
+        if path.stat().st_size == len(index) * kind.itemsize:
+            return np.memmap(path, kind, "r", shape=(len(index),))
+    except OSError:
+        pass  # it was never made
+    for folder in (path.parent, Path(tempfile.gettempdir())):
+        try:
+            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=folder)
+        except OSError:
+            continue  # a directory that is only read
+        try:
+            rows = _sorted(descriptor, kind, index, counts)
+            if folder == path.parent:
+                Path(name).replace(path)
+        except OSError as error:
+            raise ShardError(explain_os_error(error)) from error
+        finally:
+            os.close(descriptor)
+            Path(name).unlink(missing_ok=True)  # what is mapped stays
+        return rows
+    raise ShardError(
+        "reweighting needs a table beside the index, and neither this directory nor that of"
+        " temporary files can be written; make one of them writable",
+        where=str(path.parent),
+    )
+
+
+def _sorted(
+    file: int, kind: np.dtype[Any], index: MappedIndex, counts: NDArray[np.int64]
+) -> NDArray[np.integer]:
+    """A counting sort: no more than a chunk of labels is in memory."""
+    os.posix_fallocate(file, 0, len(index) * kind.itemsize)
+    with os.fdopen(os.dup(file), "r+b") as opened:
+        rows = np.memmap(opened, kind, "r+")
+    ends, places = np.cumsum(counts), np.cumsum(counts) - counts
+    with Progress(len(index), "rows", what="rows by class") as progress:
+        for begin in range(0, len(index), _CHUNK):
+            labels = np.asarray(index["label"][begin : begin + _CHUNK])
+            known = labels[(labels >= 0) & (labels < len(counts))]
+            found = np.bincount(known, minlength=len(counts))
+            if len(known) < len(labels) or (places + found > ends).any():
+                raise ShardError(f"the index has other class counts than the manifest; {REBUILD}")
+            order, behind = np.argsort(labels, kind="stable") + begin, np.cumsum(found)
+            for label in np.flatnonzero(found).tolist():
+                part = order[behind[label] - found[label] : behind[label]]
+                rows[places[label] : places[label] + found[label]] = part
+            places += found
+            progress.add(len(labels))
+    rows.flush()
+    os.fsync(file)
+    return rows
