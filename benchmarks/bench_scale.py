@@ -4,11 +4,12 @@
 
 Method: shard directories of 10^6 and 10^9 samples whose index and tars are mostly holes (`sparse`;
 the rows that are read are written first), both mapped, as an index of 2^24 samples and more is.
-Each measurement is a process of its own, the sizes take turns: seconds from `Loader(...)` to the first batch, also after `load_state_dict` in the middle of
-an epoch; memory that belongs to no file (RssAnon) behind 20 batches, above that before the Loader;
-CPU time of the rows of 4,096 positions, which is what the order costs. FOLDER takes some 9 GB: a
-table of the rows by class of a billion samples, for `reweight`, is 4 GB, and stands ready when the
-clock starts, as in every epoch but the first.
+Each measurement is a process of its own, the sizes take turns: seconds from `Loader(...)` to the
+first batch, also after `load_state_dict` in the middle of an epoch; memory that belongs to no file
+(RssAnon) behind 20 batches, above that before the Loader; CPU time of the rows of 4,096 positions,
+which is what the order costs. FOLDER takes some 9 GB: a table of the rows by class of a billion
+samples, for `reweight`, is 4 GB, and stands ready when the clock starts, as in every run but the
+first.
 
 Answer: docs/scale.md, the rows are in rows/scale.jsonl.
 """
