@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastload.console.command import run_command
-from fastload.console.parser import CommandParser
+from fastload.console.parser import CommandParser, local_folder
 from fastload.console.progress import Progress
 from fastload.console.shell import trainer_command
 from fastload.console.terminal import counted, say
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         " endpoint come from the environment, such as AWS_ACCESS_KEY_ID; see docs/scale.md.",
     )
     parser.add_argument("address", help="where the shards lie, such as s3://bucket/shards")
-    parser.add_argument("folder", type=Path, help="folder to write, such as shards/")
+    parser.add_argument("folder", type=local_folder, help="folder to write, such as shards/")
     parser.add_argument(
         "--split",
         action="append",

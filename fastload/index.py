@@ -26,7 +26,7 @@ from fastload.clean import (
     parse_rules,
 )
 from fastload.console.command import run_command
-from fastload.console.parser import CommandParser, add_seed_option
+from fastload.console.parser import CommandParser, add_seed_option, local_folder
 from fastload.console.shell import module_command, trainer_command
 from fastload.console.terminal import counted, say
 from fastload.pixels import native
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_data_argument(parser)
     parser.add_argument(
         "--out",
-        type=Path,
+        type=local_folder,
         metavar="DIR",
         help="where the index goes (default DATA/.fastload, or the user's cache)",
     )

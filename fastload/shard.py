@@ -30,7 +30,7 @@ from fastload.clean import (
     without_option,
 )
 from fastload.console.command import run_command
-from fastload.console.parser import CommandParser, add_seed_option
+from fastload.console.parser import CommandParser, add_seed_option, local_folder
 from fastload.console.shell import module_command, trainer_command, with_options
 from fastload.console.terminal import byte_size, counted, say
 from fastload.pixels import native
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_data_argument(parser)
     parser.add_argument(
-        "--out", type=Path, default=Path("shards"), metavar="DIR", help="default shards/"
+        "--out", type=local_folder, default=Path("shards"), metavar="DIR", help="default shards/"
     )
     parser.add_argument(
         "--store",

@@ -148,6 +148,7 @@ def _scores(
         num_threads=data.threads or None,
         max_corrupt_fraction=1.0,  # training has said which are bad; they are left out
         world=run.ranks.world,
+        cache=data.cache or None,
     ) as loader:
         what = "looking at the training images"
         return score(run, loader, interrupt, temperature=temperature, chooses=False, what=what)

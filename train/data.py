@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,11 +28,13 @@ from fastload.load.augment import (
     RandomResizedCrop,
 )
 from fastload.load.backend import find_backend
-from fastload.store.collection import open_collection, read_contents
+from fastload.store.collection import Collection, open_collection, read_contents
 from fastload.store.making import make_missing_indexes
 from fastload.store.manifest import Manifest
 from fastload.store.places import Places
-from fastload.store.reader import FileReader, Scratch
+from fastload.store.reader import Scratch
+from fastload.store.remote import Access
+from fastload.store.remote_reader import open_reader
 from fastload.world import World
 from train.options import (
     AugmentOptions,
@@ -47,6 +48,7 @@ from train.ranks import Ranks
 from train.weights import normalisation_for
 
 _CHECKED_AT_ONCE = 64  # images of some 100 kB: few enough for the memory, many for one call
+_AHEAD = 16 * _CHECKED_AT_ONCE
 
 
 class DataError(FastloadError):
@@ -131,7 +133,7 @@ def open_loaders(
         max_corrupt_fraction=data.max_corrupt_fraction,
     )
     stack.enter_context(train)
-    place = Path(data.val_data or data.data)
+    place = data.val_data or data.data
     make_missing_indexes(place, quiet=not ranks.writes)
     contents = read_contents(place)
     splits = contents.splits
@@ -147,7 +149,7 @@ def open_loaders(
         name: stack.enter_context(
             _open(
                 options,
-                str(place),
+                place,
                 name,
                 ranks,
                 backend=train.backend,
@@ -168,7 +170,7 @@ def open_loaders(
     )
 
 
-def _val_from_train(place: Path, contents: Manifest | Places) -> str:
+def _val_from_train(place: str, contents: Manifest | Places) -> str:
     options = ("--val-fraction", "0.1")
     if isinstance(contents, Places):
         return module_command("fastload.index", place, *options)
@@ -184,6 +186,7 @@ def _open(options: Options, path: str, split: str, ranks: Ranks, **arguments: An
             device=ranks.device,
             num_threads=options.data.threads or None,
             world=ranks.world,
+            cache=options.data.cache or None,
             **arguments,
         )
     except ValueError as error:
@@ -213,7 +216,8 @@ def check_held_out(options: Options, ranks: Ranks) -> None:
     Raises:
         DataError: If more images are damaged than --max-corrupt-val allows.
     """
-    place = Path(options.data.val_data or options.data.data)
+    place = options.data.val_data or options.data.data
+    access = Access(cache=options.data.cache or None)
     contents = read_contents(place)
     splits = contents.splits
     for split in (name for name in ("val", "test") if name in splits and splits[name].samples):
@@ -226,7 +230,7 @@ def check_held_out(options: Options, ranks: Ranks) -> None:
             silent=not ranks.writes,
         )
         with progress:
-            found = _damaged(place, split, ranks.world, progress)
+            found = _damaged(open_collection(place, split, access), ranks.world, progress)
         damaged = [item for part in ranks.gathered(found) for item in part]
         if len(damaged) > options.data.max_corrupt_val * total:
             verify = module_command("fastload.verify", place)
@@ -240,14 +244,15 @@ def check_held_out(options: Options, ranks: Ranks) -> None:
             )
 
 
-def _damaged(place: Path, split: str, world: World, progress: Progress) -> list[str]:
+def _damaged(collection: Collection, world: World, progress: Progress) -> list[str]:
     """Where damaged images of this rank's part of a split are stored, with reasons."""
-    collection = open_collection(place, split)
-    reader, scratch = FileReader(collection), Scratch()
+    reader, scratch = open_reader(collection), Scratch()
     part = np.array_split(np.arange(len(collection.index)), world.size)[world.rank]
     found = []
     for start in range(0, len(part), _CHECKED_AT_ONCE):
         rows = part[start : start + _CHECKED_AT_ONCE]
+        if start % _AHEAD == 0:
+            reader.read_ahead(part[start : start + _AHEAD])
         _, bad = reader.read(rows, scratch)
         found += [f"{reader.locate(int(rows[i]))}: {reason}" for i, reason in bad.items()]
         progress.add(len(rows) * world.size)

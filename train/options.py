@@ -86,8 +86,11 @@ def _require(holds: bool, sentence: str) -> None:
 class DataOptions:
     """What is read, and how often."""
 
-    data: str = _option("shards", "shard directory, or a folder, tar or table of images")
+    data: str = _option(
+        "shards", "shard directory or its address, or a folder, tar or table of images"
+    )
     val_data: str = _option("", "other data for val and test (default: --data)")
+    cache: str = _option("", "folder for what is read of an object store")
     loader: str = _option(AUTO, "back-end", choices=(AUTO, *(name.value for name in BackendName)))
     batch_size: int = _option(64, "images per batch and process")
     reweight: str = _option(

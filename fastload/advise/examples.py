@@ -14,7 +14,8 @@ from fastload.errors import ShardError
 from fastload.load.augment import Augment
 from fastload.pixels.jpeg import restart_interval_for
 from fastload.store.collection import open_collection, read_contents
-from fastload.store.reader import FileReader, Scratch
+from fastload.store.reader import Scratch
+from fastload.store.remote_reader import open_reader
 
 IMAGES = 10
 SIZE = 224  # pixels; side of what is rendered
@@ -75,7 +76,7 @@ def stored_examples(directory: Path) -> Examples:
     if not len(plain):
         raise ShardError(f"split {split!r} has no images to try", where=str(directory))
     rows = plain[np.linspace(0, len(plain) - 1, IMAGES).astype(np.int64)]
-    reader = FileReader(collection)
+    reader = open_reader(collection)
     encoded, bad = reader.read(rows, Scratch())
     for place, reason in bad.items():
         raise ShardError(

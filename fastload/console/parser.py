@@ -166,6 +166,17 @@ def add_seed_option(parser: argparse.ArgumentParser, of: str) -> None:
     )
 
 
+def local_folder(text: str) -> Path:
+    """A folder of this machine to write, for argparse.
+
+    Raises:
+        ArgumentTypeError: If the text is an address; a folder `s3:` would be made of it.
+    """
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"must be a folder of this machine, got {text!r}")
+    return Path(text)
+
+
 def positive_number(text: str) -> float:
     """The type of an option: a number above 0 and finite."""
     try:

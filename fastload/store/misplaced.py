@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from fastload.arguments import did_you_mean
+from fastload.console.shell import module_command
 
 _ARCHIVES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -26,6 +27,9 @@ def why_no_shards(directory: str | os.PathLike[str], marker: str) -> str:
     """
     text, path = os.fspath(directory), Path(directory)
     if is_address(text):
+        if store := re.match(r"(s3|gs|az|abfss?|https?):/+(.*)", text):
+            command = module_command("fastload.fetch", f"{store[1]}://{store[2]}", "shards/")
+            return f"is an address, expected a folder; copy the shards to one with `{command}`"
         local = text.removeprefix("file://")
         instead = "copy the data to this machine, or mount them" if local == text else local
         return f"is an address, expected a folder; {instead}"

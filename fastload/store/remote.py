@@ -54,12 +54,6 @@ class Access:
             if self.cache is None:
                 raise ValueError("cache_bytes limits the cache, and there is none: give cache=…")
 
-    @property
-    def given(self) -> str:
-        """The first of the options that were given; "" for none."""
-        options = {"storage_options": self.storage_options, "cache": self.cache}
-        return next((name for name, value in options.items() if value is not None), "")
-
 
 def is_remote(path: object) -> bool:
     """Whether a path is the address of an object store that can be read."""

@@ -59,6 +59,11 @@ def refusal(capsys: pytest.CaptureFixture[str], name: str, arguments: Sequence[s
         ("fastload.clean", "data --workers 0", "--workers must be at least 1, got 0"),
         ("fastload.clean", "data --min-side", "--min-side needs a value"),
         ("fastload.clean", "data --convert=yes", "--convert takes no value, got 'yes'"),
+        (
+            "fastload.shard",
+            "data --out s3://bucket/shards",
+            "--out must be a folder of this machine, got 's3://bucket/shards'",
+        ),
         ("fastload.sample", "data --images 3", "--images must be at least 100, got 3"),
         ("fastload.sample", "data --seed -1", "--seed must be at least 0, got -1"),
         ("fastload.inspect", "shards --size 7", "--size must be in [16, 1024], got 7"),
