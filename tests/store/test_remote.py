@@ -191,6 +191,7 @@ def test_memory_for_what_was_fetched_is_bounded_and_given_back(s3, folder, addre
     reader = RemoteReader(collection)
     size = int(collection.index["size"].max())
     reader._requests._most_held = 10 * size
+    monkeypatch.setattr("fastload.store.remote_reader._TOGETHER", SAMPLES)
     reader.read_ahead(np.arange(SAMPLES))
     time.sleep(1.0)
     assert 0 < reader.fetched[0] <= 10
