@@ -31,6 +31,8 @@ class Server:
     """Where the server listens, and what a client needs to know."""
 
     endpoint: str
+    web: str
+    """The same objects over plain HTTP, without signatures or lists."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -106,7 +108,9 @@ def running(folder: Path) -> Iterator[Server]:
             start_new_session=True,
         )
         try:
-            server = Server(f"http://127.0.0.1:{s3}")
+            filer = ports[_SERVICES.index("filer")]
+            web = f"http://127.0.0.1:{filer}/buckets/{BUCKET}"
+            server = Server(f"http://127.0.0.1:{s3}", web)
             _wait_for(server, process, folder / "log")
             yield server
         finally:

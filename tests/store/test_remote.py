@@ -99,6 +99,13 @@ def test_credentials_and_endpoint_come_from_the_environment(s3, folder, address,
     assert rows_of(address, split="val") == rows_of(folder, split="val")
 
 
+def test_a_plain_web_server_is_read_too(s3, folder, address):
+    place = address.replace(f"s3://{BUCKET}", s3.web)
+    assert rows_of(place, storage_options={"allow_http": "true"}) == rows_of(folder)
+    gone = f"{s3.web}/nothing"
+    refused(gone, "there is no complete set of shards", storage_options={"allow_http": "true"})
+
+
 def test_a_run_goes_on_where_it_was_left_on_another_number_of_ranks(s3, folder, address):
     whole = rows_of(folder, batch_size=8)
     with loader(address, batch_size=8, storage_options=s3.options()) as first:
