@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from fastload import fetch, shard
+from fastload.errors import OutputError, ShardError
 from fastload.prepare import bucket
 from fastload.store import uploads
-from tests.faulty_proxy import FaultyProxy, Request
+from fastload.store.remote import Bucket
+from tests.faulty_proxy import Fault, FaultyProxy, Request
 from tests.pictures import jpeg, write_tree
 from tests.s3 import BUCKET, Server, closed_port
 
@@ -189,7 +191,7 @@ def test_a_server_that_fails_for_good_ends_the_run_which_goes_on_later(
     root, whole = many
     monkeypatch.setattr(uploads, "TRIES_SECONDS", 1.0)
 
-    def fault(request: Request) -> str:
+    def fault(request: Request) -> Fault:
         later = request.path.endswith(("2.tar.partial", "3.tar.partial"))
         return "slow down" if later and request.method == "PUT" else ""
 
@@ -207,9 +209,6 @@ def test_a_server_that_fails_for_good_ends_the_run_which_goes_on_later(
 def test_parts_of_an_upload_that_fails_are_given_up(
     s3: Server, proxy: FaultyProxy, place: str, tmp_path: Path
 ):
-    from fastload.errors import ShardError
-    from fastload.store.remote import Bucket
-
     (tmp_path / "large").write_bytes(bytes(20 << 20))
     with uploads.Uploads(Bucket(f"s3://{BUCKET}/{place}")) as writer:
         writer.upload(tmp_path / "large", "whole")
@@ -345,7 +344,7 @@ def test_a_staging_folder_that_leads_elsewhere_is_not_written_to(
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "staging" / name).symlink_to(tmp_path / "elsewhere")
     with (
-        pytest.raises(bucket.OutputError, match="belongs to somebody else"),
+        pytest.raises(OutputError, match="belongs to somebody else"),
         bucket.bucket_target(out, tmp_path / "staging"),
     ):
         pass
