@@ -52,6 +52,8 @@ from fastload.prepare.verdict import Verdict
 from fastload.prepare.workers import portable
 from fastload.prepare.write import write_here
 from fastload.runs import run_bounds
+from fastload.store.facts import JSON_BYTES
+from fastload.store.manifest import MANIFEST_NAME
 from fastload.store.remote import Bucket
 from fastload.store.uploads import Uploads
 
@@ -278,13 +280,18 @@ def _upload_part(
     if staging is not None:
         staging.mkdir(parents=True, exist_ok=True)
     journals: dict[str, Journal] = {}
-    with tempfile.TemporaryDirectory(prefix="fastload-", dir=staging) as folder:
+    with (
+        Uploads(bucket) as uploads,
+        tempfile.TemporaryDirectory(prefix="fastload-", dir=staging) as folder,
+    ):
+        # Without credentials a read fails at once, and before the work; an upload is tried again.
+        if uploads.read(MANIFEST_NAME, most=JSON_BYTES) is not None:
+            raise FastloadError(f"{bucket.address} is complete by now; another run has written it")
         own = StateFolder(Path(folder))
         own.folder.mkdir()
         for _ in write_here(plan, [shard], own, journals, workers=1):
             pass
-        with Uploads(bucket) as uploads:
-            keep_shard(uploads, shard.name, own.partial_path(shard.name), journals[shard.name])
+        keep_shard(uploads, shard.name, own.partial_path(shard.name), journals[shard.name])
     return journals[shard.name]
 
 
