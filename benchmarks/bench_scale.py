@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=whole_number(1), default=5)
     parser.add_argument("--output", type=Path, default=ROWS / "scale.jsonl")
     options = parser.read(argv)
-    collection.MAPPED_FROM = 1
+    vars(collection)["MAPPED_FROM"] = 1  # as the program's processes do
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="scale-") as folder:
         shards = {samples: prepared(Path(folder), samples) for samples in SIZES}
         rows: list[Row] = []

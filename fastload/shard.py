@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from fastload.clean import (
@@ -30,11 +31,17 @@ from fastload.clean import (
     without_option,
 )
 from fastload.console.command import run_command
-from fastload.console.parser import CommandParser, add_seed_option, local_folder
+from fastload.console.parser import CommandParser, add_seed_option
 from fastload.console.shell import module_command, trainer_command, with_options
 from fastload.console.terminal import byte_size, counted, say
 from fastload.pixels import native
-from fastload.prepare.folder import ShardOutcome, is_complete, refuse_nested, shard_folder
+from fastload.prepare.bucket import LARGEST_SHARD, bucket_target
+from fastload.prepare.folder import (
+    ShardOutcome,
+    complete_manifest,
+    refuse_nested,
+    shard_folder,
+)
 from fastload.prepare.journal import StateFolder
 from fastload.prepare.layout import LayoutOptions
 from fastload.prepare.plan import DEFAULT_SHARD_BYTES, ShardOptions, make_plan
@@ -47,7 +54,9 @@ from fastload.prepare.report import (
     write_report,
 )
 from fastload.prepare.source import read_source
-from fastload.store.manifest import Manifest, read_manifest
+from fastload.prepare.target import Target
+from fastload.store.manifest import Manifest
+from fastload.store.remote import is_remote
 
 SMALLEST_SHARD = 10_000  # one small photograph
 
@@ -70,7 +79,7 @@ def parse_bytes(text: str) -> int:
     return size
 
 
-def closing_lines(outcome: ShardOutcome, out: Path, words: Sequence[str]) -> list[str]:
+def closing_lines(outcome: ShardOutcome, out: Path | str, words: Sequence[str]) -> list[str]:
     """What a run did and what to type next; `words` are the arguments of the command."""
     manifest = outcome.manifest
     stored, classes = sum(manifest.stored.values()), len(manifest.classes)
@@ -87,12 +96,12 @@ def closing_lines(outcome: ShardOutcome, out: Path, words: Sequence[str]) -> lis
         f"set aside   {counted(aside, 'file')}",
         *reason_table(manifest.cleaning),
         *([f"            {outcome.remedy}"] if outcome.remedy else []),
-        f"report      {out / REPORT_NAME}",
+        f"report      {out}/{REPORT_NAME}",
         *next_lines(manifest, out, words),
     ]
 
 
-def next_lines(manifest: Manifest, out: Path, words: Sequence[str]) -> list[str]:
+def next_lines(manifest: Manifest, out: Path | str, words: Sequence[str]) -> list[str]:
     """The next command: training, or sharding again where there is no val to choose an epoch by."""
     val = manifest.splits.get("val")
     if "train" not in manifest.splits:
@@ -100,22 +109,41 @@ def next_lines(manifest: Manifest, out: Path, words: Sequence[str]) -> list[str]
     if val is not None and val.samples:
         return [f"next        {trainer_command('--loader', 'dali', '--data', out)}"]
     if val is not None:
-        return [f"no val      all its images were set aside, {out / REPORT_NAME} says why"]
-    again = with_options(
-        without_option(words, "--out"), "--val-fraction", "0.1", "--out", Path(f"{out}-with-val")
-    )
+        return [f"no val      all its images were set aside, {out}/{REPORT_NAME} says why"]
+    other = type(out)(f"{out}-with-val")
+    again = with_options(without_option(words, "--out"), "--val-fraction", "0.1", "--out", other)
     return [
         "no val      training needs it, to choose its best epoch; take it from train:",
         f"next        {module_command('fastload.shard', *again)}",
     ]
 
 
+def _target(arguments: argparse.Namespace) -> AbstractContextManager[Target]:
+    """Where the shards go."""
+    if isinstance(arguments.out, Path):
+        return nullcontext(StateFolder(arguments.out))
+    return bucket_target(arguments.out, arguments.staging)
+
+
+def _check_out(parser: CommandParser, options: argparse.Namespace) -> None:
+    """End the command where the options make no sense for where the shards go."""
+    if isinstance(options.out, Path):
+        if options.staging is not None:
+            parser.error("--staging is for an --out in an object store; leave it out")
+    elif options.shard_size > LARGEST_SHARD:
+        parser.error("--shard-size must be at most 4GiB in an object store")
+
+
 def _run(
-    arguments: argparse.Namespace, rules: Rules, layout: LayoutOptions, words: Sequence[str]
+    arguments: argparse.Namespace,
+    target: Target,
+    rules: Rules,
+    layout: LayoutOptions,
+    words: Sequence[str],
 ) -> int:
-    out: Path = arguments.out
+    out = target.place
     source = read_source(arguments.data, seed=arguments.seed, options=layout)
-    refuse_nested(source, out)
+    refuse_nested(source, target.out)
     refuse_to_move(source, arguments.quarantine)
     options = ShardOptions(
         rules=rules,
@@ -125,10 +153,10 @@ def _run(
         layout=layout,
     )
     plan = make_plan(source, options)
-    if is_complete(plan, out):
-        StateFolder(out).remove()  # there is none, unless a run was killed at its very end
+    if manifest := complete_manifest(plan, target):
+        target.remove()  # there is no state, unless a run was killed at its very end
         say(f"{out} already holds these shards, complete")
-        say(*next_lines(read_manifest(out), out, words))
+        say(*next_lines(manifest, out, words))
         return 0
     say(*source.described(), error=True)
     if "val" not in source.folders and "train" in source.folders:
@@ -139,13 +167,14 @@ def _run(
     try:
         with engine(arguments):
             on_nodes = arguments.engine == "ray"
-            outcome = shard_folder(plan, out, workers=arguments.workers, on_nodes=on_nodes)
+            outcome = shard_folder(plan, target, workers=arguments.workers, on_nodes=on_nodes)
     except KeyboardInterrupt:
         say("finished shards are kept: the same command goes on from there", error=True)
         raise
     if arguments.quarantine:
         rows = quarantine(source.root, arguments.quarantine, outcome.rows)
-        write_report(out / REPORT_NAME, rows)
+        write_report(target.out / REPORT_NAME, rows)
+        target.publish()
     say(*closing_lines(outcome, out, words))
     return 0
 
@@ -158,7 +187,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_data_argument(parser)
     parser.add_argument(
-        "--out", type=local_folder, default=Path("shards"), metavar="DIR", help="default shards/"
+        "--out",
+        type=lambda text: text.rstrip("/") if is_remote(text) else Path(text),
+        default=Path("shards"),
+        metavar="DIR",
+        help="folder, or address such as s3://bucket/shards; default shards/",
+    )
+    parser.add_argument(
+        "--staging",
+        type=Path,
+        metavar="DIR",
+        help="folder for the shards that are being written, where --out is an address (default: "
+        "that of temporary files)",
     )
     parser.add_argument(
         "--store",
@@ -189,8 +229,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     options = parser.read(words)
     check_engine(parser, options, words)
+    _check_out(parser, options)
     rules, layout = parse_rules(parser, options), parse_layout(parser, options)
-    return run_command("fastload.shard", lambda: _run(options, rules, layout, words))
+
+    def run() -> int:
+        with _target(options) as target:
+            return _run(options, target, rules, layout, words)
+
+    return run_command("fastload.shard", run)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ class FaultyProxy:
         up_reader, up_writer = await asyncio.open_connection(parts.hostname, parts.port)
         try:
             while head := await _head(reader):
-                if not await self._answer(head, writer, up_reader, up_writer):
+                sent = await reader.readexactly(int(_header(head, "content-length") or 0))
+                if not await self._answer(head, sent, writer, up_reader, up_writer):
                     break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
@@ -83,6 +84,7 @@ class FaultyProxy:
     async def _answer(
         self,
         head: bytes,
+        sent: bytes,
         writer: asyncio.StreamWriter,
         up_reader: asyncio.StreamReader,
         up_writer: asyncio.StreamWriter,
@@ -104,7 +106,7 @@ class FaultyProxy:
                 return True
             if fault == "reset":
                 return False
-            up_writer.write(head)
+            up_writer.write(head + sent)
             answer = await _head(up_reader)
             length = 0 if method == "HEAD" else int(_header(answer, "content-length") or 0)
             body = await up_reader.readexactly(length)

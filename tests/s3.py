@@ -68,6 +68,19 @@ class Server:
 
         obstore.put(self._store(prefix), name, data)
 
+    def contents(self, prefix: str) -> dict[str, bytes]:
+        """The objects below a prefix."""
+        import obstore
+
+        store = self._store(prefix)
+        return {name: bytes(obstore.get(store, name).bytes()) for name in self.names(prefix)}
+
+    def names(self, prefix: str) -> list[str]:
+        """Names of the objects below a prefix."""
+        import obstore
+
+        return [one["path"] for page in obstore.list(self._store(prefix)) for one in page]
+
     def delete(self, prefix: str, name: str) -> None:
         """Remove an object."""
         import obstore

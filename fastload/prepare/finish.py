@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.errors import LayoutError, OutputError
-from fastload.files import sha256_of, sync_directory, write_atomically, write_csv
+from fastload.files import write_atomically, write_csv
 from fastload.prepare.duplicates import without_duplicates
 from fastload.prepare.foreign_index import dali_index, timm_info
-from fastload.prepare.journal import Journal, StateFolder
+from fastload.prepare.journal import Journal
 from fastload.prepare.plan import Plan, PlannedShard, refuse_missing_classes
 from fastload.prepare.remedies import refusal_advice
 from fastload.prepare.report import REPORT_NAME, Row, count_reasons, report_rows, write_report
 from fastload.prepare.source import File, training_needed
+from fastload.prepare.target import Target
 from fastload.prepare.transcode import HOW
 from fastload.prepare.verdict import Kept, kept_among
 from fastload.store.index import SAMPLE, write_index
@@ -45,13 +47,13 @@ class FinishedShard:
 
 
 def finish_shards(
-    plan: Plan, state: StateFolder, journals: Sequence[Journal]
+    plan: Plan, state: Target, journals: Sequence[Journal]
 ) -> tuple[Manifest, list[Row]]:
     """Phase 2: from partial shards and their journals to a complete shard directory.
 
     Args:
         plan: What is written.
-        state: The state folder of the shard directory.
+        state: Where the shards go.
         journals: One for each shard of the plan, in its order.
 
     Returns:
@@ -68,11 +70,9 @@ def finish_shards(
     check_what_is_left(plan, [file for file, one in examined if isinstance(one, Kept)], rows)
     remaining = (verdict for _, verdict in examined)
     finished: dict[str, list[FinishedShard]] = {}
-    for shard, journal in zip(plan.shards, journals, strict=True):
-        kept = kept_among(islice(remaining, len(shard.files)))
-        finished.setdefault(shard.split, []).append(
-            _finish_shard(plan, state, shard, journal, kept)
-        )
+    kept = [kept_among(islice(remaining, len(shard.files))) for shard in plan.shards]
+    for shard, one in zip(plan.shards, _finish_each(plan, state, journals, kept), strict=True):
+        finished.setdefault(shard.split, []).append(one)
     num_classes = len(plan.source.classes)
     splits = {
         split: _write_split(state.out, split, shards, num_classes)
@@ -91,8 +91,9 @@ def finish_shards(
         fingerprint=fingerprint(plan.source.classes, splits),
         recipe=plan.digest,
     )
-    sync_directory(state.out)
+    state.publish()
     write_manifest(state.out, manifest)
+    state.publish()
     return manifest, rows
 
 
@@ -125,9 +126,27 @@ def check_what_is_left(plan: Plan, kept: Sequence[File], rows: Sequence[Row]) ->
         raise LayoutError(f"{error}; {remedy}") from error
 
 
+def _finish_each(
+    plan: Plan, state: Target, journals: Sequence[Journal], kept: Sequence[Mapping[int, Kept]]
+) -> Iterator[FinishedShard]:
+    """Give the shards of a plan their final names, as many at once as the target takes."""
+
+    def finish(shard: PlannedShard, journal: Journal, staying: Mapping[int, Kept]) -> FinishedShard:
+        return _finish_shard(plan, state, shard, journal, staying)
+
+    if state.at_once == 1:
+        yield from map(finish, plan.shards, journals, kept)
+        return
+    pool = ThreadPoolExecutor(state.at_once)
+    try:
+        yield from pool.map(finish, plan.shards, journals, kept)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _finish_shard(
     plan: Plan,
-    state: StateFolder,
+    state: Target,
     planned: PlannedShard,
     journal: Journal,
     kept: Mapping[int, Kept],
@@ -138,24 +157,23 @@ def _finish_shard(
 
     Args:
         plan: The plan of the shard.
-        state: The state folder.
+        state: Where the shard goes.
         planned: The shard.
         journal: The journal of the partial shard.
         kept: Position in the shard's files -> facts, of the samples that stay.
     """
-    final, partial = state.out / planned.name, state.partial_path(planned.name)
-    if not (partial.exists() or final.exists()):
-        raise OutputError(f"{partial} has vanished; run the same command again")
     sha256 = journal.sha256
     if not kept:
-        partial.unlink(missing_ok=True)
+        state.drop_partial(planned.name)
     elif len(kept) < len(kept_among(journal.verdicts)):
         sha256 = _rewrite(plan, state, planned, journal, kept)
-    elif partial.exists():
-        partial.replace(final)
+    else:
+        state.name_partial(planned.name)
     shard = None
     if kept:
-        size = final.stat().st_size
+        size = state.size(planned.name)
+        if size is None:
+            raise OutputError(f"{planned.name} has vanished; run the same command again")
         shard = Shard(name=planned.name, bytes=size, sha256=sha256, samples=len(kept))
     return FinishedShard(
         shard=shard,
@@ -167,18 +185,18 @@ def _finish_shard(
 
 def _rewrite(
     plan: Plan,
-    state: StateFolder,
+    state: Target,
     planned: PlannedShard,
     journal: Journal,
     kept: Mapping[int, Kept],
 ) -> str:
     """Copy the samples that stay from the partial shard to the final one; returns its SHA-256."""
-    final, partial = state.out / planned.name, state.partial_path(planned.name)
-    if not partial.exists():  # an earlier run wrote the final shard, then was stopped
-        return sha256_of(final)
+    partial = state.bring_partial(planned.name)
+    if partial is None:  # an earlier run wrote the final shard, then was stopped
+        return state.sha256_of(planned.name)
     stored = kept_among(journal.verdicts)
     offsets = dict(zip(stored, offsets_of(one.size for one in stored.values()), strict=True))
-    tar = TarWriter(final.with_name(f"{final.name}.rewritten.partial"))
+    tar = TarWriter(state.out / f"{planned.name}.rewritten.partial")
     try:
         with partial.open("rb") as file:
             for index, one in kept.items():
@@ -190,8 +208,7 @@ def _rewrite(
     except BaseException:
         tar.discard()
         raise
-    tar.path.replace(final)
-    partial.unlink()
+    state.name_rewritten(planned.name, tar.path)
     return sha256
 
 

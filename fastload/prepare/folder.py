@@ -14,16 +14,16 @@ from fastload.pixels import native
 from fastload.prepare.duplicates import without_duplicates
 from fastload.prepare.examine import examine_files
 from fastload.prepare.finish import finish_shards
-from fastload.prepare.journal import StateFolder
 from fastload.prepare.plan import Plan, refuse_missing_classes
 from fastload.prepare.reasons import Rules
 from fastload.prepare.remedies import remedy_line
 from fastload.prepare.report import Row, report_rows
 from fastload.prepare.source import File, Source
 from fastload.prepare.spread import write_on_nodes
+from fastload.prepare.target import Target
 from fastload.prepare.verdict import Dropped, Verdict
 from fastload.prepare.write import write_here, write_partial_shards
-from fastload.store.manifest import MANIFEST_NAME, REBUILD, Manifest, read_manifest
+from fastload.store.manifest import MANIFEST_NAME, REBUILD, Manifest
 
 
 def clean_folder(source: Source, *, rules: Rules, workers: int) -> list[Row]:
@@ -52,27 +52,28 @@ class ShardOutcome:
     remedy: str  # options that would keep what was set aside, or ""
 
 
-def shard_folder(plan: Plan, out: Path, *, workers: int, on_nodes: bool = False) -> ShardOutcome:
+def shard_folder(
+    plan: Plan, state: Target, *, workers: int, on_nodes: bool = False
+) -> ShardOutcome:
     """Write the shard directory of a plan.
 
     Args:
         plan: What `make_plan` made of the source.
-        out: The shard directory; it is made where there is none.
+        state: Where the shards go; it is made where there is none.
         workers: Number of processes; what is written does not depend on it.
         on_nodes: Take the nodes of the Ray cluster that this process has joined instead.
 
     Raises:
         LayoutError: If a class has no image in train.
-        OutputError: If `out` belongs to something else, no image could be stored, or a file cannot
-            be written.
+        OutputError: If the place belongs to something else, no image could be stored, or a file
+            cannot be written.
     """
     source = plan.source
     pictured = [file for file in source.files if file.label not in source.imageless]
     refuse_missing_classes(plan, pictured)
-    state = StateFolder(out)
     core = "native" if native.is_available() else "pillow"
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        state.out.mkdir(parents=True, exist_ok=True)
         with state.locked():
             state.claim(
                 {"options": plan.options.recorded() | {"core": core}, "recipe": plan.digest}
@@ -106,30 +107,32 @@ def refuse_nested(source: Source, out: Path) -> None:
         raise OutputError(f"{out} lies within {source.root}; choose --out outside it")
 
 
-def is_complete(plan: Plan, out: Path) -> bool:
-    """Whether a shard directory holds all shards of a plan.
+def complete_manifest(plan: Plan, state: Target) -> Manifest | None:
+    """The manifest where all shards of a plan are in their place; None where there is none.
 
     Raises:
-        OutputError: If the directory holds other shards, or has lost one.
+        OutputError: If the place holds other shards, or has lost one.
     """
-    if not (out / MANIFEST_NAME).exists():
-        return False
+    place = state.place
     try:
-        manifest = read_manifest(out)
+        manifest = state.read_manifest()
     except ShardError as error:
         found = error.reason.removesuffix(f"; {REBUILD}")
         if found == error.reason:
             raise
         raise OutputError(  # to rebuild it is what the user tries
-            f"{out / MANIFEST_NAME} cannot be used ({found}); remove {out} and run again"
+            f"{place}/{MANIFEST_NAME} cannot be used ({found}); remove {place} and run again"
         ) from error
+    if manifest is None:
+        return None
     if manifest.recipe != plan.digest:
         raise OutputError(
-            f"{out} holds shards made from other files or with other options; "
+            f"{place} holds shards made from other files or with other options; "
             "choose another --out, or remove it"
         )
     for shard in (shard for split in manifest.splits.values() for shard in split.shards):
-        path = out / shard.name
-        if not path.exists() or path.stat().st_size != shard.bytes:
-            raise OutputError(f"{path} is missing or damaged; remove {out} and run again")
-    return True
+        if state.size(shard.name) != shard.bytes:
+            raise OutputError(
+                f"{place}/{shard.name} is missing or damaged; remove {place} and run again"
+            )
+    return manifest

@@ -1,5 +1,7 @@
 """The state of an unfinished shard directory: who writes it, and what became of each file so far.
 
+`StateFolder` is a `target.Target`.
+
 OUT/.fastload/run.json           source and options: another run may go on, if they are the same
 OUT/.fastload/NAME.tar.json      the journal of a finished shard
 OUT/.fastload/lock               held by the run that writes
@@ -18,9 +20,10 @@ from typing import Any
 
 from fastload.console.terminal import say
 from fastload.errors import OutputError
-from fastload.files import locked, write_atomically
+from fastload.files import locked, sha256_of, sync_directory, write_atomically
 from fastload.prepare.reasons import Reason
 from fastload.prepare.verdict import Dropped, Kept, Verdict
+from fastload.store.manifest import MANIFEST_NAME, Manifest, read_manifest
 
 STATE_NAME = ".fastload"
 
@@ -71,8 +74,11 @@ def _verdict_of(facts: list[Any]) -> Verdict:
 class StateFolder:
     """The folder OUT/.fastload: whose shards these are, and the journals of finished ones."""
 
+    at_once = 1  # a disk is not faster with several
+
     def __init__(self, out: Path) -> None:
         self.out = out
+        self.place: Path | str = out
         self.folder = out / STATE_NAME
 
     def partial_path(self, name: str) -> Path:
@@ -94,7 +100,7 @@ class StateFolder:
         if path.exists():
             found = json.loads(path.read_bytes())
             if found != facts:
-                raise OutputError(_difference(self.out, found, facts))
+                raise OutputError(difference(self.out, found, facts))
             return
         strangers = [entry.name for entry in self.out.iterdir() if entry.name != STATE_NAME]
         if strangers:
@@ -118,6 +124,48 @@ class StateFolder:
         if final.exists() or (partial.exists() and partial.stat().st_size == journal.tar_bytes):
             return journal
         return None
+
+    def keep(self, name: str, journal: Journal) -> None:
+        """See `Target.keep`: the shard is where it stays."""
+        write_atomically(self.journal_path(name), journal.to_json())
+
+    def size(self, name: str) -> int | None:
+        """See `Target.size`."""
+        try:
+            return (self.out / name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def read_manifest(self) -> Manifest | None:
+        """See `Target.read_manifest`."""
+        return read_manifest(self.out) if (self.out / MANIFEST_NAME).exists() else None
+
+    def drop_partial(self, name: str) -> None:
+        """See `Target.drop_partial`."""
+        self.partial_path(name).unlink(missing_ok=True)
+
+    def name_partial(self, name: str) -> None:
+        """See `Target.name_partial`."""
+        if self.partial_path(name).exists():
+            self.partial_path(name).replace(self.out / name)
+
+    def bring_partial(self, name: str) -> Path | None:
+        """See `Target.bring_partial`."""
+        path = self.partial_path(name)
+        return path if path.exists() else None
+
+    def name_rewritten(self, name: str, path: Path) -> None:
+        """See `Target.name_rewritten`."""
+        path.replace(self.out / name)
+        self.drop_partial(name)
+
+    def sha256_of(self, name: str) -> str:
+        """See `Target.sha256_of`."""
+        return sha256_of(self.out / name)
+
+    def publish(self) -> None:
+        """See `Target.publish`: all lies in its place."""
+        sync_directory(self.out)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -148,7 +196,8 @@ class StateFolder:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _difference(out: Path, found: dict[str, Any], facts: dict[str, Any]) -> str:
+def difference(out: Path | str, found: dict[str, Any], facts: dict[str, Any]) -> str:
+    """Why a run cannot go on with what a run of other facts began."""
     before, now = found.get("options", {}), facts.get("options", {})
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:

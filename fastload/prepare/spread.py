@@ -5,8 +5,8 @@
 
 A part is what one CPU of a node does in some seconds. The node does what one machine does, with one
 worker process, which may crash; so a shard has the same bytes. Ray decides which node, and starts a
-part again where a node dies. Images never travel: source and target lie on a file system that all
-nodes share.
+part again where a node dies. Images never travel: the source lies on a file system that all nodes
+share, and so does the target, or the node uploads its shard.
 
 Success: results come in the order of the parts; at most `WINDOW` parts for each CPU are under way.
 Failure: an error that a part raises ends the run, and says on which node.
@@ -21,6 +21,7 @@ import os
 import pickle
 import re
 import shutil
+import tempfile
 import time
 import uuid
 from collections import Counter, deque
@@ -39,16 +40,22 @@ from fastload.console.terminal import say
 from fastload.errors import FastloadError, first_line
 from fastload.installation import PACKAGE, version
 from fastload.pixels import native
+from fastload.prepare.bucket import BucketTarget, keep_shard
 from fastload.prepare.cluster import load_ray
 from fastload.prepare.examine import examine_files
 from fastload.prepare.journal import Journal, StateFolder
 from fastload.prepare.plan import Plan, PlannedShard
 from fastload.prepare.reasons import Rules
 from fastload.prepare.source import File
+from fastload.prepare.target import Target
 from fastload.prepare.verdict import Verdict
 from fastload.prepare.workers import portable
 from fastload.prepare.write import write_here
 from fastload.runs import run_bounds
+from fastload.store.facts import JSON_BYTES
+from fastload.store.manifest import MANIFEST_NAME
+from fastload.store.remote import Bucket
+from fastload.store.uploads import Uploads
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -198,20 +205,30 @@ def _examine_part(
 def write_on_nodes(
     plan: Plan,
     shards: Sequence[PlannedShard],
-    state: StateFolder,
+    state: Target,
     journals: dict[str, Journal],
 ) -> Iterator[Sequence[Verdict]]:
     """Write shards on the nodes; see `WriteShards`."""
     source = replace(plan.source, root=plan.source.root.absolute(), files=(), oddities=())
     lean = replace(plan, source=source, shards=())  # what a node needs of the plan
     images: Counter[str] = Counter()
-    with _folder_of_run(state) as folder:
-        write = partial(_write_part, plan=lean, out=state.out.absolute(), folder=folder)
+    with _writer(lean, state) as write:
         for node, shard, journal in run_parts(write, shards):
             images[node] += len(shard.files)
             journals[shard.name] = journal
             yield journal.verdicts
     _say_by_node(images)
+
+
+@contextmanager
+def _writer(plan: Plan, state: Target) -> Iterator[Callable[[PlannedShard], Journal]]:
+    """What a node does with a shard."""
+    if isinstance(state, BucketTarget):
+        staging = state.staging
+        yield partial(_upload_part, plan=plan, bucket=state.bucket, staging=staging)
+        return
+    with _folder_of_run(StateFolder(state.out)) as folder:
+        yield partial(_write_part, plan=plan, out=state.out.absolute(), folder=folder)
 
 
 @contextmanager
@@ -252,6 +269,29 @@ def _write_part(shard: PlannedShard, *, plan: Plan, out: Path, folder: Path) -> 
         own.journal_path(shard.name).replace(state.journal_path(shard.name))
     finally:
         shutil.rmtree(own.out, ignore_errors=True)
+    return journals[shard.name]
+
+
+def _upload_part(
+    shard: PlannedShard, *, plan: Plan, bucket: Bucket, staging: Path | None
+) -> Journal:
+    """Write a shard in a folder of this node and this try alone, then upload it and its journal."""
+    _see(plan.source.root, shard.files[0])
+    if staging is not None:
+        staging.mkdir(parents=True, exist_ok=True)
+    journals: dict[str, Journal] = {}
+    with (
+        Uploads(bucket) as uploads,
+        tempfile.TemporaryDirectory(prefix="fastload-", dir=staging) as folder,
+    ):
+        # Without credentials a read fails at once, and before the work; an upload is tried again.
+        if uploads.read(MANIFEST_NAME, most=JSON_BYTES) is not None:
+            raise FastloadError(f"{bucket.address} is complete by now; another run has written it")
+        own = StateFolder(Path(folder))
+        own.folder.mkdir()
+        for _ in write_here(plan, [shard], own, journals, workers=1):
+            pass
+        keep_shard(uploads, shard.name, own.partial_path(shard.name), journals[shard.name])
     return journals[shard.name]
 
 

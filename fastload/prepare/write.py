@@ -6,16 +6,15 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 from fastload.console.progress import Progress
-from fastload.files import write_atomically
 from fastload.prepare.examine import examine_files
-from fastload.prepare.journal import Journal, StateFolder
+from fastload.prepare.journal import Journal
 from fastload.prepare.plan import Plan, PlannedShard
 from fastload.prepare.reasons import Reason
+from fastload.prepare.target import Target
 from fastload.prepare.verdict import Dropped, Kept, Verdict
 from fastload.store.tar import TarWriter, key_of, label_bytes
 
@@ -27,7 +26,7 @@ class WriteShards(Protocol):
         self,
         plan: Plan,
         shards: Sequence[PlannedShard],
-        state: StateFolder,
+        state: Target,
         journals: dict[str, Journal],
     ) -> Iterator[Sequence[Verdict]]:
         """Write shards of the plan; the journal of each goes to `journals` too."""
@@ -35,13 +34,13 @@ class WriteShards(Protocol):
 
 
 def write_partial_shards(
-    plan: Plan, state: StateFolder, *, write: WriteShards
+    plan: Plan, state: Target, *, write: WriteShards
 ) -> tuple[list[Journal], float]:
     """Phase 1: write the shards that are not there yet.
 
     Args:
         plan: What is written.
-        state: The state folder of the shard directory.
+        state: Where the shards go.
         write: Writes some shards, on this machine or on others.
 
     Returns:
@@ -69,7 +68,7 @@ def write_partial_shards(
 def write_here(
     plan: Plan,
     shards: Sequence[PlannedShard],
-    state: StateFolder,
+    state: Target,
     journals: dict[str, Journal],
     *,
     workers: int,
@@ -86,7 +85,7 @@ def write_here(
     journals |= writer.journals
 
 
-def _finished(state: StateFolder, shard: PlannedShard) -> Journal | None:
+def _finished(state: Target, shard: PlannedShard) -> Journal | None:
     """The journal of a finished shard; None where a file of it must be tried again.
 
     What could not be read or decoded for lack of storage or memory may be there now.
@@ -110,9 +109,7 @@ class ShardWriter:
         journals: Name of each finished shard -> its journal.
     """
 
-    def __init__(
-        self, state: StateFolder, shards: Sequence[PlannedShard], num_classes: int
-    ) -> None:
+    def __init__(self, state: Target, shards: Sequence[PlannedShard], num_classes: int) -> None:
         self.journals: dict[str, Journal] = {}
         self._state = state
         self._todo = iter(shards)
@@ -143,8 +140,8 @@ class ShardWriter:
         self.journals[shard.name] = journal
         if len(self._closing) == 2:
             self._closing.pop(0).result()
-        path = self._state.journal_path(shard.name)
-        self._closing.append(self._closer.submit(_make_durable, tar, path, journal))
+        closing = self._closer.submit(_make_durable, tar, self._state, shard.name, journal)
+        self._closing.append(closing)
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -163,6 +160,6 @@ class ShardWriter:
                 future.result()
 
 
-def _make_durable(tar: TarWriter, journal_path: Path, journal: Journal) -> None:
+def _make_durable(tar: TarWriter, state: Target, name: str, journal: Journal) -> None:
     tar.sync()
-    write_atomically(journal_path, journal.to_json())
+    state.keep(name, journal)

@@ -143,7 +143,7 @@ def _bring(copy: Copy, shard: Shard, requests: Requests) -> Iterator[int]:
             yield len(data)
         file.seek(done)
         file.truncate()
-        for part in _parts(copy.bucket, shard, done, requests):
+        for part in parts_of(copy.bucket, shard.name, (done, shard.bytes), requests):
             file.write(part)
             digest.update(part)
             yield len(part)
@@ -173,13 +173,16 @@ def _verified(path: Path, shard: Shard) -> Iterator[int]:
         )
 
 
-def _parts(bucket: Bucket, shard: Shard, begin: int, requests: Requests) -> Iterator[memoryview]:
-    """The bytes of a shard from `begin` on, several parts in flight."""
-    begins = iter(range(begin, shard.bytes, PART_BYTES))
+def parts_of(
+    bucket: Bucket, name: str, span: tuple[int, int], requests: Requests
+) -> Iterator[memoryview]:
+    """The bytes of an object within [begin, end), in order, several parts in flight."""
+    begin, end = span
+    begins = iter(range(begin, end, PART_BYTES))
     ahead: deque[Fetch] = deque()
     while True:
         while len(ahead) < _PARTS_AHEAD and (first := next(begins, None)) is not None:
-            fetch = Fetch(bucket, shard.name, first, min(first + PART_BYTES, shard.bytes))
+            fetch = Fetch(bucket, name, first, min(first + PART_BYTES, end))
             requests.ask([fetch])
             ahead.append(fetch)
         if not ahead:

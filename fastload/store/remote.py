@@ -26,7 +26,7 @@ _GROUPS = frozenset(("client_options", "credential_provider", "config"))
 # Options of the HTTP client that people also give beside those of the store.
 _OF_CLIENT = frozenset(("allow_http", "allow_invalid_certificates", "timeout", "connect_timeout"))
 _TRUE = frozenset(("1", "true", "on", "yes", "y"))  # as object_store reads AWS_ALLOW_HTTP
-_RETRIES = {"max_retries": 0}  # `objects` tries again, and knows until when
+_NO_RETRIES = {"max_retries": 0}  # `objects` tries again, and knows until when
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +100,18 @@ class Bucket:
         _refuse_fork(self.address)
         with self._lock:
             if self._store is None:
-                self._store = _opened(self.address, self.access.storage_options or {})
+                self._store = self.opened(retries=_NO_RETRIES)
             return self._store
+
+    def opened(self, *, retries: Mapping[str, Any], **more: Any) -> Any:  # noqa: ANN401  obstore's own
+        """Another client, which tries again itself; errors as of `store`.
+
+        Args:
+            retries: obstore's `RetryConfig`.
+            more: Options that count where `storage_options` does not have them.
+        """
+        _refuse_fork(self.address)
+        return _opened(self.address, {**more, **(self.access.storage_options or {})}, retries)
 
 
 _first_process: int | None = None  # that has used a client: obstore's threads are in it alone
@@ -119,7 +129,7 @@ def _refuse_fork(address: str) -> None:
         )
 
 
-def _opened(address: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401  obstore's own
+def _opened(address: str, options: Mapping[str, Any], retries: Mapping[str, Any]) -> Any:  # noqa: ANN401  obstore's own
     obstore = _obstore(address)
     store, client = {}, dict(options.get("client_options") or {})
     for key, value in options.items():
@@ -132,7 +142,7 @@ def _opened(address: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401  o
         client.setdefault("allow_http", True)
     more = {"client_options": client} if client else {}
     try:
-        return obstore.store.from_url(address, retry_config=_RETRIES, **store, **more)
+        return obstore.store.from_url(address, retry_config=retries, **store, **more)
     except (ValueError, TypeError, obstore.exceptions.BaseError) as error:
         raise ShardError(_why_not_opened(error, [*store, *client]), where=address) from None
     except BaseException as error:
@@ -184,7 +194,7 @@ class Judged(NamedTuple):
     passing: bool
 
 
-_REFUSED = "; the credentials need the right to get objects below this address"
+TO_READ, TO_WRITE = "to get objects", "to list, get, put and delete objects"
 _NO_CREDENTIALS = (
     "no credentials were found; set them in the environment (AWS_ACCESS_KEY_ID and"
     " AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY), or give"
@@ -217,8 +227,13 @@ _SIGNS = (
 )
 
 
-def judge(error: BaseException) -> Judged:
-    """What an error of the client means, and whether it may pass."""
+def judge(error: BaseException, right: str = TO_READ) -> Judged:
+    """What an error of the client means, and whether it may pass.
+
+    Args:
+        error: Of the client.
+        right: What the request needs the right to, in words.
+    """
     text = str(error)
     said = re.search(r"status code: (\d{3})", text)
     status = int(said[1]) if said else 0
@@ -236,7 +251,8 @@ def judge(error: BaseException) -> Judged:
         "PermissionDeniedError",
         "UnauthenticatedError",
     ):
-        return Judged(f"permission was denied{_named(text)}{_REFUSED}", passing=False)
+        need = f"; the credentials need the right {right} below this address"
+        return Judged(f"permission was denied{_named(text)}{need}", passing=False)
     if 400 <= status < 500 and status not in (408, 429):
         return Judged(
             f"the server refuses the request (HTTP {status}{_named(text)})", passing=False

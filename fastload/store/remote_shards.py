@@ -96,11 +96,12 @@ def read_manifest_bytes(bucket: Bucket) -> bytes:
     """The manifest below an address as it is stored, of a bounded size.
 
     Raises:
-        ShardError: If there are no shards, or they cannot be read; says why.
+        MissingObjectError: If there are no shards.
+        ShardError: If they cannot be read; says why.
     """
     data = _read(bucket, MANIFEST_NAME, JSON_BYTES)
     if data is None:
-        raise ShardError(
+        raise MissingObjectError(
             f"there is no complete set of shards (no {MANIFEST_NAME}, which is written last); give"
             " the address of a folder that `python -m fastload.shard` has written, copied whole",
             where=bucket.address,

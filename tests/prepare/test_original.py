@@ -15,6 +15,7 @@ from fastload.pixels import dali, native
 from fastload.prepare.duplicates import without_duplicates
 from fastload.prepare.examine import examine_file
 from fastload.prepare.folder import shard_folder
+from fastload.prepare.journal import StateFolder
 from fastload.prepare.original import why_not_original
 from fastload.prepare.plan import ShardOptions, make_plan
 from fastload.prepare.reasons import Reason, Rules
@@ -42,7 +43,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tree(root / FOLDER, FILES)
     rules = Rules(store="original", min_side=2)
     plan = make_plan(read_source(root, seed=0), ShardOptions(rules=rules))
-    shard_folder(plan, place / "shards", workers=2)
+    shard_folder(plan, StateFolder(place / "shards"), workers=2)
     return place / "shards"
 
 

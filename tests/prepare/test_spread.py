@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import pytest
 
 import fastload
 from tests.pictures import encoded, flower_tree, jpeg, picture, write_tree
+from tests.s3 import BUCKET
 
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 120.0  # for whatever a cluster does here in some seconds
@@ -181,6 +183,25 @@ def test_two_nodes_write_the_shards_that_one_machine_writes(root, address, expec
     nodes = images_by_node(done.stderr)
     assert len(nodes) == 2
     assert sum(nodes.values()) == sum(path.is_file() for path in root.rglob("*"))
+
+
+@pytest.mark.s3
+def test_the_nodes_upload_their_shards_to_a_bucket(
+    s3, root, address, expected, tmp_path, monkeypatch
+):
+    pytest.importorskip("obstore", reason="needs obstore: pip install -e '.[dev]' in the checkout")
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    place = f"nodes/{uuid.uuid4().hex}"
+    words = (root, "--out", f"s3://{BUCKET}/{place}", *OPTIONS)
+    done = run(tmp_path, "shard", *words, *on_nodes(address))  # nodes without the environment
+    assert done.returncode == 1
+    assert re.search(r"node \S+ \(\w+\): s3://.*: no credentials were found", done.stderr)
+    with head("1,1") as cluster:
+        done = run(tmp_path, "shard", *words, *on_nodes(address_of(cluster)))
+    assert done.returncode == 0, done.stderr
+    assert len(images_by_node(done.stderr)) == 2
+    assert s3.contents(place) == expected
 
 
 def test_two_nodes_index_what_one_machine_indexes(root, address, tmp_path):
