@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -223,7 +223,7 @@ def prepare(contender: Contender, images: Path, data: Path, *, cores: int) -> Ro
         row: Row = json.loads(done.read_text(encoding="utf-8"))
         return row
     work = Work(option=contender.option, cores=cores)
-    row = _run(contender, ["prepare", contender.module, str(images), str(out), work.to_json()])
+    row = run(contender, ["prepare", contender.module, str(images), str(out), work.to_json()])
     if "failed" not in row:
         count = sum(1 for path in images.rglob("*") if path.is_file())
         read = out if any(out.rglob("*")) else images
@@ -256,8 +256,54 @@ def measure(
     fields = json.loads(work.to_json()) | {"option": contender.option, "whole_epoch": cold}
     if cold:
         drop_from_page_cache(folder)
-    row = _run(contender, ["iterate", contender.module, str(folder), Work(**fields).to_json()])
+    row = run(contender, ["iterate", contender.module, str(folder), Work(**fields).to_json()])
     return {"cache": "cold" if cold else "warm", **row}
+
+
+def run(
+    contender: Contender, arguments: list[str], environment: Mapping[str, str] | None = None
+) -> Row:
+    """One task of `contenders.run` in a process of its own, in the contender's environment.
+
+    Args:
+        contender: Whose environment.
+        arguments: Of `contenders.run`.
+        environment: Variables that the process has beside those of this one.
+
+    Returns:
+        What it prints and peak_memory_mib; or `failed` with the reason.
+    """
+    if not contender.python.exists():
+        return {"failed": f"{contender.package} is not installed; run scripts/bench --peers"}
+    command = [str(contender.python), "-m", "benchmarks.contenders.run", *arguments]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "PYTHONWARNINGS": "ignore",
+            "PYTHONPATH": str(ROOT),
+            **(environment or {}),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that whatever it leaves behind can be ended with it
+    )
+    with _MemoryWatch(process.pid) as watch:
+        try:
+            output, errors = process.communicate(timeout=TIME_LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            output, errors = "", f"no result after {TIME_LIMIT_SECONDS:.0f} s"
+        finally:
+            _end_session(process)
+    lines = output.strip().splitlines()
+    try:
+        row: Row = json.loads(lines[-1])
+    except (IndexError, ValueError):
+        reasons = [line for line in errors.strip().splitlines() if line.strip()]
+        return {"failed": reasons[-1][:300] if reasons else f"status {process.returncode}"}
+    return {**row, "peak_memory_mib": watch.peak_mib}
 
 
 def drop_from_page_cache(folder: Path) -> None:
@@ -296,35 +342,6 @@ def _files_in(folder: Path) -> Iterator[Path]:
     """Every file below a folder, through links to folders too, as data in place have one."""
     for parent, _, names in os.walk(folder, followlinks=True):
         yield from (Path(parent, name) for name in names)
-
-
-def _run(contender: Contender, arguments: list[str]) -> Row:
-    if not contender.python.exists():
-        return {"failed": f"{contender.package} is not installed; run scripts/bench --peers"}
-    command = [str(contender.python), "-m", "benchmarks.contenders.run", *arguments]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # so that whatever it leaves behind can be ended with it
-    )
-    with _MemoryWatch(process.pid) as watch:
-        try:
-            output, errors = process.communicate(timeout=TIME_LIMIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            output, errors = "", f"no result after {TIME_LIMIT_SECONDS:.0f} s"
-        finally:
-            _end_session(process)
-    lines = output.strip().splitlines()
-    try:
-        row: Row = json.loads(lines[-1])
-    except (IndexError, ValueError):
-        reasons = [line for line in errors.strip().splitlines() if line.strip()]
-        return {"failed": reasons[-1][:300] if reasons else f"status {process.returncode}"}
-    return {**row, "peak_memory_mib": watch.peak_mib}
 
 
 def _end_session(process: subprocess.Popen[str]) -> None:

@@ -24,7 +24,8 @@ class Crops(streaming.StreamingDataset):  # type: ignore[misc]  # the class is k
     """Decoded and cropped in the DataLoader's worker processes."""
 
     def __init__(self, data: Path, work: Work) -> None:
-        super().__init__(local=str(data), shuffle=True, batch_size=work.batch_size)
+        remote = work.option or None
+        super().__init__(remote=remote, local=str(data), shuffle=True, batch_size=work.batch_size)
         self.crop = crop_tensor(work.size)
 
     def __getitem__(self, index: Any) -> tuple[Any, int]:
@@ -33,7 +34,7 @@ class Crops(streaming.StreamingDataset):  # type: ignore[misc]  # the class is k
 
 
 def open_loader(data: Path, work: Work) -> Epochs:
-    """Batches are uint8 [N, 3, S, S]."""
+    """`work.option`: an address whose shards go to `data`. Batches are uint8 [N, 3, S, S]."""
     # A killed run leaves shared memory behind that a later run would wait for.
     streaming.base.util.clean_stale_shared_memory()
     return epochs_of(Crops(data, work), work, drop_last=True)
