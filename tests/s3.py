@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -119,6 +120,7 @@ def running(folder: Path) -> Iterator[Server]:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
         try:
             filer = ports[_SERVICES.index("filer")]
@@ -137,6 +139,11 @@ def _free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in sockets]
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end the server if the tests are killed (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _wait_for(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
