@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -212,20 +213,15 @@ class RemoteReader:
             self._coming[rows[i]] = one
         return sorted(found, key=lambda one: one.first)
 
-    def _count(self, rows: list[int], change: int) -> list[Fetch]:
-        """Note reads of some rows to come, or that came; returns what nobody needs further.
-
-        The lock is held.
-        """
+    def _read_from(self, coming: Iterable[_Coming]) -> list[Fetch]:
+        """Note that samples were read from ranges; returns the ranges that nobody needs further."""
         done = []
-        for row in rows:
-            one = self._coming.get(row)
-            if one is None:
-                continue
-            one.uses += change
-            if one.uses <= 0:
-                self._drop(one)
-                done.append(one.fetch)
+        with self._lock:
+            for one in coming:
+                one.uses -= 1
+                if one.uses <= 0:
+                    self._drop(one)
+                    done.append(one.fetch)
         return done
 
     def _drop(self, one: _Coming) -> None:
@@ -239,14 +235,18 @@ class RemoteReader:
             asked = []
             while any(row in self._later for row in rows):
                 asked += self._plan_next()
-            unasked = [i for i, row in enumerate(rows) if row not in self._coming]
+            # Held from here on: another thread may forget a range at any time.
+            coming = {i: self._coming[row] for i, row in enumerate(rows) if row in self._coming}
         self._requests.ask([one.fetch for one in asked])
+        unasked = [i for i in range(len(rows)) if i not in coming]
         here = self._read_cached(rows, unasked, encoded)
         with self._lock:
-            new = [rows[i] for i in unasked if i not in here and rows[i] not in self._coming]
-            self._ask_for(list(dict.fromkeys(new)))
-            self._count([rows[i] for i in unasked if i not in here], 1)
-            coming = {i: self._coming[row] for i, row in enumerate(rows) if i not in here}
+            left = [i for i in unasked if i not in here]
+            new = dict.fromkeys(rows[i] for i in left if rows[i] not in self._coming)
+            self._ask_for(list(new))
+            for i in left:
+                coming[i] = self._coming[rows[i]]
+                coming[i].uses += 1
         late = {one.fetch for one in coming.values() if not one.fetch.started}
         self._requests.ask(list(late), urgent=True)
         kept = []
@@ -264,9 +264,7 @@ class RemoteReader:
                     self._drop(one)
             self._requests.release([one.fetch for one in coming.values()])
             raise
-        with self._lock:
-            done = self._count([rows[i] for i in coming], -1)
-        self._requests.release(done)
+        self._requests.release(self._read_from(coming.values()))
         found = self._read_cached(rows, kept, encoded)
         return [i for i in kept if i not in found]
 

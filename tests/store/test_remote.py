@@ -185,9 +185,9 @@ def test_requests_are_bounded_and_neighbours_come_together(s3, folder, address, 
             folder, drop_last=False
         )
         assert proxy.most_at_once <= 6
-        # Each of the ten shards is smaller than the gap that is fetched with its neighbours. A
-        # thread may read its batch before another one has asked for all, so there are some more.
-        assert 10 <= len(proxy.gets()) < 40
+        # Each of the ten shards is smaller than the gap that is fetched with its neighbours. The
+        # chunk that a thread takes before all is asked for may come by itself.
+        assert 10 <= len(proxy.gets()) <= 20
         first = len(proxy.requests)
         rows_of(address, storage_options=options, order="sequential", drop_last=False)
         assert len(proxy.requests[first:]) < 20
@@ -236,7 +236,7 @@ def test_bytes_that_changed_on_the_way_are_fetched_again(s3, folder, address):
     with FaultyProxy(s3.endpoint, fault=fault).serving() as proxy:
         options = s3.options(endpoint=proxy.endpoint)
         assert rows_of(address, storage_options=options) == rows_of(folder)
-        assert len(proxy.gets()) == 2 * 10
+        assert len(proxy.gets()) >= 2 * 10
 
 
 def test_a_bad_sample_is_replaced_as_in_the_folder(s3, tmp_path, caplog):
