@@ -35,13 +35,19 @@ from fastload.prepare.report import (
     write_report,
 )
 from fastload.prepare.source import read_source
+from fastload.store.remote import is_remote
+
+
+def place(text: str) -> Path | str:
+    """What names a place: a path, or an address of an object store, without a slash at its end."""
+    return text.rstrip("/") if is_remote(text) else Path(text)
 
 
 def add_data_argument(parser: argparse.ArgumentParser) -> None:
     """The source, of one word or several."""
     parser.add_argument(
         "data",
-        type=Path,
+        type=place,
         nargs="+",
         help="folder of class folders, such as data/; tars or a pattern of tars, such as "
         "'train-{0000..1023}.tar'; a table of paths and labels (.csv, .tsv, .jsonl); a catalogue "

@@ -28,6 +28,7 @@ from fastload.clean import (
     engine,
     parse_layout,
     parse_rules,
+    place,
     without_option,
 )
 from fastload.console.command import run_command
@@ -56,7 +57,6 @@ from fastload.prepare.report import (
 from fastload.prepare.source import read_source
 from fastload.prepare.target import Target
 from fastload.store.manifest import Manifest
-from fastload.store.remote import is_remote
 
 SMALLEST_SHARD = 10_000  # one small photograph
 
@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_data_argument(parser)
     parser.add_argument(
         "--out",
-        type=lambda text: text.rstrip("/") if is_remote(text) else Path(text),
+        type=place,
         default=Path("shards"),
         metavar="DIR",
         help="folder, or address such as s3://bucket/shards; default shards/",

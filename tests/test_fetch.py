@@ -10,13 +10,17 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
-from fastload import fetch, verify
+from fastload import fetch, shard, verify
+from fastload.errors import ShardError
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
+from fastload.store import objects, plain_copy
 from tests.faulty_proxy import FaultyProxy
+from tests.pictures import jpeg, write_tree
 from tests.shards import noisy_picture, numbered, write_shards
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow]
@@ -165,3 +169,92 @@ def test_a_manifest_that_lists_other_names_writes_nothing_outside(s3, folder, pr
     s3.put("outside/shards", "manifest.json", json.dumps(manifest).encode())
     assert fetch.main([address, str(tmp_path / "copy")]) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+# Files that are no shards.
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("photographs") / "data"
+    files = {f"train/class {i % 3}/Größe {i}.jpg": jpeg(i) for i in range(60)}
+    return write_tree(root, {**files, "names.json": b"{}", "train/class 0/empty.jpg": b""})
+
+
+@pytest.fixture(scope="module")
+def of_photographs(s3, photographs) -> str:
+    for path in photographs.rglob("*.*"):
+        s3.put("photographs", str(path.relative_to(photographs)), path.read_bytes())
+    s3.put("photographs", "train/class 9/", b"")  # as a console makes a folder
+    return "s3://tests/photographs"
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"folder"
+        for path in folder.rglob("*")
+    }
+
+
+def test_photographs_are_copied_as_they_are_and_not_twice(
+    of_photographs, photographs, proxy, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(objects, "PAGE", 25)
+    copy = tmp_path / "copy"
+    assert fetch.main([f"{of_photographs}/", str(copy)]) == 0
+    assert "62 files" in capsys.readouterr().out
+    found = tree(copy)
+    assert found.pop("train/class 9") == b"folder"
+    assert found == tree(photographs)
+    before = len(proxy.gets(".jpg"))
+    assert fetch.main([of_photographs, str(copy)]) == 0
+    assert len(proxy.gets(".jpg")) == before
+    assert shard.main([str(copy), "--out", str(tmp_path / "shards"), "--min-side", "16"]) == 1
+    assert "1 of the classes have no image" in capsys.readouterr().err
+
+
+def test_a_copy_of_photographs_goes_on_after_a_server_that_failed(
+    of_photographs, photographs, proxy, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(plain_copy, "TIMEOUT_SECONDS", 1.0)
+    proxy.fault = lambda request: "slow down" if "40.jpg" in request.path else ""
+    assert fetch.main([of_photographs, str(tmp_path)]) == 1
+    assert "40.jpg" in capsys.readouterr().err
+    there = {path.name for path in tmp_path.rglob("*.jpg")}
+    assert not list(tmp_path.rglob("*40.jpg"))
+    assert not list(tmp_path.glob(".fetch.partial"))
+    proxy.fault = lambda _: ""
+    before = len(proxy.requests)
+    assert fetch.main([of_photographs, str(tmp_path)]) == 0
+    again = {unquote(Path(one.path).name) for one in proxy.requests[before:]}
+    assert there
+    assert not there & again
+    assert set(tree(photographs)) <= set(tree(tmp_path))
+
+
+def test_another_file_of_the_name_is_not_overwritten(of_photographs, proxy, tmp_path, capsys):
+    (tmp_path / "names.json").write_text("mine")
+    assert fetch.main([of_photographs, str(tmp_path)]) == 1
+    assert "names.json: is another file than that of s3://tests" in capsys.readouterr().err
+    assert (tmp_path / "names.json").read_text() == "mine"
+
+
+def test_shards_without_their_manifest_do_not_pass_for_files(s3, folder, proxy, tmp_path, capsys):
+    address = s3.upload(folder, "headless/shards")
+    s3.delete("headless/shards", "manifest.json")
+    assert fetch.main([address, str(tmp_path / "copy")]) == 1
+    assert "there is no complete set of shards" in capsys.readouterr().err
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("name", ["../x.jpg", "/x.jpg", "a//x.jpg", "a/./x.jpg", "a/..", "a\0b"])
+def test_names_that_lead_elsewhere_are_refused(name):
+    with pytest.raises(ShardError, match="has an object whose name is no path"):
+        plain_copy.check_name(name, "s3://tests")
+
+
+def test_photographs_in_a_bucket_are_refused_with_the_command_that_copies_them(capsys):
+    assert shard.main(["s3://tests/photographs/", "--out", "shards"]) == 1
+    error = capsys.readouterr().err
+    assert "s3://tests/photographs is not read where it lies; copy it first: " in error
+    assert "-m fastload.fetch s3://tests/photographs photographs" in error

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 
+from fastload.console.shell import module_command
 from fastload.console.terminal import counted
 from fastload.errors import LayoutError
 from fastload.prepare.layout import named
 from fastload.prepare.tar_members import is_header
+from fastload.store.remote import is_remote
 from fastload.store.tar import TAR_BLOCK
 
 _MOST_FILES = 1_000_000  # that one pattern may stand for
@@ -65,6 +67,9 @@ def _places_of(word: str) -> list[Path]:
     path = Path(word)
     if os.path.lexists(path):
         return [path]
+    if is_remote(word):
+        copy = module_command("fastload.fetch", word, Path("photographs"))
+        raise LayoutError(f"{word} is not read where it lies; copy it first: {copy}")
     if _URL.match(word):
         raise LayoutError(f"{word} is no file here; load it to a disk first")
     spelled = list(itertools.islice(_without_braces(word), _MOST_FILES + 1))

@@ -17,6 +17,7 @@
     cache       what was fetched once, on a local disk
     remote_reader  rows of an index -> the bytes of their images, from a store
     copying     shards of a store to a folder
+    plain_copy  other files of a store to a folder
     uploads     objects of a store, to write
     faults      whether manifest, indexes and tars agree
     misplaced   what a path leads to that leads to no data

@@ -14,7 +14,7 @@ import io
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -106,16 +106,7 @@ def copy_shards(copy: Copy) -> Iterator[int]:
         ShardError: If the data in the store are not those that the manifest lists.
         StalledError: If the store does not answer.
     """
-    copy.folder.mkdir(parents=True, exist_ok=True)
-    lock = copy.folder / _LOCK
-
-    def held() -> NoReturn:
-        raise OutputError(f"{copy.folder}: another process copies to it; wait until it has ended")
-
-    with (
-        locked(lock, held=held, unlockable=lambda _: None),
-        Requests(timeout_seconds=TIMEOUT_SECONDS) as requests,
-    ):
+    with held_for_copy(copy.folder), Requests(timeout_seconds=TIMEOUT_SECONDS) as requests:
         for shard in copy.shards:
             yield from _bring(copy, shard, requests)
         for split in copy.splits:
@@ -124,8 +115,24 @@ def copy_shards(copy: Copy) -> Iterator[int]:
             if (data := _read(copy, name, _LARGEST_EXTRA, requests)) is not None:
                 write_atomically(copy.folder / name, data)
         write_atomically(copy.folder / MANIFEST_NAME, copy.content)
+
+
+@contextmanager
+def held_for_copy(folder: Path) -> Iterator[None]:
+    """A folder that no other process copies to within the `with` block; it is made if need be.
+
+    Raises:
+        OutputError: If another process copies to it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def held() -> NoReturn:
+        raise OutputError(f"{folder}: another process copies to it; wait until it has ended")
+
+    with locked(folder / _LOCK, held=held, unlockable=lambda _: None):
+        yield
         with suppress(OSError):
-            lock.unlink()
+            (folder / _LOCK).unlink()
 
 
 def _bring(copy: Copy, shard: Shard, requests: Requests) -> Iterator[int]:

@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
 
 from fastload.errors import FastloadError, ShardError, StalledError
 from fastload.store.remote import Bucket, judge
 
 PART_BYTES = 8 << 20  # of one request at most
 PARTS_IN_FLIGHT = 8
+PAGE = 1000  # objects of a request to list: S3's own limit
 _ATTEMPT_SECONDS = 30.0  # for the first attempt; each further one may take twice as long
 _LEAST_SECONDS = 0.05  # for the last attempt, where the time is nearly over
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds between attempts
@@ -109,6 +111,57 @@ async def sizes_of(bucket: Bucket, *, most: int, timeout_seconds: float) -> dict
         return await _persist(bucket.address, listed, timeout_seconds)
     except ShardError:  # the right to list is another one than that to read
         return None
+
+
+class Listed(NamedTuple):
+    """An object in a list.
+
+    Attributes:
+        name: Below the address.
+        bytes: Its size.
+        modified: When it was written.
+    """
+
+    name: str
+    bytes: int
+    modified: datetime
+
+
+class Listing:
+    """The objects below an address, in the order of the store, a page at a time.
+
+    Args:
+        bucket: Where.
+        timeout_seconds: For each page, all attempts together.
+    """
+
+    def __init__(self, bucket: Bucket, *, timeout_seconds: float) -> None:
+        self._bucket, self._timeout_seconds = bucket, timeout_seconds
+        self._stream: AsyncIterator[Any] | None = None
+        self._last = ""
+
+    async def page(self) -> list[Listed]:
+        """The objects that come next; none at the end.
+
+        Raises:
+            ShardError: If they cannot be listed.
+            StalledError: If the server did not answer in time.
+        """
+
+        async def next_page() -> list[Listed]:
+            if self._stream is None:  # a stream that has failed ends there
+                stream = self._bucket.store.list(offset=self._last or None, chunk_size=PAGE)
+                self._stream = aiter(stream)
+            stream, self._stream = self._stream, None
+            found: list[Any] = await anext(stream, [])
+            self._stream = stream
+            return [Listed(one["path"], int(one["size"]), one["last_modified"]) for one in found]
+
+        found = await _persist(
+            self._bucket.address, next_page, timeout_seconds=self._timeout_seconds
+        )
+        self._last = found[-1].name if found else self._last
+        return found
 
 
 class MissingObjectError(ShardError):

@@ -222,6 +222,7 @@ _SIGNS = (
     ("token request", _NO_CREDENTIALS, False),
     ("Received redirect", "the bucket is in another region; set AWS_REGION", False),
     ("builder error", _BAD_ENDPOINT, False),
+    ("with invalid path", "an object has a name that is no path (with // or ..); rename it", False),
     ("error sending request", _NOT_REACHED, True),
     ("non-partial response", "the server sends no parts of objects (HTTP ranges)", False),
 )
