@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["", "slow down", "reset", "truncate", "stall", "corrupt", "forbid"]
+Fault = Literal["", "slow down", "reset", "truncate", "stall", "hang", "corrupt", "forbid"]
 _SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
 _FORBIDDEN = b"<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"
 
@@ -104,7 +104,9 @@ class FaultyProxy:
             if fault == "forbid":
                 writer.write(_response(403, "Forbidden", _FORBIDDEN))
                 return True
-            if fault == "reset":
+            if fault == "hang":
+                await asyncio.sleep(60)
+            if fault in ("reset", "hang"):
                 return False
             up_writer.write(head + sent)
             answer = await _head(up_reader)

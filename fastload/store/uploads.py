@@ -156,9 +156,13 @@ class Uploads:
         size = self.size(name)
         if size is None:
             raise ShardError("has vanished; run again", where=self.bucket.of(name))
-        with path.open("wb") as file:
-            for part in parts_of(self.bucket, name, (0, size), self._requests):
-                file.write(part)
+        try:
+            with path.open("wb") as file:
+                for part in parts_of(self.bucket, name, (0, size), self._requests):
+                    file.write(part)
+        except OSError as error:
+            error.filename = str(path)
+            raise
 
     def _do(self, name: str, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
         """Wait for requests, which the client tries again where that may help."""

@@ -164,7 +164,9 @@ def test_a_run_that_stops_near_its_end_goes_on_and_ends_the_same(
 
     monkeypatch.setattr(bucket.BucketTarget, step, interrupted)
     assert make(root, f"s3://{BUCKET}/{place}") == 130
-    assert "manifest.json" not in s3.names(place)
+    there = s3.names(place)
+    assert "manifest.json" not in there
+    assert not {f"{name}.partial" for name in there if name.endswith(".tar")} & set(there)
     monkeypatch.setattr(bucket.BucketTarget, step, real)
     assert make(root, f"s3://{BUCKET}/{place}") == 0
     assert s3.contents(place) == snapshot(whole)
@@ -219,6 +221,44 @@ def test_parts_of_an_upload_that_fails_are_given_up(
         proxy.fault = lambda _: ""
         assert writer.size("half") is None
     assert proxy.requests[-2].method == "DELETE", "the upload was not ended"
+
+
+def test_an_object_that_is_shorter_than_its_file_is_noticed(
+    s3: Server, proxy: FaultyProxy, place: str, tmp_path: Path
+):
+    def shortened(request: Request) -> Fault:
+        if request.method == "HEAD":
+            s3.put(place, "shard", b"short")
+        return ""
+
+    (tmp_path / "shard").write_bytes(b"longer")
+    proxy.fault = shortened
+    with (
+        uploads.Uploads(Bucket(f"s3://{BUCKET}/{place}")) as writer,
+        pytest.raises(ShardError, match="has 5 bytes in the store, the file has 6"),
+    ):
+        writer.upload(tmp_path / "shard", "shard")
+
+
+def test_a_server_that_does_not_answer_is_asked_again(
+    s3: Server,
+    many: tuple[Path, Path],
+    proxy: FaultyProxy,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    root, whole = many
+    monkeypatch.setattr(uploads, "REQUEST_SECONDS", 1.0)
+    hung: set[str] = set()
+
+    def fault(request: Request) -> Fault:
+        first = request.path.endswith("1.tar.partial") and request.path not in hung
+        hung.add(request.path)
+        return "hang" if first else ""
+
+    proxy.fault = fault
+    assert make(root, f"s3://{BUCKET}/{place}") == 0
+    assert s3.contents(place) == snapshot(whole)
 
 
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on(
@@ -333,6 +373,20 @@ def test_two_runs_of_one_machine_do_not_write_to_one_address(
     with bucket.bucket_target(out, None):
         assert make(many[0], out) == 1
     assert f"another fastload.shard is writing to {out}" in capsys.readouterr().err
+
+
+def test_what_a_killed_run_left_in_the_staging_folder_is_removed(
+    s3: Server, many: tuple[Path, Path], proxy: FaultyProxy, place: str, tmp_path: Path
+):
+    root, whole = many
+    out, staging = f"s3://{BUCKET}/{place}", tmp_path / "staging"
+    with bucket.bucket_target(out, staging) as target:
+        files = target.out
+    files.mkdir(parents=True)
+    (files / "train-000099.tar.partial").write_bytes(b"left")
+    assert make(root, out, "--staging", str(staging)) == 0
+    assert not list(staging.iterdir())
+    assert s3.contents(place) == snapshot(whole)
 
 
 def test_a_staging_folder_that_leads_elsewhere_is_not_written_to(
