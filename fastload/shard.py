@@ -32,7 +32,7 @@ from fastload.clean import (
     without_option,
 )
 from fastload.console.command import run_command
-from fastload.console.parser import CommandParser, add_seed_option
+from fastload.console.parser import CommandParser, add_seed_option, local_folder
 from fastload.console.shell import module_command, trainer_command, with_options
 from fastload.console.terminal import byte_size, counted, say
 from fastload.pixels import native
@@ -195,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--staging",
-        type=Path,
+        type=local_folder,
         metavar="DIR",
         help="folder for the shards that are being written, where --out is an address (default: "
         "that of temporary files)",

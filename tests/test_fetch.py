@@ -258,5 +258,5 @@ def test_names_that_lead_elsewhere_are_refused(name):
 def test_photographs_in_a_bucket_are_refused_with_the_command_that_copies_them(capsys):
     assert shard.main(["s3://tests/photographs/", "--out", "shards"]) == 1
     error = capsys.readouterr().err
-    assert "s3://tests/photographs is not read where it lies; copy it first: " in error
+    assert "images in an object store are not read in place; copy them first: " in error
     assert "-m fastload.fetch s3://tests/photographs photographs" in error

@@ -67,9 +67,12 @@ def _places_of(word: str) -> list[Path]:
     path = Path(word)
     if os.path.lexists(path):
         return [path]
-    if is_remote(word):
-        copy = module_command("fastload.fetch", word, Path("photographs"))
-        raise LayoutError(f"{word} is not read where it lies; copy it first: {copy}")
+    address = word.replace(":/", "://", 1) if "://" not in word else word  # as before `Path`
+    if is_remote(address):
+        copy = module_command("fastload.fetch", address, Path("photographs"))
+        raise LayoutError(
+            f"{address}: images in an object store are not read in place; copy them first: {copy}"
+        )
     if _URL.match(word):
         raise LayoutError(f"{word} is no file here; load it to a disk first")
     spelled = list(itertools.islice(_without_braces(word), _MOST_FILES + 1))

@@ -29,7 +29,6 @@ from fastload.prepare.spelling import visible
 from fastload.prepare.tables import find_in_tables, read_json
 from fastload.prepare.tars import find_in_tars
 from fastload.prepare.tree import Exclusions, Folder, scan_tree
-from fastload.store.misplaced import is_address
 
 Where: TypeAlias = str | os.PathLike[str]
 
@@ -159,11 +158,6 @@ def _kind_of_all(places: Sequence[Path]) -> Kind:
         kind = kind_of(place)
         if kind is None:
             what = "a file" if place.exists() else "not there"
-            if is_address(str(place)) and not place.exists():
-                raise LayoutError(
-                    f"{place} is an address; images in an object store are not read in place: copy"
-                    " them to this machine, or mount them"
-                )
             if len(places) > 1 and not place.exists():
                 raise LayoutError(f"{place} is not there; quote a name that has spaces in it")
             raise LayoutError(
