@@ -69,8 +69,10 @@ class FaultyProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         parts = urlsplit(self.upstream)
-        up_reader, up_writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writers = [writer]
         try:
+            up_reader, up_writer = await asyncio.open_connection(parts.hostname, parts.port)
+            writers.append(up_writer)
             while head := await _head(reader):
                 sent = await reader.readexactly(int(_header(head, "content-length") or 0))
                 if not await self._answer(head, sent, writer, up_reader, up_writer):
@@ -78,7 +80,7 @@ class FaultyProxy:
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
-            for one in (writer, up_writer):
+            for one in writers:
                 one.transport.abort()
 
     async def _answer(
@@ -150,7 +152,8 @@ def _header(head: bytes, name: str) -> str:
 
 async def _end(server: asyncio.Server) -> None:
     server.close()
-    for task in asyncio.all_tasks():
-        if task is not asyncio.current_task():
-            task.cancel()
-    await asyncio.sleep(0)
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0.01)  # so that aborted connections close

@@ -68,8 +68,10 @@ def _places_of(word: str) -> list[Path]:
     if os.path.lexists(path):
         return [path]
     address = word.replace(":/", "://", 1) if "://" not in word else word  # as before `Path`
-    if is_remote(address):
-        copy = module_command("fastload.fetch", address, Path("photographs"))
+    if is_remote(address) and not address.lower().startswith("http"):
+        parent, _, last = address.rpartition("/")
+        folder = parent if set(last) & set(".*?[{") else address
+        copy = module_command("fastload.fetch", folder, Path("photographs"))
         raise LayoutError(
             f"{address}: images in an object store are not read in place; copy them first: {copy}"
         )

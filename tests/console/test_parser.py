@@ -60,7 +60,7 @@ def refusal(capsys: pytest.CaptureFixture[str], name: str, arguments: Sequence[s
         ("fastload.clean", "data --min-side", "--min-side needs a value"),
         ("fastload.clean", "data --convert=yes", "--convert takes no value, got 'yes'"),
         (
-            "fastload.shard",
+            "fastload.index",
             "data --out s3://bucket/shards",
             "--out must be a folder of this machine, got 's3://bucket/shards'",
         ),
