@@ -143,7 +143,7 @@ def _run(
 ) -> int:
     out = target.place
     source = read_source(arguments.data, seed=arguments.seed, options=layout)
-    refuse_nested(source, target.out)
+    refuse_nested(source, target.out, "--out" if target.out == out else "--staging")
     refuse_to_move(source, arguments.quarantine)
     options = ShardOptions(
         rules=rules,

@@ -19,7 +19,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from fastload.store.facts import JSON_BYTES
 from fastload.store.manifest import Manifest
 from fastload.store.objects import MissingObjectError
 from fastload.store.remote import Bucket
-from fastload.store.remote_shards import read_remote_manifest
+from fastload.store.remote_shards import read_manifest_bytes, read_remote_manifest
 from fastload.store.uploads import Uploads
 
 WRITABLE = ("s3", "gs", "az", "abfs", "abfss")
@@ -62,10 +62,11 @@ class BucketTarget:
         """See that the store is there, and that all can be done in it that is done later.
 
         Raises:
-            ShardError: If it cannot, or the address holds an unreadable manifest.
+            ShardError: If it cannot.
         """
-        if self.read_manifest() is not None:
-            return
+        with suppress(MissingObjectError):
+            read_manifest_bytes(self.bucket)
+            return  # all is there, or the address is refused
         self.uploads.put(_PROBE, b"")
         self.uploads.rename(_PROBE, f"{_PROBE}-copy")
         self.uploads.delete(f"{_PROBE}-copy")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastload.console.progress import Progress
 from fastload.errors import LayoutError, OutputError
 from fastload.files import write_atomically, write_csv
 from fastload.prepare.duplicates import without_duplicates
@@ -139,7 +140,10 @@ def _finish_each(
         return
     pool = ThreadPoolExecutor(state.at_once)
     try:
-        yield from pool.map(finish, plan.shards, journals, kept)
+        with Progress(len(plan.shards), "shards", what="naming the shards") as progress:
+            for one in pool.map(finish, plan.shards, journals, kept):
+                progress.add()
+                yield one
     finally:
         pool.shutdown(cancel_futures=True)
 

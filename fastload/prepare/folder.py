@@ -97,14 +97,14 @@ def shard_folder(
     )
 
 
-def refuse_nested(source: Source, out: Path) -> None:
+def refuse_nested(source: Source, out: Path, option: str = "--out") -> None:
     """See that the shard directory lies outside the source: a later run would read it too.
 
     Raises:
         OutputError: If `out` lies within a folder that is the source.
     """
     if source.walked and lies_within(out, source.root):
-        raise OutputError(f"{out} lies within {source.root}; choose --out outside it")
+        raise OutputError(f"{out} lies within {source.root}; choose {option} outside it")
 
 
 def complete_manifest(plan: Plan, state: Target) -> Manifest | None:

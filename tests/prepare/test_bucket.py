@@ -296,6 +296,12 @@ def test_what_belongs_to_something_else_is_refused(
     assert make(root, f"s3://{BUCKET}/{place}/other", "--seed", "9") == 1
     assert "holds shards made from other files or with other options" in capsys.readouterr().err
     assert s3.contents(f"{place}/other") == before
+    s3.put(f"{place}/damaged", "manifest.json", b"{}")
+    assert make(root, f"s3://{BUCKET}/{place}/damaged") == 1
+    assert "damaged/manifest.json cannot be used" in capsys.readouterr().err
+    assert make(root, f"s3://{BUCKET}/{place}/new", "--staging", str(root)) == 1
+    assert "choose --staging outside it" in capsys.readouterr().err
+    assert not s3.names(f"{place}/new")
     s3.put(f"{place}/begun", ".fastload/run.json", b'{"options": {"seed": 1}}')
     assert make(root, f"s3://{BUCKET}/{place}/begun") == 1
     assert "was begun with other options" in capsys.readouterr().err
