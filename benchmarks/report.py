@@ -1,7 +1,7 @@
 """Rows -> one HTML page, PNGs, and the tables of README and docs: `python -m benchmarks.report`.
 
 The page needs no script and nothing from elsewhere; its charts are inline SVG. `--tables` rewrites
-the parts of README.md, docs/benchmarks.md and docs/training.md between their two markers from the
+the parts of README.md and of pages of docs/ between their two markers from the
 committed rows, so that each of their numbers comes from rows that are in the repository.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from benchmarks import plot, recipe_tables
+from benchmarks import plot, recipe_tables, remote_tables
 from benchmarks.environment import ROOT
 from benchmarks.harness import ROWS, Row, read_rows
 from benchmarks.standings import (
@@ -38,6 +38,7 @@ COMPARISON = ROWS / "comparison.jsonl"
 TABLES = {
     "README.md": (short_table, COMPARISON),
     "docs/benchmarks.md": (long_table, COMPARISON),
+    "docs/scale.md": (remote_tables.tables, ROWS / "remote.jsonl"),
     "docs/training.md": (recipe_tables.tables, ROWS / "recipe.jsonl"),
 }
 """What writes the table of a document, and from which rows."""

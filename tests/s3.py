@@ -81,13 +81,8 @@ class Server:
 
 
 @contextmanager
-def running(folder: Path, *more: str) -> Iterator[Server]:
-    """The server, with its data in a folder; it is ended with the `with` block, or with us.
-
-    Args:
-        folder: Where its data go.
-        more: Options of `weed mini` that it gets too.
-    """
+def running(folder: Path) -> Iterator[Server]:
+    """The server, with its data in a folder; it is ended with the `with` block, or with us."""
     program = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if program is None:
         pytest.skip("needs SeaweedFS: pip install -e '.[dev]' in the checkout")
@@ -95,7 +90,7 @@ def running(folder: Path, *more: str) -> Iterator[Server]:
     s3 = ports[_SERVICES.index("s3")]
     names = [f"{name}.port" for name in _SERVICES] + [*_MORE]
     flags = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
-    flags += ["-master.telemetry=false", "-webdav=false", "-admin.ui=false", *more]
+    flags += ["-master.telemetry=false", "-webdav=false", "-admin.ui=false"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [program, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *flags],
