@@ -10,8 +10,9 @@ batch on. Requests and bytes are counted by the relay, from the start of the pro
 Rounds are interleaved.
 
 Server and relay are bound to the cores that the contestants leave free. Where none is left, they
-take time from whoever fetches: 0.5 ms of a core for a request of 40 kB on the machine of the rows,
-more than the client does. `server_cpu_milliseconds_per_image` says what they took.
+take time from whoever fetches. `server_cpu_milliseconds_per_image` says how much: for a small range
+SeaweedFS takes 1.7 ms of a core, more than the client. So in shuffled order images/s say here how
+fast the server is, and the CPU time an image says what fetching costs.
 
 Answer: see docs/scale.md, the rows are in rows/remote.jsonl.
 """
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -225,7 +225,6 @@ def measure(
             "used_cores": cores,
             "server_on_other_cores": apart,
             "round": number,
-            "command": "python -m benchmarks.bench_remote " + " ".join(sys.argv[1:]),
             **row,
         }
         for one in contestants
@@ -264,7 +263,7 @@ def test_reading_from_an_object_store(photographs: Path, tmp_path: Path, keep: K
     assert min(row["images_per_second"] for row in rows) > 0
     requests = {row["name"]: row["requests"] for row in rows if "requests" in row}
     full = requests.pop("fastload, S3, 50 ms, full cache")
-    assert 0 < full < 10 < min(requests.values())
+    assert 0 < full < min(requests.values())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -274,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--epoch", type=whole_number(256), default=EPOCH_IMAGES, metavar="IMAGES")
     parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="or a part of one")
     parser.add_argument("--cores", type=whole_number(1), nargs="+", default=[1, 2], metavar="N")
-    parser.add_argument("--rounds", type=whole_number(1), default=5)
+    parser.add_argument("--rounds", type=whole_number(1), default=3)
     parser.add_argument("--output", type=Path, default=ROWS / "remote.jsonl")
     options = parser.read(argv)
     given = options.images.resolve()

@@ -1,20 +1,25 @@
-"""The table of docs/scale.md, from the rows of `bench_scale.py`."""
+"""The tables of docs/scale.md, from the rows of `bench_scale.py` and `bench_remote.py`."""
 
 from __future__ import annotations
 
 import statistics
 from pathlib import Path
 
+from benchmarks import remote_tables
 from benchmarks.harness import Row, read_rows
 
 
 def tables(path: Path) -> str:
-    """What a million and a billion samples cost.
+    """What a million and a billion samples cost, and what an object store does.
 
     Args:
-        path: The rows.
+        path: The rows of the first; those of the second are in remote.jsonl beside them.
     """
-    rows = [row for row in read_rows(path) if row["benchmark"] == "scale"]
+    parts = (_of_sizes(read_rows(path)), remote_tables.tables(path.with_name("remote.jsonl")))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _of_sizes(rows: list[Row]) -> str:
     lines = [
         "| order | samples | first batch, s | resumed, s | memory, MiB | order, CPU µs an image |",
         "|---|---|---|---|---|---|",

@@ -12,9 +12,13 @@ import statistics
 import subprocess
 import sys
 import tarfile
+import threading
+import time
+import urllib.request
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +35,7 @@ from benchmarks import (
     peers,
     plot,
     recipe_tables,
+    remote_tables,
     report,
     standings,
     tutorial,
@@ -40,12 +45,14 @@ from benchmarks.compare import Comparison
 from benchmarks.contenders import contract
 from benchmarks.contenders.boxes import random_resized_box
 from benchmarks.contenders.contract import Work
+from benchmarks.distance import far
 from benchmarks.environment import ROOT, describe, storage
 from benchmarks.harness import Row
 from benchmarks.images import Kind
 from fastload.errors import FastloadError
 from fastload.load.loader import Loader
 from fastload.store.index import read_index
+from tests.s3 import closed_port
 from tests.shards import numbered
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -341,6 +348,75 @@ def test_dropping_the_page_cache_keeps_the_files(folder: Path, tmp_path: Path):
     before = {path: path.read_bytes() for path in copied.rglob("*.jpg")}
     peers.drop_from_page_cache(copied)
     assert {path: path.read_bytes() for path in copied.rglob("*.jpg")} == before
+
+
+# A server that is far away.
+
+
+@pytest.fixture
+def web_server(tmp_path: Path):
+    """A web server of a file of 3 MB; the file and the address of the server."""
+    path = tmp_path / "file"
+    path.write_bytes(np.random.default_rng(0).bytes(3_000_000))
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield path, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_words: object) -> None:
+        pass
+
+
+def test_a_relay_holds_each_request_back_and_counts_what_comes_through(web_server):
+    path, address = web_server
+    with far(address, seconds=0.2) as relay:
+        for number in (1, 2):
+            began = time.monotonic()
+            with urllib.request.urlopen(f"{relay.endpoint}/file", timeout=30) as answer:
+                assert answer.read() == path.read_bytes()
+            assert time.monotonic() - began >= 0.2
+            assert relay.counts().requests == number
+        assert 6_000_000 < relay.counts().bytes < 6_002_000
+    assert relay.process.poll() is not None
+
+
+def test_a_relay_closes_the_connection_where_there_is_no_server(web_server):
+    with far(f"http://127.0.0.1:{closed_port()}", seconds=0.0) as relay, pytest.raises(OSError):
+        urllib.request.urlopen(relay.endpoint, timeout=30)
+
+
+def test_the_table_of_object_stores_compares_each_loader_with_its_own_disk(tmp_path: Path):
+    of_disk = {
+        "used_cores": 1,
+        "server_on_other_cores": True,
+        "cpu_milliseconds_per_image": 0.5,
+        "first_batch_seconds": 1.0,
+        "peak_memory_mib": 400.0,
+    }
+    of_store = {**of_disk, "requests": 1000, "bytes": 5_000_000}
+    rows = [
+        {**of_disk, "loader": "a", "name": "a, local disk", "images_per_second": 2000.0},
+        *(
+            {**of_store, "loader": "a", "name": "a, S3", "images_per_second": rate}
+            for rate in (900.0, 1000.0, 1200.0)
+        ),
+        {**of_store, "loader": "b", "name": "b, S3", "failed": "b is not installed"},
+    ]
+    path = tmp_path / "remote.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    said, _, _, _, *lines = remote_tables.tables(path).splitlines()
+    assert said == "1 core; the server has its own:"
+    assert lines == [
+        "| a, local disk | 2,000 (2,000–2,000) | 1.00 | 0.50 | – | 1.00 | – | – | 400 |",
+        "| a, S3 | 1,000 (900–1,200) | 0.50 | 0.50 | – | 1.00 | 1,000 | 5 | 400 |",
+        "| b, S3 | b is not installed |  |  |  |  |  |  |  |",
+    ]
+    assert remote_tables.tables(tmp_path / "no such file") == ""
 
 
 # Tables, charts, the page.
@@ -650,6 +726,7 @@ def test_the_page_stands_alone_and_holds_every_part(tmp_path: Path):
         ("bench_size", ["nowhere"], "nowhere: there is no complete set of shards"),
         ("bench_loader", ["nowhere"], "nowhere: there is no complete set of shards"),
         ("bench_photographs", ["--images", "nowhere"], "nowhere: there is no such file"),
+        ("bench_remote", ["--images", "nowhere"], "nowhere: holds no images in class folders"),
         ("compare", ["--images", "nowhere"], "nowhere: there is no such file"),
         ("compare", ["--cores", "1,a"], "--cores must be an integer at least 1, got 'a'"),
         ("compare", ["--parts", "cold,warm"], "--parts must be of prepare, loaders, cold"),
