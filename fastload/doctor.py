@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -34,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "shards",
-        type=Path,
         nargs="?",
-        help="a shard directory, or a folder, tar or table of images, to take them from",
+        help="a shard directory, its address such as s3://bucket/shards, or a folder, tar or table"
+        " of images, to take them from",
     )
     parser.add_argument(
         "--device",

@@ -26,6 +26,7 @@ from fastload.load.augment import Augment
 from fastload.load.reweighting import class_weights
 from fastload.store.collection import open_collection, read_contents
 from fastload.store.making import make_missing_indexes
+from fastload.store.remote import name_of
 
 AUGMENTS: dict[str, Callable[[int], Augment]] = {
     "train": Augment.train,
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    directory: Path = options.shards
+    directory: str = options.shards
     make_missing_indexes(directory)
     contents = read_contents(directory)
     split = options.split or next((name for name in contents.splits), "train")
@@ -50,8 +51,8 @@ def _inspect(options: argparse.Namespace) -> int:
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"  # None where it is closed
     say(*report(contents, split, index, width=width, whole=options.all, encoding=encoding))
     if not len(index):
-        raise ShardError(f"split {split!r} has no images to draw", where=str(directory))
-    sheet = options.sheet or Path(f"{directory.resolve().name}-sheet.html")
+        raise ShardError(f"split {split!r} has no images to draw", where=directory)
+    sheet = options.sheet or Path(f"{name_of(directory)}-sheet.html")
     page = draw_sheet(
         directory,
         split,
@@ -72,7 +73,9 @@ def _parser() -> CommandParser:
         description="Print what is in shards or a folder of images, and draw augmented samples.",
     )
     parser.add_argument(
-        "shards", type=Path, help="a shard directory, or a folder, tar or table of images"
+        "shards",
+        help="a shard directory, its address such as s3://bucket/shards, or a folder, tar or table"
+        " of images",
     )
     parser.add_argument("--split", help="whose classes are listed and drawn; the first by default")
     parser.add_argument("--all", action="store_true", help="list every class")

@@ -1,7 +1,8 @@
 """Check a shard directory: sizes, SHA-256, CRC-32, and that index and tars agree.
 
 `python -m fastload.verify shards/` reads every byte once and says which shard is wrong. Of data in
-place it reads every image of the index, and says which file is another.
+place it reads every image of the index, and says which file is another. Shards in an object store
+are streamed through memory: nothing is written to the disk.
 """
 
 from __future__ import annotations
@@ -14,28 +15,36 @@ from fastload.console.command import run_command
 from fastload.console.parser import CommandParser
 from fastload.console.progress import Progress
 from fastload.console.terminal import counted, say
-from fastload.store.collection import ShardDirectory, find_local
+from fastload.store.collection import ShardBucket, find_data
 from fastload.store.faults import find_faults, find_placed_faults
 from fastload.store.manifest import REBUILD, Manifest
-from fastload.store.places import Places
+from fastload.store.places import PlacedData, Places
+from fastload.store.remote import is_remote
+from fastload.store.remote_faults import find_remote_faults
 
 
-def _run(directory: Path) -> int:
-    data = find_local(directory)
-    if isinstance(data, ShardDirectory):
+def _run(path: str) -> int:
+    data = find_data(path)
+    place = path if is_remote(path) else Path(path)
+    if isinstance(data, PlacedData):
+        total, remedy = data.places.bytes, data.remedy
+        found, said = _samples(data.places), "the index"
+        checked = find_placed_faults(data)
+    else:
         shards = [shard for split in data.manifest.splits.values() for shard in split.shards]
         total, remedy = sum(shard.bytes for shard in shards), REBUILD
         found = f"{counted(len(shards), 'shard')} and " + _samples(data.manifest)
         said = "the manifest"
-        faults = _faults_among(find_faults(directory, data.manifest), total)
-    else:
-        total, remedy = data.places.bytes, data.remedy
-        found, said = _samples(data.places), "the index"
-        faults = _faults_among(find_placed_faults(data), total)
+        if isinstance(data, ShardBucket):
+            remedy = f"copy the shards there again, or {REBUILD}"
+            checked = find_remote_faults(data.bucket, data.manifest)
+        else:
+            checked = find_faults(data.path, data.manifest)
+    faults = _faults_among(checked, total)
     if faults:
-        say(*faults, f"{counted(len(faults), 'fault')} in {directory}; {remedy}", error=True)
+        say(*faults, f"{counted(len(faults), 'fault')} in {place}; {remedy}", error=True)
         return 1
-    say(f"{directory}: {found} are as {said} says")
+    say(f"{place}: {found} are as {said} says")
     return 0
 
 
@@ -64,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "directory",
-        type=Path,
-        help="a shard directory, or indexed images: the same word as for fastload.index",
+        help="a shard directory, its address such as s3://bucket/shards, or indexed images: the"
+        " same word as for fastload.index",
     )
     options = parser.read(argv)
     return run_command("fastload.verify", lambda: _run(options.directory))

@@ -1,4 +1,4 @@
-"""Commands that are given the address of shards: they take it, or say what to do instead."""
+"""Commands that are given the address of shards or of images: they take it, or say why not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastload import clean, inspect, tune, verify
+from fastload import clean, doctor, inspect, tune, verify
 from fastload import index as indexing
 from tests.faulty_proxy import FaultyProxy
 from tests.train.pictures import striped_shards
@@ -70,13 +70,121 @@ def test_tune_takes_an_address(s3, folder, proxy, tmp_path, capsys):
     assert tune.main(arguments) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [verify, inspect])
-def test_what_reads_folders_alone_names_the_command_that_copies(command, capsys):
-    assert command.main(["s3://bucket/shards"]) == 1
-    said = capsys.readouterr().err
-    assert said.endswith(" -m fastload.fetch s3://bucket/shards shards/`\n")
-    assert "; copy the shards to one with `" in said
-    assert said.count("\n") == 1
+def test_verify_reads_each_byte_of_a_bucket_once_and_writes_nothing(
+    s3, folder, proxy, tmp_path, monkeypatch, capsys
+):
+    address = s3.upload(folder, "verified/shards")
+    monkeypatch.chdir(tmp_path)
+    assert verify.main([address + "/"]) == 0
+    assert capsys.readouterr().out == (
+        f"{address}/: 9 shards and 74 samples are as the manifest says\n"
+    )
+    assert sorted(each.path.rpartition("/")[2] for each in proxy.gets()) == sorted(
+        path.name for path in folder.glob("*.tar")
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def changed(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def test_verify_names_each_fault_of_a_bucket(s3, folder, proxy, capsys):
+    address = s3.upload(folder, "faulty/shards")
+    read = {path.name: path.read_bytes() for path in folder.iterdir()}
+    s3.put("faulty/shards", "train-000001.tar", changed(read["train-000001.tar"], 700))
+    s3.put("faulty/shards", "train-000002.tar", changed(read["train-000002.tar"], -3))
+    s3.put("faulty/shards", "val-000000.tar", read["val-000000.tar"] + b"\0" * 512)
+    s3.delete("faulty/shards", "val-000001.tar")
+    s3.delete("faulty/shards", "test.index.npy")
+    s3.put("faulty/shards", "test-000000.tar", changed(read["test-000000.tar"], 700))
+    s3.put("faulty/shards", "train-000099.tar", b"x")
+    assert verify.main([address]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    size = len(read["val-000000.tar"])
+    remedy = "copy the shards there again, or rebuild it with `python -m fastload.shard`"
+    for line, expected in zip(
+        said.err.splitlines(),
+        [
+            "train-000099.tar: is not in the manifest; remove it",
+            "train-000001.tar: sample 000010, offset 512: has another CRC-32 than the index says",
+            "train-000002.tar: holds more than its index lists, or does not end as a tar does",
+            f"val-000000.tar: has {size + 512} bytes, the manifest says {size}",
+            "val-000001.tar: is missing: there is no such object",
+            "test.index.npy: is missing: there is no such object",
+            "test-000000.tar: has another SHA-256 than the manifest says",
+            f"7 faults in {address}; {remedy}",
+        ],
+        strict=True,
+    ):
+        assert line == expected
+
+
+def test_verify_finds_the_same_where_the_bucket_must_not_be_listed(s3, folder, proxy, capsys):
+    address = s3.upload(folder, "unlisted/shards")
+    data = (folder / "val-000000.tar").read_bytes()
+    s3.put("unlisted/shards", "train-000001.tar", b"x")
+    s3.delete("unlisted/shards", "val-000001.tar")
+    s3.put("unlisted/shards", "val-000000.tar", data + b"\0" * 512)
+    proxy.fault = lambda each: "forbid" if each.path.count("/") < 3 else ""
+    assert verify.main([address]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[0] for line in lines[:-1]] == [
+        "train-000001.tar",
+        "val-000000.tar",
+        "val-000001.tar",
+    ]
+    assert lines[0].startswith("train-000001.tar: has 1 bytes, the manifest says ")
+
+
+def test_verify_tries_again_what_fails_or_is_damaged_on_the_way(s3, folder, proxy, capsys):
+    address = s3.upload(folder, "shaky/shards")
+    faults = {"train-000000.tar": "slow down", "train-000001.tar": "truncate"}
+    faults |= {"val-000000.tar": "corrupt", "test-000001.tar": "reset"}
+    proxy.fault = lambda each: faults.pop(each.path.rpartition("/")[2], "") if each.range else ""
+    assert verify.main([address]) == 0, capsys.readouterr().err
+    assert not faults
+
+
+def test_inspect_reports_and_draws_a_bucket_as_it_does_a_folder(
+    s3, folder, proxy, tmp_path, monkeypatch, capsys
+):
+    address = s3.upload(folder, "inspected/shards")
+    monkeypatch.chdir(tmp_path)
+    said = []
+    for data in (str(folder), address):
+        assert inspect.main([data, "--count", "6", "--size", "32"]) == 0
+        said.append((capsys.readouterr().out, Path("shards-sheet.html").read_text()))
+        Path("shards-sheet.html").unlink()
+    assert said[0] == said[1]
+
+
+def test_doctor_tries_images_of_a_bucket(s3, folder, proxy, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "BACKENDS", ("libjpeg",))
+    address = s3.upload(folder, "examined/shards")
+    assert doctor.main([address]) == 0, capsys.readouterr().err
+    assert f"10, {address}, split train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [verify, inspect, doctor])
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "wrong", "the secret key is another than the server's"),
+        ("AWS_ACCESS_KEY_ID", "nobody", "the server does not know the access key"),
+        (None, None, "there is no complete set of shards"),
+    ],
+)
+def test_what_cannot_be_read_is_one_sentence(
+    proxy, monkeypatch, capsys, command, variable, value, said
+):
+    if variable:
+        monkeypatch.setenv(variable, value)
+    assert command.main(["s3://tests/nothing"]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", [clean, indexing])

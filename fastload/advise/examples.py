@@ -1,10 +1,11 @@
-"""Ten images to try back-ends with: made on the spot, or taken from a shard directory."""
+"""Ten images to try back-ends with: made on the spot, or taken from shards."""
 
 from __future__ import annotations
 
 import io
+import os
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,33 +62,32 @@ def made_examples() -> Examples:
     return _examples("made here, 500 x 375 pixels", jpegs, sizes)
 
 
-def stored_examples(directory: Path) -> Examples:
+def stored_examples(data: str | os.PathLike[str]) -> Examples:
     """Ten images of shards or of data in place, of their split train, or else their first one.
 
     Raises:
-        ShardError: If the directory holds no shards or no images, or the shards are damaged.
+        ShardError: If there are no shards or no images, or the shards are damaged.
     """
-    splits = sorted(read_contents(directory).splits)
+    splits = sorted(read_contents(data).splits)
     split = "train" if "train" in splits else splits[0]
-    collection = open_collection([directory], split)
+    collection = open_collection([data], split)
     # Those that every back-end takes as they are; in place others may lie among them.
     index = collection.index
     plain = np.flatnonzero((index["orientation"] == 1) & (index["kind"] == 0))
     if not len(plain):
-        raise ShardError(f"split {split!r} has no images to try", where=str(directory))
+        raise ShardError(f"split {split!r} has no images to try", where=os.fspath(data))
     rows = plain[np.linspace(0, len(plain) - 1, IMAGES).astype(np.int64)]
-    reader = open_reader(collection)
-    encoded, bad = reader.read(rows, Scratch())
-    for place, reason in bad.items():
-        raise ShardError(
-            f"{reason}; check with `python -m fastload.verify`",
-            where=reader.locate(int(rows[place])),
-        )
-    reader.close()
+    with closing(open_reader(collection)) as reader:
+        encoded, bad = reader.read(rows, Scratch())
+        for place, reason in bad.items():
+            raise ShardError(
+                f"{reason}; check with `python -m fastload.verify`",
+                where=reader.locate(int(rows[place])),
+            )
     records = collection.index[rows]
     sizes = list(zip(records["height"].tolist(), records["width"].tolist(), strict=True))
     jpegs = [bytes(encoded[index]) for index in range(len(encoded))]
-    return _examples(f"{directory}, split {split}", jpegs, sizes)
+    return _examples(f"{os.fspath(data)}, split {split}", jpegs, sizes)
 
 
 def _examples(origin: str, jpegs: list[bytes], sizes: list[tuple[int, int]]) -> Examples:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from PIL import Image
 from fastload.console.terminal import counted, printable
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
+from fastload.store.remote import name_of
 from fastload.world import World
 
 NARROWEST = 110  # pixels; a narrower cell would break most species' names into three lines
@@ -61,7 +62,7 @@ _FIGURE = """\
 
 
 def draw_sheet(
-    directory: Path,
+    data: str | os.PathLike[str],
     split: str,
     *,
     augment: Augment,
@@ -71,11 +72,19 @@ def draw_sheet(
 ) -> str:
     """The contact sheet of the first samples of an epoch.
 
+    Args:
+        data: Directory or address of the shards, or data in place.
+        split: Name of the split.
+        augment: How the images are varied.
+        count: Number of images.
+        seed: Of order and crops.
+        reweight: As of `Loader`.
+
     Raises:
         ShardError: If the shards are missing or damaged.
     """
     loader = Loader(
-        directory,
+        data,
         split=split,
         batch_size=count,
         augment=augment,
@@ -90,7 +99,7 @@ def draw_sheet(
         images, labels = next(iter(loader))
         classes = [(label, loader.class_names[label]) for label in labels.tolist()]
     samples = counted(len(classes), "sample")
-    title = f"{directory.resolve().name}, {split}: {samples} of epoch 0, seed {seed}"
+    title = f"{name_of(data)}, {split}: {samples} of epoch 0, seed {seed}"
     pictures = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
     return contact_sheet(pictures, classes, title=title)
 

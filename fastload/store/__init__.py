@@ -16,10 +16,12 @@
     remote_shards  manifest and index that lie in a store
     cache       what was fetched once, on a local disk
     remote_reader  rows of an index -> the bytes of their images, from a store
+    streaming   objects of a store, forward
     copying     shards of a store to a folder
     plain_copy  other files of a store to a folder
     uploads     objects of a store, to write
     faults      whether manifest, indexes and tars agree
+    remote_faults  the same in a store
     misplaced   what a path leads to that leads to no data
 
 The loader knows this wing by the collection and the reader alone. Whatever the data are, an image

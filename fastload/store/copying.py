@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,13 +29,13 @@ from fastload.files import (
 )
 from fastload.store.index import check_split, index_bytes, index_in, index_name
 from fastload.store.manifest import MANIFEST_NAME, Manifest, Shard, manifest_in, read_manifest
-from fastload.store.objects import PART_BYTES, MissingObjectError, whole
+from fastload.store.objects import MissingObjectError, whole
 from fastload.store.remote import Bucket
 from fastload.store.remote_shards import read_manifest_bytes
-from fastload.store.requests import Fetch, Requests
+from fastload.store.requests import Requests
+from fastload.store.streaming import parts_of
 
 TIMEOUT_SECONDS = 300.0  # for one request, all attempts together
-_PARTS_AHEAD = 8
 _LARGEST_EXTRA = 1 << 30  # of the files beside the shards, such as cleaning.csv
 _LOCK = ".fetch.lock"
 
@@ -178,27 +177,6 @@ def _verified(path: Path, shard: Shard) -> Iterator[int]:
             f"{path}: is another file than the shard of that name in the store; remove it, or give"
             " another folder"
         )
-
-
-def parts_of(
-    bucket: Bucket, name: str, span: tuple[int, int], requests: Requests
-) -> Iterator[memoryview]:
-    """The bytes of an object within [begin, end), in order, several parts in flight."""
-    begin, end = span
-    begins = iter(range(begin, end, PART_BYTES))
-    ahead: deque[Fetch] = deque()
-    while True:
-        while len(ahead) < _PARTS_AHEAD and (first := next(begins, None)) is not None:
-            fetch = Fetch(bucket, name, first, min(first + PART_BYTES, end))
-            requests.ask([fetch])
-            ahead.append(fetch)
-        if not ahead:
-            return
-        fetch = ahead.popleft()
-        data = fetch.outcome.result()
-        if data is not None:
-            yield data
-        requests.release([fetch])
 
 
 def _bring_index(copy: Copy, split: str, requests: Requests) -> None:

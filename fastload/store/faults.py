@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.errors import ImageError, ShardError
-from fastload.files import READ_BYTES, explain_os_error, open_regular, sha256_of
+from fastload.files import READ_BYTES, explain_os_error, open_regular
 from fastload.pixels.jpeg import read_header
 from fastload.store.collection import collection_of
 from fastload.store.freshness import find_change
@@ -52,8 +52,9 @@ def find_faults(directory: Path, manifest: Manifest) -> Iterator[tuple[int, str]
             samples = None
         for number, shard in enumerate(manifest.splits[split].shards):
             mine = None if samples is None else samples[samples["shard"] == number]
-            fault = shard_fault(directory / shard.name, shard, mine, len(manifest.classes))
-            yield shard.bytes, f"{shard.name}: {fault}" if fault else ""
+            yield from named_faults(
+                shard, _faults_of(directory / shard.name, shard, mine, len(manifest.classes))
+            )
 
 
 def find_placed_faults(data: PlacedData) -> Iterator[tuple[int, str]]:
@@ -81,51 +82,63 @@ def find_placed_faults(data: PlacedData) -> Iterator[tuple[int, str]]:
         reader.close()
 
 
-def shard_fault(
+def named_faults(shard: Shard, checked: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """The same with the shard's name, and in the end with the bytes that nobody read of it."""
+    done = 0
+    for size, fault in checked:
+        done += size
+        yield size, f"{shard.name}: {fault}" if fault else ""
+    yield shard.bytes - done, ""
+
+
+def _faults_of(
     path: Path, shard: Shard, samples: NDArray[np.void] | None, num_classes: int
-) -> str:
-    """The first thing that is wrong with one shard; "" if nothing is. Each byte is read once.
+) -> Iterator[tuple[int, str]]:
+    """As `content_faults`, of a tar on a disk."""
+    try:
+        checked_status(path, shard.bytes)
+        with os.fdopen(open_regular(path), "rb") as file:
+            yield from content_faults(file, shard, samples, num_classes)
+    except ShardError as error:
+        yield 0, error.reason
+    except OSError as error:
+        yield 0, explain_os_error(error)
+
+
+def content_faults(
+    file: BinaryIO, shard: Shard, samples: NDArray[np.void] | None, num_classes: int
+) -> Iterator[tuple[int, str]]:
+    """Compare a tar with its index and its SHA-256; each byte is read once.
 
     Args:
-        path: The tar.
+        file: The tar, which is as long as the manifest says; it is read forward.
         shard: What the manifest says of the tar.
         samples: What the index says of the tar, SAMPLE [N]; None where there is no index.
         num_classes: Number of classes in the manifest.
+
+    Yields:
+        (bytes read since the last pair, fault); "" where nothing is wrong. A fault is the last.
     """
-    try:
-        checked_status(path, shard.bytes)
-        if samples is None:
-            sha256 = sha256_of(path)
-        else:
-            with os.fdopen(open_regular(path), "rb") as file:
-                fault, sha256 = _read_samples(file, shard, samples, num_classes)
-            if fault:
-                return fault
-    except ShardError as error:
-        return error.reason
-    except OSError as error:
-        return explain_os_error(error)
-    return "" if sha256 == shard.sha256 else "has another SHA-256 than the manifest says"
-
-
-def _read_samples(
-    file: BinaryIO, shard: Shard, samples: NDArray[np.void], num_classes: int
-) -> tuple[str, str]:
-    """Compare a tar with its index; returns the first fault, or "" and the SHA-256 of the tar."""
-    digest = hashlib.sha256()
-    for sample in samples:
+    digest, done = hashlib.sha256(), 0
+    for sample in () if samples is None else samples:
         offset = int(sample["offset"])
         block = file.read(next_offset(offset, int(sample["size"])) - offset)
         digest.update(block)
+        done += len(block)
         fault = _sample_fault(block, sample, num_classes)
         if fault:
-            return f"sample {key_in(block)}, offset {offset}: {fault}", ""
-    rest = shard.bytes - file.tell()
+            yield len(block), f"sample {key_in(block)}, offset {offset}: {fault}"
+            return
+        yield len(block), ""
+    rest = shard.bytes - done
     while block := file.read(READ_BYTES):
         digest.update(block)
-        if rest < END or block.strip(b"\0"):
-            return "holds more than its index lists, or does not end as a tar does", ""
-    return "", digest.hexdigest()
+        if samples is not None and (rest < END or block.strip(b"\0")):
+            yield len(block), "holds more than its index lists, or does not end as a tar does"
+            return
+        yield len(block), ""
+    if digest.hexdigest() != shard.sha256:
+        yield 0, "has another SHA-256 than the manifest says"
 
 
 def _sample_fault(block: bytes, sample: NDArray[np.void], num_classes: int) -> str:

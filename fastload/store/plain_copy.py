@@ -20,11 +20,12 @@ from datetime import datetime
 from pathlib import Path
 
 from fastload.errors import OutputError, ShardError
-from fastload.store.copying import TIMEOUT_SECONDS, held_for_copy, parts_of
+from fastload.store.copying import TIMEOUT_SECONDS, held_for_copy
 from fastload.store.manifest import MANIFEST_NAME
 from fastload.store.objects import Listed, Listing
 from fastload.store.remote import Bucket
 from fastload.store.requests import Requests
+from fastload.store.streaming import parts_of
 
 AT_ONCE = 32  # files; a request of 100 kB takes 50 ms, so 640 a second
 _PARTIAL = ".fetch.partial"

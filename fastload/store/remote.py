@@ -60,6 +60,13 @@ def is_remote(path: object) -> bool:
     return isinstance(path, str) and path.partition("://")[0].lower() in SCHEMES and "://" in path
 
 
+def name_of(path: str | os.PathLike[str]) -> str:
+    """The last part of an address or of a path, for titles and for names of files."""
+    if is_remote(path):
+        return str(path).rstrip("/").rpartition("/")[2]
+    return Path(path).resolve().name
+
+
 @dataclass(eq=False)
 class Bucket:
     """The objects below an address. Thread-safe; a pickle holds the address and the options.

@@ -28,7 +28,7 @@ from fastload.store.tar import TAR_BLOCK, key_in
 
 OPENING_SECONDS = 15.0  # for the server to answer at all, before an epoch has begun
 _KEY_SECONDS = 5.0  # for the key of a sample, which a message is nicer with
-_LISTED = 20_000  # objects whose list is worth a look: 20 requests
+MOST_LISTED = 20_000  # objects whose list is worth a look: 20 requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +137,10 @@ def _read(bucket: Bucket, name: str, most: int) -> bytes | None:
 
 def _check_listed(bucket: Bucket, shards: tuple[Shard, ...]) -> None:
     """See that all shards are there, as long as the manifest says, where the store lists them."""
-    if len(shards) > _LISTED:
+    if len(shards) > MOST_LISTED:
         return
     with Requests(timeout_seconds=OPENING_SECONDS) as requests:
-        found = requests.run(sizes_of(bucket, most=_LISTED, timeout_seconds=OPENING_SECONDS))
+        found = requests.run(sizes_of(bucket, most=MOST_LISTED, timeout_seconds=OPENING_SECONDS))
     if not found:  # not allowed, or a server that has no lists
         return
     for shard in shards:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastload.errors import FastloadError, ShardError, StalledError
-from fastload.store.copying import parts_of
 from fastload.store.objects import PART_BYTES, MissingObjectError, whole
 from fastload.store.remote import TO_WRITE, Bucket, judge
 from fastload.store.requests import Requests
+from fastload.store.streaming import parts_of
 
 PARTS_AT_ONCE = 4  # 32 MiB in memory and on the line
 REQUEST_SECONDS = 180.0  # for a part, all parts together at 190 kB a second; for a copy of 5 GB

@@ -1,0 +1,122 @@
+"""What is wrong with shards in an object store: each byte of them is fetched once, and checked.
+
+A fault is of the data: an object that is missing, or of another size or content. What the store
+refuses, or does not answer, is an error, since then nobody knows what the data are.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastload.errors import ShardError
+from fastload.store.copying import TIMEOUT_SECONDS
+from fastload.store.faults import content_faults, named_faults
+from fastload.store.index import index_bytes, index_in, index_name
+from fastload.store.manifest import Manifest, Shard
+from fastload.store.objects import MissingObjectError, size_of, sizes_of, whole
+from fastload.store.remote import Bucket
+from fastload.store.remote_shards import MOST_LISTED
+from fastload.store.requests import Requests
+from fastload.store.streaming import Span, Stream, forward_file, parts_of
+
+_MISSING = "is missing: there is no such object"
+
+
+def find_remote_faults(bucket: Bucket, manifest: Manifest) -> Iterator[tuple[int, str]]:
+    """Check every shard and index that a manifest lists; look for other tars, where they are told.
+
+    Yields:
+        As `faults.find_faults`.
+
+    Raises:
+        ShardError: If the store refuses to give an object.
+        StalledError: If it does not answer.
+    """
+    with Requests(timeout_seconds=TIMEOUT_SECONDS) as requests:
+        store = _Store(bucket, requests)
+        listed = {shard.name for split in manifest.splits.values() for shard in split.shards}
+        for name in sorted(store.sizes):
+            if name.endswith(".tar") and "/" not in name and name[0] != "." and name not in listed:
+                yield 0, f"{name}: is not in the manifest; remove it"
+        for split in manifest.splits:
+            samples, fault = store.index(manifest, split)
+            yield 0, fault
+            shards = manifest.splits[split].shards
+            yield from store.faults(shards, samples, len(manifest.classes))
+
+
+class _Store:
+    """The objects below an address, and how many bytes each has, where the store lists them."""
+
+    def __init__(self, bucket: Bucket, requests: Requests) -> None:
+        self._bucket, self._requests = bucket, requests
+        self._limit = requests.timeout_seconds
+        listing = requests.run(sizes_of(bucket, most=MOST_LISTED, timeout_seconds=self._limit))
+        self.sizes = listing or {}
+
+    def index(self, manifest: Manifest, split: str) -> tuple[NDArray[np.void] | None, str]:
+        """SAMPLE [N] and "", or None and what is wrong with it."""
+        name, most = index_name(split), index_bytes(manifest, split)
+        try:
+            data = self._requests.run(
+                whole(self._bucket, name, most=most, timeout_seconds=self._limit)
+            )
+        except MissingObjectError:
+            return None, f"{name}: {_MISSING}"
+        try:
+            return index_in(io.BytesIO(data), manifest, split, self._bucket.of(name)), ""
+        except ShardError as error:
+            return None, str(error)
+
+    def faults(
+        self, shards: Sequence[Shard], samples: NDArray[np.void] | None, num_classes: int
+    ) -> Iterator[tuple[int, str]]:
+        """Of the shards of a split, whose index is `samples`."""
+        known = [self._size_fault(shard) if self.sizes else "" for shard in shards]
+        spans = [
+            Span(shard.name, 0, 0 if fault else shard.bytes)
+            for shard, fault in zip(shards, known, strict=True)
+        ]
+        stream = Stream(self._bucket, spans, self._requests)
+        for number, (shard, size_fault) in enumerate(zip(shards, known, strict=True)):
+            mine = None if samples is None else samples[samples["shard"] == number]
+            fault = size_fault or ("" if self.sizes else self._size_fault(shard))
+            checked = (
+                iter([(0, fault)])
+                if fault
+                else self._checked(stream.parts(number), shard, mine, num_classes)
+            )
+            yield from named_faults(shard, checked)
+
+    def _size_fault(self, shard: Shard) -> str:
+        found = self.sizes.get(shard.name)
+        if not self.sizes:
+            try:
+                request = size_of(self._bucket, shard.name, timeout_seconds=self._limit)
+                found = self._requests.run(request)
+            except MissingObjectError:
+                pass
+        if found is None:
+            return _MISSING
+        wrong = f"has {found} bytes, the manifest says {shard.bytes}"
+        return "" if found == shard.bytes else wrong
+
+    def _checked(
+        self,
+        parts: Iterator[memoryview],
+        shard: Shard,
+        samples: NDArray[np.void] | None,
+        num_classes: int,
+    ) -> Iterator[tuple[int, str]]:
+        """A shard with a fault is fetched again: bytes can be damaged on the way."""
+        for size, fault in content_faults(forward_file(parts), shard, samples, num_classes):
+            if not fault:
+                yield size, ""
+                continue
+            again = parts_of(self._bucket, shard.name, (0, shard.bytes), self._requests)
+            found = content_faults(forward_file(again), shard, samples, num_classes)
+            yield size, next((fault for _, fault in found if fault), "")
