@@ -40,9 +40,14 @@ def _run(path: str) -> int:
             checked = find_remote_faults(data.bucket, data.manifest)
         else:
             checked = find_faults(data.path, data.manifest)
-    faults = _faults_among(checked, total)
+    faults: list[str] = []
+    try:
+        _collect(checked, total, faults)
+    finally:  # also where the rest cannot be read
+        if faults:
+            say(*faults, error=True)
     if faults:
-        say(*faults, f"{counted(len(faults), 'fault')} in {place}; {remedy}", error=True)
+        say(f"{counted(len(faults), 'fault')} in {place}; {remedy}", error=True)
         return 1
     say(f"{place}: {found} are as {said} says")
     return 0
@@ -52,16 +57,15 @@ def _samples(contents: Manifest | Places) -> str:
     return counted(sum(split.samples for split in contents.splits.values()), "sample")
 
 
-def _faults_among(checked: Iterator[tuple[int, str]], total: int) -> list[str]:
-    """The faults, of data of so many bytes."""
-    faults, done = [], 0
+def _collect(checked: Iterator[tuple[int, str]], total: int, faults: list[str]) -> None:
+    """Append the faults of data of so many bytes as they are found."""
+    done = 0
     with Progress(total >> 20, "MB") as progress:
         for size, fault in checked:
             progress.add((done + size >> 20) - (done >> 20))
             done += size
             if fault:
                 faults.append(fault)
-    return faults
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from fastload import clean, doctor, inspect, tune, verify
 from fastload import index as indexing
-from tests.faulty_proxy import FaultyProxy
+from tests.faulty_proxy import Fault, FaultyProxy, Request
 from tests.train.pictures import striped_shards
 from train.run import main as train
 
@@ -145,6 +153,79 @@ def test_verify_tries_again_what_fails_or_is_damaged_on_the_way(s3, folder, prox
     proxy.fault = lambda each: faults.pop(each.path.rpartition("/")[2], "") if each.range else ""
     assert verify.main([address]) == 0, capsys.readouterr().err
     assert not faults
+
+
+def test_what_was_found_is_said_where_the_rest_cannot_be_read(s3, folder, proxy, capsys):
+    address = s3.upload(folder, "denied/shards")
+    s3.put("denied/shards", "train-000001.tar", b"x")
+    proxy.fault = lambda each: "forbid" if each.path.endswith("val-000001.tar") else ""
+    assert verify.main([address]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("train-000001.tar: has 1 bytes")
+    assert "val-000001.tar, bytes 0 to " in second
+    assert "permission was denied (AccessDenied)" in second
+
+
+def test_an_object_that_goes_while_verify_runs_is_missing(s3, folder, proxy, capsys):
+    address = s3.upload(folder, "going/shards")
+
+    def fault(each: Request) -> Fault:
+        if each.path.endswith("manifest.json"):
+            gone.append(True)
+        elif gone and each.path.endswith("train-000000.tar"):
+            s3.delete("going/shards", "test-000001.tar")
+        return ""
+
+    gone: list[bool] = []
+    proxy.fault = fault
+    assert verify.main([address]) == 1
+    assert "test-000001.tar: is missing: there is no such object" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_verify_while_a_server_stalls(s3, folder, proxy, tmp_path):
+    address = s3.upload(folder, "stalled/shards")
+    s3.put("stalled/shards", "train-000001.tar", b"x")
+    proxy.fault = lambda each: "stall" if each.path.endswith("val-000000.tar") else ""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastload.verify", address],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not proxy.gets("val-000000.tar"):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert error.startswith("train-000001.tar: has 1 bytes")
+
+
+def test_a_web_server_without_ranges_is_one_sentence(folder, capsys, monkeypatch):
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            began = time.monotonic()
+            assert verify.main([f"http://127.0.0.1:{server.server_port}"]) == 1
+            assert time.monotonic() - began < 60
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "the server sends no parts of objects (HTTP ranges)" in capsys.readouterr().err
+
+
+def test_a_plain_web_server_is_verified_too(s3, folder, proxy, capsys):
+    s3.upload(folder, "web/shards")
+    assert verify.main([f"{s3.web}/web/shards"]) == 0, capsys.readouterr().err
+    s3.delete("web/shards", "val-000001.tar")
+    assert verify.main([f"{s3.web}/web/shards"]) == 1
+    assert capsys.readouterr().err.startswith("val-000001.tar: is missing")
 
 
 def test_inspect_reports_and_draws_a_bucket_as_it_does_a_folder(

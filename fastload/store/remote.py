@@ -144,8 +144,9 @@ def _opened(address: str, options: Mapping[str, Any], retries: Mapping[str, Any]
             client[key.lower().removeprefix("aws_")] = value
         elif key != "client_options":
             store[key] = value
-    # obstore reads the environment's word on HTTP only where there are no client options.
-    if client and os.environ.get("AWS_ALLOW_HTTP", "").lower() in _TRUE:
+    # obstore reads the environment's word on HTTP only of S3, and where there are no such options.
+    unread = client or address.lower().startswith("http:")
+    if unread and os.environ.get("AWS_ALLOW_HTTP", "").lower() in _TRUE:
         client.setdefault("allow_http", True)
     more = {"client_options": client} if client else {}
     try:
@@ -222,6 +223,7 @@ _BAD_ENDPOINT = (
 _NOT_REACHED = (
     "the server cannot be reached; look at the endpoint (AWS_ENDPOINT_URL) and at the network"
 )
+_NO_RANGES = "the server sends no parts of objects (HTTP ranges)"
 # What stands in errors of the client, what it means, and whether it may pass.
 _SIGNS = (
     ("169.254.169.254", _NO_CREDENTIALS, False),  # where a machine in a cloud finds its own
@@ -231,7 +233,8 @@ _SIGNS = (
     ("builder error", _BAD_ENDPOINT, False),
     ("with invalid path", "an object has a name that is no path (with // or ..); rename it", False),
     ("error sending request", _NOT_REACHED, True),
-    ("non-partial response", "the server sends no parts of objects (HTTP ranges)", False),
+    ("non-partial response", _NO_RANGES, False),
+    ("Range request not supported", _NO_RANGES, False),
 )
 
 
@@ -261,7 +264,8 @@ def judge(error: BaseException, right: str = TO_READ) -> Judged:
     ):
         need = f"; the credentials need the right {right} below this address"
         return Judged(f"permission was denied{_named(text)}{need}", passing=False)
-    if 400 <= status < 500 and status not in (408, 429):
+    # 501: a method that the server does not have, such as that to list.
+    if status == 501 or (400 <= status < 500 and status not in (408, 429)):
         return Judged(
             f"the server refuses the request (HTTP {status}{_named(text)})", passing=False
         )

@@ -7,7 +7,7 @@ refuses, or does not answer, is an error, since then nobody knows what the data 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,34 +76,29 @@ class _Store:
         self, shards: Sequence[Shard], samples: NDArray[np.void] | None, num_classes: int
     ) -> Iterator[tuple[int, str]]:
         """Of the shards of a split, whose index is `samples`."""
-        known = [self._size_fault(shard) if self.sizes else "" for shard in shards]
+        known = [""] * len(shards)
+        if self.sizes:
+            known = [_size_fault(shard, self.sizes.get(shard.name)) for shard in shards]
         spans = [
             Span(shard.name, 0, 0 if fault else shard.bytes)
             for shard, fault in zip(shards, known, strict=True)
         ]
         stream = Stream(self._bucket, spans, self._requests)
-        for number, (shard, size_fault) in enumerate(zip(shards, known, strict=True)):
+        for number, shard in enumerate(shards):
+            fault = known[number] if self.sizes else _size_fault(shard, self._size(shard))
             mine = None if samples is None else samples[samples["shard"] == number]
-            fault = size_fault or ("" if self.sizes else self._size_fault(shard))
-            checked = (
-                iter([(0, fault)])
-                if fault
-                else self._checked(stream.parts(number), shard, mine, num_classes)
-            )
+            checked: Iterable[tuple[int, str]] = [(0, fault)]
+            if not fault:
+                checked = self._checked(stream.parts(number), shard, mine, num_classes)
             yield from named_faults(shard, checked)
 
-    def _size_fault(self, shard: Shard) -> str:
-        found = self.sizes.get(shard.name)
-        if not self.sizes:
-            try:
-                request = size_of(self._bucket, shard.name, timeout_seconds=self._limit)
-                found = self._requests.run(request)
-            except MissingObjectError:
-                pass
-        if found is None:
-            return _MISSING
-        wrong = f"has {found} bytes, the manifest says {shard.bytes}"
-        return "" if found == shard.bytes else wrong
+    def _size(self, shard: Shard) -> int | None:
+        """Bytes of the object; None where there is none."""
+        request = size_of(self._bucket, shard.name, timeout_seconds=self._limit)
+        try:
+            return self._requests.run(request)
+        except MissingObjectError:
+            return None
 
     def _checked(
         self,
@@ -113,10 +108,19 @@ class _Store:
         num_classes: int,
     ) -> Iterator[tuple[int, str]]:
         """A shard with a fault is fetched again: bytes can be damaged on the way."""
-        for size, fault in content_faults(forward_file(parts), shard, samples, num_classes):
-            if not fault:
+        try:
+            for size, fault in content_faults(forward_file(parts), shard, samples, num_classes):
                 yield size, ""
-                continue
-            again = parts_of(self._bucket, shard.name, (0, shard.bytes), self._requests)
-            found = content_faults(forward_file(again), shard, samples, num_classes)
-            yield size, next((fault for _, fault in found if fault), "")
+                if fault:
+                    again = parts_of(self._bucket, shard.name, (0, shard.bytes), self._requests)
+                    checked = content_faults(forward_file(again), shard, samples, num_classes)
+                    yield from ((0, found) for _, found in checked)
+        except MissingObjectError:  # it was deleted meanwhile
+            yield 0, _MISSING
+
+
+def _size_fault(shard: Shard, found: int | None) -> str:
+    if found is None:
+        return _MISSING
+    wrong = f"has {found} bytes, the manifest says {shard.bytes}"
+    return "" if found == shard.bytes else wrong
