@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from fastload import shard, verify
+from fastload.store.faults import find_faults
 from fastload.store.index import read_index, write_index
+from fastload.store.manifest import read_manifest
 from tests.pictures import flower_tree
 
 
@@ -130,6 +132,19 @@ def test_damage_is_found_and_named(
     error = capsys.readouterr().err
     assert re.search(message, error), error
     assert "rebuild it with `python -m fastload.shard`" in error
+
+
+def test_all_bytes_count_as_done_where_a_shard_is_wrong(intact: Path, tmp_path: Path):
+    """So the bar reaches its end."""
+    out = tmp_path / "out"
+    shutil.copytree(intact, out)
+    in_a_jpeg(out)
+    (out / "val-000000.tar").unlink()
+    manifest = read_manifest(out)
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    checked = list(find_faults(out, manifest))
+    assert sum(size for size, _ in checked) == sum(shard.bytes for shard in shards)
+    assert sum(bool(fault) for _, fault in checked) == 2
 
 
 def test_what_other_systems_leave_in_a_copy_is_no_shard(intact: Path, tmp_path: Path):
