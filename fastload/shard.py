@@ -57,6 +57,7 @@ from fastload.prepare.report import (
 from fastload.prepare.source import read_source
 from fastload.prepare.target import Target
 from fastload.store.manifest import Manifest
+from fastload.store.misplaced import is_address
 
 SMALLEST_SHARD = 10_000  # one small photograph
 
@@ -77,6 +78,21 @@ def parse_bytes(text: str) -> int:
     if size < SMALLEST_SHARD:
         raise argparse.ArgumentTypeError(f"must be at least {SMALLEST_SHARD:,} bytes, got {text!r}")
     return size
+
+
+def _place_to_write(text: str) -> Path | str:
+    """A folder, or an address of an object store.
+
+    Raises:
+        argparse.ArgumentTypeError: If the text is another address, or was meant as one: a folder
+            `s3:` would be made of it.
+    """
+    out = place(text)
+    if isinstance(out, Path) and is_address(text):
+        raise argparse.ArgumentTypeError(
+            f"must be a folder, or an address such as s3://bucket/shards, got {text!r}"
+        )
+    return out
 
 
 def closing_lines(outcome: ShardOutcome, out: Path | str, words: Sequence[str]) -> list[str]:
@@ -188,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_data_argument(parser)
     parser.add_argument(
         "--out",
-        type=place,
+        type=_place_to_write,
         default=Path("shards"),
         metavar="DIR",
         help="folder, or address such as s3://bucket/shards; default shards/",

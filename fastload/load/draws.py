@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fastload import randomness
 from fastload.load.reweighting import systematic_counts
 from fastload.load.shuffle import permuted
+from fastload.store.mapped import RowsByClass
 
 Rows = NDArray[np.int64]
 
@@ -99,14 +100,14 @@ class ByGroup:
 
     Attributes:
         taking_part: The rows that may be drawn.
-        members: int [N], the rows of the first group, of the second and so on; may be mapped.
+        members: int [N], the rows of the first group, of the second and so on; or mapped.
         sizes: int64 [G], samples of each group.
         expected: float64 [G], draws that each group expects; neighbouring groups together get the
             floor or the ceiling of what they expect together.
     """
 
     taking_part: TakingPart
-    members: NDArray[np.integer]
+    members: NDArray[np.integer] | RowsByClass
     sizes: Rows
     expected: NDArray[np.float64]
 
@@ -126,7 +127,7 @@ class ByGroup:
 
 @dataclass(frozen=True, slots=True)
 class _DrawnByGroup:
-    members: NDArray[np.integer]
+    members: NDArray[np.integer] | RowsByClass
     sizes: Rows
     ends: Rows  # int64 [G], of each group among the members
     drawn: Rows  # int64 [G], where each group's draws end

@@ -17,6 +17,7 @@ from fastload.load.order import Layout, Order, OrderKind
 from fastload.load.reweighting import class_weights, describe_weights, expectations
 from fastload.load.rows import without_torch
 from fastload.load.selection import SampleTable, Select
+from fastload.store.mapped import RowsByClass
 
 LONGEST_EPOCH = 2**36  # positions; the shuffle is tested up to here
 POSITION_BYTES = 88  # of memory while an order is made as a whole, at most: `Order.grows`
@@ -86,6 +87,7 @@ def _by_group(
     rule: str | None,
     proportions: Sequence[float] | None,
 ) -> Sampling:
+    members: NDArray[np.integer] | RowsByClass
     if part.chosen is None and table.of_directory is not None:
         counts, members = table.of_directory.class_counts, table.of_directory.rows_by_class()
         groups = np.flatnonzero(counts)
@@ -132,9 +134,13 @@ def _groups(table: SampleTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return labels * table.directories + table.sources[rows]
 
 
-def _narrow(rows: NDArray[np.integer], total: int) -> NDArray[np.integer]:
+def _narrow(
+    rows: NDArray[np.integer] | RowsByClass, total: int
+) -> NDArray[np.integer] | RowsByClass:
     """Rows in half of the memory, where they have room."""
-    return rows.astype(np.uint32, copy=False) if total <= 2**32 else rows
+    if isinstance(rows, RowsByClass) or total > 2**32:
+        return rows
+    return rows.astype(np.uint32, copy=False)
 
 
 def _weights(reweight: ArrayLike, part: TakingPart) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from fastload.store.freshness import warn_of_changes
 from fastload.store.holders import Holders, JoinedFiles, ShardFiles
 from fastload.store.index import check_split, index_of
 from fastload.store.manifest import MANIFEST_NAME, Manifest, read_manifest
-from fastload.store.mapped import MAPPED_FROM, Index, MappedIndex, rows_by_class
+from fastload.store.mapped import MAPPED_FROM, Index, MappedIndex, RowsByClass, rows_by_class
 from fastload.store.places import (
     PLACE,
     PlacedData,
@@ -71,7 +71,7 @@ class Collection:
         index, sources = self.index[rows], self.sources[rows]
         return replace(self, index=index, sources=sources, listing=None)
 
-    def rows_by_class(self) -> NDArray[np.integer]:
+    def rows_by_class(self) -> NDArray[np.integer] | RowsByClass:
         """All rows, class after class, and as in the index within a class."""
         if self.listing is not None and isinstance(self.index, MappedIndex):
             return rows_by_class(self.index, self.listing.class_counts, self.listing.beside)

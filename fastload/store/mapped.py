@@ -94,9 +94,47 @@ Index: TypeAlias = NDArray[np.void] | MappedIndex
 """PLACE [N], in memory or in its file."""
 
 
-def rows_by_class(
-    index: MappedIndex, counts: NDArray[np.int64], beside: Path
-) -> NDArray[np.integer]:
+class RowsByClass:
+    """The rows of an index, class after class, in a file: each is checked when it is read.
+
+    Args:
+        rows: int [N], mapped.
+        labels: int [N], of the index; mapped.
+        counts: int64 [C], rows of each class.
+        where: What the rows are read from, for messages.
+    """
+
+    def __init__(
+        self,
+        rows: NDArray[np.integer],
+        labels: NDArray[np.integer],
+        counts: NDArray[np.int64],
+        where: Path,
+    ) -> None:
+        self._rows, self._labels, self._where = rows, labels, where
+        self._ends = np.cumsum(counts)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows at some places.
+
+        Raises:
+            ShardError: If one is no row of the class that the place belongs to.
+        """
+        rows = self._rows[places].astype(np.int64)
+        classes = np.searchsorted(self._ends, places, side="right")
+        inside = ((rows >= 0) & (rows < len(self._labels))).all()
+        if not inside or (self._labels[rows] != classes).any():
+            raise ShardError(
+                "is damaged (it gives a row of another class); remove it, and it is made again",
+                where=str(self._where),
+            )
+        return rows
+
+
+def rows_by_class(index: MappedIndex, counts: NDArray[np.int64], beside: Path) -> RowsByClass:
     """The rows of an index, class after class: mapped, made where they were never asked for.
 
     They take 4 bytes a sample on the disk of the index; where that cannot be written, in the folder
@@ -114,16 +152,17 @@ def rows_by_class(
     path = beside.with_name(f"{beside.name}.by-class")
     try:
         if path.stat().st_size == len(index) * kind.itemsize:
-            return np.memmap(path, kind, "r", shape=(len(index),))
+            rows = np.memmap(path, kind, "r", shape=(len(index),))
+            return RowsByClass(rows, index["label"], counts, path)
     except OSError:
         pass  # it was never made
-    for folder in (path.parent, Path(tempfile.gettempdir())):
+    for folder in (path.parent, None):  # None: that of temporary files, where there is one
         try:
             descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=folder)
         except OSError:
             continue  # a directory that is only read
         try:
-            rows = _sorted(descriptor, kind, index, counts)
+            made = _sorted(descriptor, kind, index, counts)
             if folder == path.parent:
                 Path(name).replace(path)
         except OSError as error:
@@ -131,7 +170,7 @@ def rows_by_class(
         finally:
             os.close(descriptor)
             Path(name).unlink(missing_ok=True)  # what is mapped stays
-        return rows
+        return RowsByClass(made, index["label"], counts, path)
     raise ShardError(
         "reweighting needs a table beside the index, and neither this directory nor that of"
         " temporary files can be written; make one of them writable",

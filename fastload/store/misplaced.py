@@ -13,6 +13,7 @@ from fastload.console.shell import module_command
 
 _ARCHIVES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+_STORES = "(s3|gs|az|abfss?|https?)"
 _LOOKED_AT = 100  # entries of a folder: enough to tell what it is, quick on any disk
 _FOLDERS = 10  # of a folder, looked into
 _DEPTH = 3  # folders above an image: the source, split, class
@@ -27,11 +28,13 @@ def why_no_shards(directory: str | os.PathLike[str], marker: str) -> str:
     """
     text, path = os.fspath(directory), Path(directory)
     if is_address(text):
-        if store := re.match(r"(s3|gs|az|abfss?|https?):/+(.*)", text):
+        if store := re.match(rf"\s*{_STORES}[:/]/*(.*)", text):
             command = module_command("fastload.fetch", f"{store[1]}://{store[2]}", "shards/")
             return f"is an address, expected a folder; copy the shards to one with `{command}`"
         local = text.removeprefix("file://")
-        instead = "copy the data to this machine, or mount them" if local == text else local
+        instead = (
+            "copy the data to this machine, or mount them" if local == text else f"give {local}"
+        )
         return f"is an address, expected a folder; {instead}"
     if path.name and (path.parent / marker).is_file():
         return f"is no folder of shards; give the folder that holds {marker}: {path.parent}"
@@ -53,8 +56,11 @@ def why_no_shards(directory: str | os.PathLike[str], marker: str) -> str:
 
 
 def is_address(text: str) -> bool:
-    """Whether a path is one of the web or of an object store, also after `Path` has read it."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text) is not None
+    """Whether a path is one of the web or of an object store, also after `Path` has read it.
+
+    One that was meant as such counts: `s3:bucket/shards`, `s3//bucket/shards`, with a space before.
+    """
+    return re.match(rf"\s*([A-Za-z][A-Za-z0-9+.-]*:/|{_STORES}(:|//))", text) is not None
 
 
 def _of_folder(folder: Path, marker: str) -> str:

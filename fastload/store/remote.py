@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 from fastload.arguments import check_integer, check_kind, shown
 from fastload.errors import ResourceError, ShardError, first_line
 from fastload.installation import install_command
+from fastload.store.endpoints import why_no_endpoint
+from fastload.store.misplaced import is_address
 
 SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "https", "http")
 _GROUPS = frozenset(("client_options", "credential_provider", "config"))
@@ -47,6 +49,8 @@ class Access:
     def __post_init__(self) -> None:
         check_kind("storage_options", self.storage_options, Mapping, type(None))
         check_kind("cache", self.cache, str, os.PathLike, type(None))
+        if self.cache is not None and is_address(os.fspath(self.cache)):
+            raise ValueError(f"cache must be a folder of this machine, got {shown(self.cache)}")
         for key in self.storage_options or ():
             check_kind("a key of storage_options", key, str)
         if self.cache_bytes is not None:
@@ -149,6 +153,8 @@ def _opened(address: str, options: Mapping[str, Any], retries: Mapping[str, Any]
     if unread and os.environ.get("AWS_ALLOW_HTTP", "").lower() in _TRUE:
         client.setdefault("allow_http", True)
     more = {"client_options": client} if client else {}
+    if address.lower().startswith("s3:") and (wrong := why_no_endpoint(store)):
+        raise ShardError(wrong, where=address)
     try:
         return obstore.store.from_url(address, retry_config=retries, **store, **more)
     except (ValueError, TypeError, obstore.exceptions.BaseError) as error:

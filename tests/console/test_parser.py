@@ -64,6 +64,14 @@ def refusal(capsys: pytest.CaptureFixture[str], name: str, arguments: Sequence[s
             "data --out s3://bucket/shards",
             "--out must be a folder of this machine, got 's3://bucket/shards'",
         ),
+        *(
+            (
+                "fastload.shard",
+                f"data --out {typed}",
+                f"--out must be a folder, or an address such as s3://bucket/shards, got '{typed}'",
+            )
+            for typed in ("s3:/bucket/x", "s3:bucket/x", "s3//bucket/x", "s3a://b/x", "file:///x")
+        ),
         ("fastload.sample", "data --images 3", "--images must be at least 100, got 3"),
         ("fastload.sample", "data --seed -1", "--seed must be at least 0, got -1"),
         ("fastload.inspect", "shards --size 7", "--size must be in [16, 1024], got 7"),

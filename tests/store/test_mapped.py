@@ -69,14 +69,15 @@ def test_rows_by_class_are_kept_beside_the_index_and_are_a_stable_sort(shards):
     index = open_collection(shards, "train").index
     expected = np.argsort(np.array(index["label"]), kind="stable")
     for _ in range(2):
-        assert np.array_equal(open_collection(shards, "train").rows_by_class(), expected)
+        rows = open_collection(shards, "train").rows_by_class()
+        assert np.array_equal(rows[np.arange(120)], expected)
         assert len(list(shards.glob("train.*.by-class"))) == 1
     assert not [path for path in shards.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.usefixtures("mapping")
 def test_of_a_folder_that_is_only_read_the_table_is_temporary(shards, tmp_path, monkeypatch):
-    def refused(*_: object, dir: Path, **__: object) -> tuple[int, str]:  # noqa: A002  its name
+    def refused(*_: object, dir: Path | None, **__: object) -> tuple[int, str]:  # noqa: A002  its name
         if dir == shards:
             raise PermissionError(13, "Permission denied")
         return made(prefix="by-class-", dir=tmp_path)
@@ -84,7 +85,7 @@ def test_of_a_folder_that_is_only_read_the_table_is_temporary(shards, tmp_path, 
     made = tempfile.mkstemp
     monkeypatch.setattr(tempfile, "mkstemp", refused)
     rows = open_collection(shards, "train").rows_by_class()
-    assert sorted(rows.tolist()) == list(range(120))
+    assert sorted(rows[np.arange(120)].tolist()) == list(range(120))
     assert not list(shards.glob("*by-class*"))
     assert not list(tmp_path.glob("by-class-*"))
 
@@ -94,6 +95,27 @@ def test_a_table_of_another_size_is_made_anew(shards):
     open_collection(shards, "train").rows_by_class()
     (table,) = shards.glob("train.*.by-class")
     os.truncate(table, 8)
+    assert len(open_collection(shards, "train").rows_by_class()) == 120
+
+
+@pytest.mark.usefixtures("mapping")
+@pytest.mark.parametrize("value", [0, 0xFFFFFFFF])
+def test_a_damaged_table_is_named_before_a_wrong_sample_is_drawn(shards, value):
+    expected = epoch_of(shards, reweight="sqrt")
+    (table,) = shards.glob("train.*.by-class")
+    np.full(120, value, np.uint32).tofile(table)
+    with pytest.raises(ShardError, match=r"by-class: is damaged .*; remove it, and it is made"):
+        epoch_of(shards, reweight="sqrt")
+    table.unlink()
+    assert epoch_of(shards, reweight="sqrt") == expected
+
+
+@pytest.mark.usefixtures("mapping")
+def test_the_table_needs_no_folder_of_temporary_files(shards, monkeypatch):
+    def missing() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", missing)
     assert len(open_collection(shards, "train").rows_by_class()) == 120
 
 

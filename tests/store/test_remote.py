@@ -22,6 +22,7 @@ from fastload.load.dataset import TarDataset
 from fastload.load.loader import Loader
 from fastload.store import requests
 from fastload.store.collection import open_collection
+from fastload.store.endpoints import why_no_endpoint
 from fastload.store.reader import Scratch
 from fastload.store.remote import Access
 from fastload.store.remote_reader import RemoteReader
@@ -307,6 +308,8 @@ def test_bad_input_is_one_sentence(s3, address, folder, monkeypatch):
     refused(address, "the server cannot be reached", storage_options=gone)
     closed = {**options, "allow_http": "false"}
     refused(address, "endpoint is no https", storage_options=closed)
+    bare = s3.options(endpoint="127.0.0.1:9000")
+    refused(address, "endpoint in storage_options is no URL, got '127", storage_options=bare)
     refused("s3://", "names no bucket", storage_options=options)
     refused(f"{address}/train-000000.tar", "not the address of a folder", storage_options=options)
     refused([address, str(folder)], "give addresses alone", storage_options=options)
@@ -314,6 +317,19 @@ def test_bad_input_is_one_sentence(s3, address, folder, monkeypatch):
         Loader(address, storage_options="region")  # type: ignore[arg-type]  # on purpose
     with pytest.raises(ValueError, match="give cache=…"):
         Loader(address, storage_options=options, cache_bytes=10)
+    with pytest.raises(ValueError, match="cache must be a folder of this machine, got 's3:"):
+        Loader(address, storage_options=options, cache=f"s3://{BUCKET}/cache")
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["localhost:9000", "htp://host", "http://", "http://host:99999", "http://host/ "]
+)
+def test_an_endpoint_that_is_no_url_is_refused_before_the_client_panics(monkeypatch, endpoint):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    refused(f"s3://{BUCKET}/x", "x: the endpoint in the environment is no URL, got")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://host:9000")
+    assert why_no_endpoint({}) is None
+    assert why_no_endpoint({"AWS_Endpoint": endpoint}) is not None
 
 
 def test_no_permission_in_the_middle_names_the_object(s3, address):
