@@ -100,6 +100,17 @@ def refuse_irregular(status: os.stat_result, path: str | os.PathLike[str]) -> No
         raise OSError(errno.EINVAL, f"is {found}, expected a regular file", os.fspath(path))
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name a file in the errors of what is done to it: those of a write have no path."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def expect_writable(path: Path) -> None:
     """See that `replacing` can write a file, before the work is done that the file is to hold.
 

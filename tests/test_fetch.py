@@ -174,6 +174,28 @@ def test_a_manifest_that_lists_other_names_writes_nothing_outside(s3, folder, pr
 # Files that are no shards.
 
 
+def fetch_with_small_files(address: str, folder: Path) -> str:
+    """What the command says where no file may be larger than 1,000 bytes."""
+    program = (
+        "import resource, sys; from fastload import fetch;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); sys.exit(fetch.main())"
+    )
+    command = [sys.executable, "-c", program, address, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("proxy")
+def test_a_full_disk_names_the_file_that_had_no_room(address, of_photographs, tmp_path):
+    said = fetch_with_small_files(address, tmp_path / "copy")
+    assert f"{tmp_path}/copy/train-00000" in said
+    assert ".tar: the file grows beyond what" in said
+    said = fetch_with_small_files(of_photographs, tmp_path / "photographs")
+    assert f"{tmp_path}/photographs/" in said
+    assert ".jpg: the file grows beyond what" in said
+
+
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("photographs") / "data"

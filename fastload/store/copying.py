@@ -22,6 +22,7 @@ from fastload.errors import OutputError, ShardError
 from fastload.files import (
     READ_BYTES,
     locked,
+    naming,
     open_own,
     sync_directory,
     sync_file,
@@ -140,7 +141,7 @@ def _bring(copy: Copy, shard: Shard, requests: Requests) -> Iterator[int]:
         yield from _verified(path, shard)
         return
     partial = path.with_name(f".{shard.name}.partial")
-    with os.fdopen(open_own(partial), "r+b") as file:
+    with naming(path), os.fdopen(open_own(partial), "r+b") as file:
         digest = hashlib.sha256()
         done = 0
         while done < shard.bytes and (data := file.read(min(READ_BYTES, shard.bytes - done))):

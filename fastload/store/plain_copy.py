@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fastload.errors import OutputError, ShardError
+from fastload.files import naming
 from fastload.store.copying import TIMEOUT_SECONDS, held_for_copy
 from fastload.store.manifest import MANIFEST_NAME
 from fastload.store.objects import Listed, Listing
@@ -141,7 +142,7 @@ def _bring(copy: FileCopy, one: Listed, partial: Path, requests: Requests) -> in
             )
         return one.bytes
     path.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("wb") as file:
+    with naming(path), partial.open("wb") as file:
         for part in parts_of(copy.bucket, one.name, (0, one.bytes), requests):
             file.write(part)
     os.utime(partial, ns=(when, when))
