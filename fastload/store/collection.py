@@ -17,13 +17,13 @@ from fastload.errors import ShardError
 from fastload.store.freshness import warn_of_changes
 from fastload.store.holders import Holders, JoinedFiles, ShardFiles
 from fastload.store.index import check_split, index_of
-from fastload.store.manifest import MANIFEST_NAME, Manifest, read_manifest
+from fastload.store.manifest import MANIFEST_NAME, Manifest, digest_of, read_manifest
 from fastload.store.mapped import MAPPED_FROM, Index, MappedIndex, RowsByClass, rows_by_class
 from fastload.store.places import (
-    PLACE,
     PlacedData,
     Places,
     find_index,
+    placed,
     places_of,
     points_name,
     read_places,
@@ -238,14 +238,10 @@ def _of_directory(found: ShardDirectory, split: str) -> Collection:
         listing=Listing(
             shard_ends=np.cumsum(shards),
             class_counts=np.array(facts.class_counts, np.int64),
-            beside=found.path / f"{split}.{digest(contents.fingerprint)}",
+            # A digest: a manifest may give anything as its fingerprint.
+            beside=found.path / f"{split}.{digest_of(contents.fingerprint)[:16]}",
         ),
     )
-
-
-def digest(fingerprint: str) -> str:
-    """16 hexadecimal digits for the name of a file, whatever a manifest gives as fingerprint."""
-    return hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
 
 
 def _files_of(found: ShardDirectory, split: str) -> Holders:
@@ -256,18 +252,15 @@ def _files_of(found: ShardDirectory, split: str) -> Holders:
 
 def _rows_and_files(found: Found, split: str) -> tuple[NDArray[np.void], Holders]:
     if isinstance(found, PlacedData):
-        placed, files = places_of(found, split)
+        in_place, files = places_of(found, split)
         warn_of_changes(found, files)
-        return placed, files
+        return in_place, files
     samples = (
         read_remote_index(found.bucket, found.manifest, split)
         if isinstance(found, ShardBucket)
         else index_of(found.path, found.manifest, split)
     )
-    rows = np.zeros(len(samples), PLACE)
-    rows["file"], rows["orientation"] = samples["shard"], 1
-    for name in ("offset", "size", "label", "height", "width", "crc32"):
-        rows[name] = samples[name]
+    rows = placed(samples)
     if isinstance(found, ShardBucket):
         shards = found.manifest.splits[split].shards
         return rows, RemoteShards(found.bucket, shards, found.manifest.fingerprint)

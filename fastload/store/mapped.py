@@ -22,7 +22,7 @@ from fastload.errors import ShardError
 from fastload.files import explain_os_error
 from fastload.store.index import SAMPLE, check_split, index_explained, index_name
 from fastload.store.manifest import REBUILD, Manifest
-from fastload.store.places import PLACE
+from fastload.store.places import placed
 from fastload.store.rows import mapped_rows
 from fastload.store.tar import END, TAR_BLOCK
 
@@ -67,11 +67,7 @@ class MappedIndex:
             return column
         samples = np.asarray(self._samples[key])
         self._check(np.atleast_1d(samples))
-        rows = np.zeros(samples.shape, PLACE)
-        rows["file"], rows["orientation"] = samples["shard"], 1
-        for name in ("offset", "size", "label", "height", "width", "crc32"):
-            rows[name] = samples[name]
-        return rows
+        return placed(samples)
 
     def _check(self, samples: NDArray[np.void]) -> None:
         labels, shards, begins = samples["label"], samples["shard"], samples["offset"]

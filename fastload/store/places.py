@@ -188,6 +188,15 @@ class PlacedData:
         return self.path / self.places.folder / name
 
 
+def placed(samples: NDArray[np.void]) -> NDArray[np.void]:
+    """Rows of the index of shards, SAMPLE, as rows of data in place: PLACE, of the same shape."""
+    rows = np.zeros(samples.shape, PLACE)
+    rows["file"], rows["orientation"] = samples["shard"], 1
+    for name in ("offset", "size", "label", "height", "width", "crc32"):
+        rows[name] = samples[name]
+    return rows
+
+
 def points_name(number: int) -> str:
     """File name of the seek tables of that number."""
     return f"points-{number}.seek"

@@ -283,8 +283,3 @@ def judge(error: BaseException, right: str = TO_READ) -> Judged:
 def _named(text: str) -> str:
     found = re.search(r"<Code>(\w{1,40})</Code>", text)
     return f" ({found[1]})" if found else ""
-
-
-def cache_folder(access: Access) -> Path | None:
-    """The folder of the cache, absolute; None for no cache."""
-    return None if access.cache is None else Path(access.cache).expanduser().absolute()

@@ -19,11 +19,9 @@ from fastload.store.index import index_bytes, index_in, index_name
 from fastload.store.manifest import Manifest, Shard
 from fastload.store.objects import MissingObjectError, size_of, sizes_of, whole
 from fastload.store.remote import Bucket
-from fastload.store.remote_shards import MOST_LISTED
+from fastload.store.remote_shards import MISSING, MOST_LISTED, size_fault
 from fastload.store.requests import Requests
 from fastload.store.streaming import Span, Stream, forward_file, parts_of
-
-_MISSING = "is missing: there is no such object"
 
 
 def find_remote_faults(bucket: Bucket, manifest: Manifest) -> Iterator[tuple[int, str]]:
@@ -66,7 +64,7 @@ class _Store:
                 whole(self._bucket, name, most=most, timeout_seconds=self._limit)
             )
         except MissingObjectError:
-            return None, f"{name}: {_MISSING}"
+            return None, f"{name}: {MISSING}"
         try:
             return index_in(io.BytesIO(data), manifest, split, self._bucket.of(name)), ""
         except ShardError as error:
@@ -78,14 +76,14 @@ class _Store:
         """Of the shards of a split, whose index is `samples`."""
         known = [""] * len(shards)
         if self.sizes:
-            known = [_size_fault(shard, self.sizes.get(shard.name)) for shard in shards]
+            known = [size_fault(shard, self.sizes.get(shard.name)) for shard in shards]
         spans = [
             Span(shard.name, 0, 0 if fault else shard.bytes)
             for shard, fault in zip(shards, known, strict=True)
         ]
         stream = Stream(self._bucket, spans, self._requests)
         for number, shard in enumerate(shards):
-            fault = known[number] if self.sizes else _size_fault(shard, self._size(shard))
+            fault = known[number] if self.sizes else size_fault(shard, self._size(shard))
             mine = None if samples is None else samples[samples["shard"] == number]
             checked: Iterable[tuple[int, str]] = [(0, fault)]
             if not fault:
@@ -116,11 +114,4 @@ class _Store:
                     checked = content_faults(forward_file(again), shard, samples, num_classes)
                     yield from ((0, found) for _, found in checked)
         except MissingObjectError:  # it was deleted meanwhile
-            yield 0, _MISSING
-
-
-def _size_fault(shard: Shard, found: int | None) -> str:
-    if found is None:
-        return _MISSING
-    wrong = f"has {found} bytes, the manifest says {shard.bytes}"
-    return "" if found == shard.bytes else wrong
+            yield 0, MISSING

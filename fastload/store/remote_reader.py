@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ from fastload.store.holders import JoinedFiles
 from fastload.store.manifest import Shard
 from fastload.store.objects import PART_BYTES, size_of
 from fastload.store.reader import FileReader, Reader, Scratch, differing, laid_out, read_ranges
-from fastload.store.remote import Bucket, cache_folder
+from fastload.store.remote import Bucket
 from fastload.store.remote_shards import RemoteShards
 from fastload.store.requests import Fetch, Requests
 
@@ -328,9 +329,9 @@ def _parts_of(collection: Collection) -> tuple[object, ...]:
 
 def _cache_of(part: RemoteShards) -> Cache | None:
     access = part.bucket.access
-    folder = cache_folder(access)
-    if folder is None:
+    if access.cache is None:
         return None
+    folder = Path(access.cache).expanduser().absolute()
     return Cache(folder, part.fingerprint, most_bytes=access.cache_bytes)
 
 

@@ -28,6 +28,7 @@ from fastload.store.tar import TAR_BLOCK, key_in
 
 OPENING_SECONDS = 15.0  # for the server to answer at all, before an epoch has begun
 _KEY_SECONDS = 5.0  # for the key of a sample, which a message is nicer with
+MISSING = "is missing: there is no such object"
 MOST_LISTED = 20_000  # objects whose list is worth a look: 20 requests
 
 
@@ -144,12 +145,13 @@ def _check_listed(bucket: Bucket, shards: tuple[Shard, ...]) -> None:
     if not found:  # not allowed, or a server that has no lists
         return
     for shard in shards:
-        if shard.name not in found:
-            words = f"is missing: there is no such object; copy it again, or {REBUILD}"
-            raise ShardError(words, where=bucket.of(shard.name))
-        if found[shard.name] != shard.bytes:
-            raise ShardError(
-                f"has {found[shard.name]} bytes, the manifest says {shard.bytes};"
-                f" copy it again, or {REBUILD}",
-                where=bucket.of(shard.name),
-            )
+        if fault := size_fault(shard, found.get(shard.name)):
+            raise ShardError(f"{fault}; copy it again, or {REBUILD}", where=bucket.of(shard.name))
+
+
+def size_fault(shard: Shard, found: int | None) -> str:
+    """What is wrong with an object of so many bytes, or with none; "" if nothing."""
+    if found is None:
+        return MISSING
+    wrong = f"has {found} bytes, the manifest says {shard.bytes}"
+    return "" if found == shard.bytes else wrong
