@@ -12,7 +12,9 @@ Rounds are interleaved.
 Server and relay are bound to the cores that the contestants leave free. Where none is left, they
 take time from whoever fetches. `server_cpu_milliseconds_per_image` says how much: for a small range
 SeaweedFS takes 1.7 ms of a core, more than the client. So in shuffled order images/s say here how
-fast the server is, and the CPU time an image says what fetching costs.
+fast the server is, and the CPU time an image says what fetching costs. The contestants whose names
+say nginx fetch the same objects from that (`light_server.py`): there images/s are the loader's. A
+row says which server it was (`server`); `--only nginx "fastload, local disk"` measures these alone.
 
 Answer: see docs/scale.md, the rows are in rows/remote.jsonl.
 """
@@ -37,6 +39,7 @@ from benchmarks.conftest import Keep
 from benchmarks.contenders.contract import Work, cpu_seconds, list_images
 from benchmarks.distance import Relay, far
 from benchmarks.harness import ROWS, Row, append_rows, interleave
+from benchmarks.light_server import INSTALL, has_light_server, light_server
 from benchmarks.peers import Contender
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
@@ -45,6 +48,7 @@ from tests.s3 import Server, running
 
 EPOCH_IMAGES = 9000
 FAR = 0.05  # seconds
+SEAWEEDFS, NGINX = "SeaweedFS", "nginx"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,7 @@ class Contestant:
         loader: Who, and which data; the same loader on the local disk is what it is compared with.
         how: What the loader is told beside the address.
         seconds: How far the server is; None for the local disk.
+        server: Which server; nginx takes little of a core, and has neither lists nor signatures.
         cache: Whether it has a folder to keep what it fetched in: "", "empty", or "full", which is
             that of an epoch before.
     """
@@ -62,6 +67,7 @@ class Contestant:
     loader: str
     how: str = ""
     seconds: float | None = None
+    server: str = SEAWEEDFS
     cache: str = ""
 
     @property
@@ -71,7 +77,8 @@ class Contestant:
             return f"{self.loader}, local disk"
         more = f", {self.how}" if self.how == "sequential" else ""
         more += f", {self.cache} cache" if self.cache and self.loader == "fastload" else ""
-        return f"{self.loader}, S3, {self.seconds * 1e3:.0f} ms{more}"
+        server = "" if self.server == SEAWEEDFS else f" by {self.server}"
+        return f"{self.loader}, S3{server}, {self.seconds * 1e3:.0f} ms{more}"
 
     @property
     def contender(self) -> Contender:
@@ -92,6 +99,8 @@ CONTESTANTS = (
     Contestant(loader="fastload"),
     Contestant(loader="fastload", how="shuffled", seconds=0.0),
     Contestant(loader="fastload", how="shuffled", seconds=FAR),
+    Contestant(loader="fastload", how="shuffled", seconds=0.0, server=NGINX),
+    Contestant(loader="fastload", how="shuffled", seconds=FAR, server=NGINX),
     Contestant(loader="fastload", how="sequential", seconds=FAR),
     Contestant(loader="fastload", how="cached", seconds=FAR, cache="empty"),
     Contestant(loader="fastload", how="cached", seconds=FAR, cache="full"),
@@ -108,43 +117,52 @@ class Place:
 
     Attributes:
         data: What `peers.prepare` made, on the local disk.
-        server: The server that has the same.
-        relays: How it is reached, by seconds.
+        servers: The servers that have the same, by name.
+        relays: How they are reached, by name and seconds.
         caches: Folder for caches.
-        apart: Whether the server has cores of its own.
+        apart: Whether the servers have cores of their own.
     """
 
     data: Path
-    server: Server
-    relays: Mapping[float, Relay]
+    servers: Mapping[str, Server]
+    relays: Mapping[tuple[str, float], Relay]
     caches: Path
     apart: bool
 
 
 @contextmanager
-def served(folder: Path, data: Path, loaders: Sequence[str], *, cores: int) -> Iterator[Place]:
+def served(
+    folder: Path, data: Path, contestants: Sequence[Contestant], *, cores: int
+) -> Iterator[Place]:
     """Prepare the images for each loader that is installed, and serve them.
 
     Args:
         folder: Class folders.
         data: Where prepared data are kept.
-        loaders: Names in `LOCAL`.
-        cores: How many the contestants use; the server takes the others, if there are any.
+        contestants: Who will read them; a server that nobody reads from is not started.
+        cores: How many the contestants use; the servers take the others, if there are any.
     """
+    far_ones = [one for one in contestants if one.seconds is not None]
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=data)))
-        (scratch / "server").mkdir()
+        servers, relays = {}, {}
         with _on_cores_from(cores) as apart:
-            server = stack.enter_context(running(scratch / "server"))
-            relays = {
-                seconds: stack.enter_context(far(server.endpoint, seconds=seconds))
-                for seconds in (0.0, FAR)
-            }
-        for loader in loaders:
+            for name in dict.fromkeys(one.server for one in far_ones):
+                (home := scratch / name).mkdir()
+                if name == SEAWEEDFS:
+                    servers[name] = stack.enter_context(running(home))
+                elif has_light_server():
+                    servers[name] = stack.enter_context(light_server(data, home))
+            for name, seconds in dict.fromkeys((one.server, one.seconds) for one in far_ones):
+                if name in servers and seconds is not None:
+                    relay = far(servers[name].endpoint, seconds=seconds)
+                    relays[name, seconds] = stack.enter_context(relay)
+        for loader in dict.fromkeys(one.loader for one in contestants):
             made = peers.prepare(LOCAL[loader], folder, data, cores=2)
-            if "failed" not in made:
-                server.upload(data / LOCAL[loader].data_name, LOCAL[loader].data_name)
-        yield Place(data=data, server=server, relays=relays, caches=scratch, apart=apart)
+            if "failed" not in made and SEAWEEDFS in servers:
+                name = LOCAL[loader].data_name
+                servers[SEAWEEDFS].upload(data / name, name)
+        yield Place(data=data, servers=servers, relays=relays, caches=scratch, apart=apart)
 
 
 @contextmanager
@@ -165,7 +183,9 @@ def epoch(one: Contestant, place: Place, work: Work) -> Row:
     folder = place.data / contender.data_name
     if one.seconds is None:
         return _run(contender, folder, replace(work, option=contender.option), {})
-    relay = place.relays[one.seconds]
+    if one.server not in place.servers:
+        return {"failed": INSTALL}
+    server, relay = place.servers[one.server], place.relays[one.server, one.seconds]
     cache = place.caches / one.name
     if one.cache != "full":
         shutil.rmtree(cache, ignore_errors=True)
@@ -173,9 +193,9 @@ def epoch(one: Contestant, place: Place, work: Work) -> Row:
     address = f"s3://tests/{contender.data_name}"
     asked = replace(work, option=f"{one.how} {address}".strip())
     before, spent, mine = relay.counts(), cpu_seconds(), time.process_time()
-    variables = {**place.server.environment, "AWS_ENDPOINT_URL": relay.endpoint}
+    variables = {**server.environment, "AWS_ENDPOINT_URL": relay.endpoint}
     row = _run(contender, cache, asked, {**variables, "S3_ENDPOINT_URL": relay.endpoint})
-    # This process and its children that live: the server, the relays, and nothing else by now.
+    # This process and its children that live: the servers, the relays, and nothing else by now.
     spent = cpu_seconds() - spent - (time.process_time() - mine)
     if "failed" in row:
         return row
@@ -208,8 +228,7 @@ def measure(
     """Interleaved epochs of all contestants, behind one that warms up; one row for each."""
     data.mkdir(parents=True, exist_ok=True)
     work = Work(cores=cores, whole_epoch=True)
-    loaders = dict.fromkeys(one.loader for one in contestants)
-    with served(folder, data, tuple(loaders), cores=cores) as place:
+    with served(folder, data, contestants, cores=cores) as place:
         calls = {one.name: partial(epoch, one, place, work) for one in contestants}
         found = {name: rows[1:] for name, rows in interleave(calls, rounds=rounds + 1).items()}
         apart = place.apart
@@ -224,6 +243,7 @@ def measure(
             "epoch_images": len(list_images(folder)),
             "used_cores": cores,
             "server_on_other_cores": apart,
+            **({} if one.seconds is None else {"server": one.server}),
             "round": number,
             **row,
         }
@@ -256,7 +276,8 @@ def say(rows: Sequence[Row]) -> None:
 def test_reading_from_an_object_store(photographs: Path, tmp_path: Path, keep: Keep) -> None:
     """Each way to read shards gives an epoch; what is in the cache is not asked for again."""
     folder = images.repeated(photographs, tmp_path / "images", times=1)
-    ours = [one for one in CONTESTANTS if one.loader == "fastload"]
+    there = [SEAWEEDFS, *([NGINX] if has_light_server() else [])]
+    ours = [one for one in CONTESTANTS if one.loader == "fastload" and one.server in there]
     rows = measure(folder, tmp_path / "data", ours, cores=1, rounds=1)
     keep(rows)
     assert [row["name"] for row in rows] == [one.name for one in ours]

@@ -49,6 +49,7 @@ from benchmarks.distance import far
 from benchmarks.environment import ROOT, describe, storage
 from benchmarks.harness import Row
 from benchmarks.images import Kind
+from benchmarks.light_server import INSTALL, has_light_server, light_server
 from fastload.errors import FastloadError
 from fastload.load.loader import Loader
 from fastload.store.index import read_index
@@ -383,6 +384,25 @@ def test_a_relay_holds_each_request_back_and_counts_what_comes_through(web_serve
             assert relay.counts().requests == number
         assert 6_000_000 < relay.counts().bytes < 6_002_000
     assert relay.process.poll() is not None
+
+
+@pytest.mark.skipif(not has_light_server(), reason=INSTALL)
+def test_a_light_server_gives_ranges_of_files_to_a_client_of_s3(tmp_path):
+    obstore = pytest.importorskip("obstore", reason="pip install -e '.[remote]'")
+    from obstore.store import S3Store
+
+    (shards := tmp_path / "a folder" / "shards").mkdir(parents=True)
+    (shards / "one.tar").write_bytes(data := bytes(range(256)) * 400)
+    (scratch := tmp_path / "scratch").mkdir()
+    with light_server(shards.parent, scratch) as server:
+        options = server.options(client_options={"allow_http": True})
+        del options["allow_http"]
+        store = S3Store("tests", prefix="shards", **options)
+        assert bytes(obstore.get_range(store, "one.tar", start=300, end=70_000)) == data[300:70_000]
+        with pytest.raises(FileNotFoundError):
+            obstore.get(store, "two.tar")
+    with pytest.raises(OSError):
+        urllib.request.urlopen(server.endpoint, timeout=5)
 
 
 def test_a_relay_closes_the_connection_where_there_is_no_server(web_server):
