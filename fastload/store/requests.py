@@ -7,6 +7,10 @@
 The bytes in flight and those that nobody has taken yet are bounded; what a thread waits for goes
 before, so that full memory is no dead end. A request that fails is tried again as `objects` says;
 its error is raised by whoever waits for it. `cancel` ends what is queued or under way.
+
+Of a core a range of 43 kB takes some 0.2 ms more than reading it from the disk. obstore's blocking
+calls in 64 threads took 0.1 ms less, but they cannot be ended: where a server stalls, the threads
+of a closed reader would stay for the client's 30 seconds.
 """
 
 from __future__ import annotations
