@@ -52,7 +52,7 @@ from benchmarks.images import Kind
 from fastload.errors import FastloadError
 from fastload.load.loader import Loader
 from fastload.store.index import read_index
-from tests.s3 import closed_port
+from tests.servers import closed_port
 from tests.shards import numbered
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -20,7 +20,8 @@ from fastload.store import uploads
 from fastload.store.remote import Bucket
 from tests.faulty_proxy import Fault, FaultyProxy, Request
 from tests.pictures import jpeg, write_tree
-from tests.s3 import BUCKET, Server, closed_port
+from tests.s3 import BUCKET, Server
+from tests.servers import closed_port
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow]
 pytest.importorskip("obstore", reason="needs obstore: pip install -e '.[dev]' in the checkout")

@@ -28,7 +28,8 @@ from fastload.store.remote import Access
 from fastload.store.remote_reader import RemoteReader
 from fastload.world import World
 from tests.faulty_proxy import FaultyProxy
-from tests.s3 import BUCKET, closed_port
+from tests.s3 import BUCKET
+from tests.servers import closed_port
 from tests.shards import flip_bit, numbered
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow]
