@@ -159,6 +159,18 @@ def test_shards_that_are_written_there_are_those_of_a_folder(
 
 
 @writing
+def test_a_file_goes_up_in_parts_and_comes_down_the_same(cloud: Cloud, tmp_path: Path):
+    data = np.random.default_rng(0).bytes(20 << 20)  # parts of 8 MiB
+    (tmp_path / "file").write_bytes(data)
+    with uploads.Uploads(Bucket(f"{cloud.address}/parts")) as writer:
+        writer.upload(tmp_path / "file", "file.partial")
+        writer.rename("file.partial", "file")
+        writer.download("file", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == data
+    assert cloud.names("parts") == ["file"]
+
+
+@writing
 def test_an_object_that_is_removed_already_is_no_error(cloud: Cloud):
     names = ["1", "2", "3"]
     for name in names:
