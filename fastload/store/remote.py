@@ -154,7 +154,7 @@ def _opened(address: str, options: Mapping[str, Any], retries: Mapping[str, Any]
     if unread and any(os.environ.get(name, "").lower() in _TRUE for name in _ALLOWING_HTTP):
         client.setdefault("allow_http", True)
     more = {"client_options": client} if client else {}
-    if address.lower().startswith("s3:") and (wrong := why_no_endpoint(store)):
+    if wrong := why_no_endpoint(address, store):
         raise ShardError(wrong, where=address)
     try:
         return obstore.store.from_url(address, retry_config=retries, **store, **more)
