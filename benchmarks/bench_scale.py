@@ -33,7 +33,7 @@ from fastload.advise.examples import made_examples
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
 from fastload.load.draws import ByGroup
-from fastload.load.order import Order, OrderKind
+from fastload.load.order import Order, OrderKind, Windowed
 from fastload.load.sampling import order_of
 from fastload.load.selection import SampleTable, Select
 from fastload.store import collection
@@ -93,7 +93,7 @@ def prepared(folder: Path, samples: int) -> Path:
         epoch = unchecked(ordered(SampleTable.of(data), kind, rule), out).epoch(0)
         for first in (0, samples // 2):
             rows = epoch.rows(np.arange(first, first + FILLED))
-            if epoch.window is not None:
+            if isinstance(epoch, Windowed):
                 ahead = epoch.stream(max(0, first - epoch.window), first + 2 * FILLED)
                 rows = np.append(rows, ahead)
             fill(out, samples, rows, jpeg)

@@ -122,7 +122,7 @@ def expect_writable(path: Path) -> None:
     path.parent.stat()
     with suppress(FileNotFoundError):
         try:
-            _temporary_of(path).lstat()
+            temporary_of(path).lstat()
         except OSError as error:
             error.filename = str(path)
             raise
@@ -130,7 +130,8 @@ def expect_writable(path: Path) -> None:
         raise PermissionError(errno.EACCES, "no file can be written there", str(path.parent))
 
 
-def _temporary_of(path: Path) -> Path:
+def temporary_of(path: Path) -> Path:
+    """Where `replacing` writes a file; what a kill left there, the next writer replaces."""
     return path.with_name(f".{path.name}.partial")  # hidden, so no folder of images has it
 
 
@@ -147,15 +148,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     After any exception `path` is as it was, and no temporary file is left.
 
     Yields:
-        The file, open for writing under a temporary name in the same folder.
+        The file, empty and open to write and read under a temporary name in the same folder.
 
     Raises:
         OSError: If the file cannot be written; the error names `path`.
     """
-    temporary = _temporary_of(path)
+    temporary = temporary_of(path)
     _refuse_to_replace(path)
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("w+b") as file:
             yield file
             file.flush()
             sync_file(file)

@@ -58,9 +58,9 @@ class FaultyProxy:
         try:
             yield self
         finally:
-            asyncio.run_coroutine_threadsafe(_end(server), loop).result(10)
+            asyncio.run_coroutine_threadsafe(_end(server), loop).result(60)
             loop.call_soon_threadsafe(loop.stop)
-            thread.join(10)
+            thread.join(60)
             loop.close()
 
     def gets(self, name: str = ".tar") -> list[Request]:
@@ -152,8 +152,9 @@ def _header(head: bytes, name: str) -> str:
 
 async def _end(server: asyncio.Server) -> None:
     server.close()
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.sleep(0.01)  # so that aborted connections close
+    await asyncio.sleep(0.01)  # a connection that was just taken has its task then
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # so that aborted connections close

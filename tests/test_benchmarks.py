@@ -53,7 +53,7 @@ from benchmarks.light_server import INSTALL, has_light_server, light_server
 from fastload.errors import FastloadError
 from fastload.load.loader import Loader
 from fastload.store.index import read_index
-from tests.s3 import closed_port
+from tests.servers import closed_port
 from tests.shards import numbered
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -31,24 +31,14 @@ SEQUENTIAL_WINDOW = 4096
 
 
 class EpochOrder(Protocol):
-    """The order of one epoch: the row of the index at each position, and what to read ahead."""
+    """The order of one epoch: the row of the index at each position."""
 
     @property
     def length(self) -> int:
         """Positions of the epoch."""
 
-    @property
-    def window(self) -> int | None:
-        """The row at position p is that at a place q of the stream with |p - q| < window.
-
-        None where there is no stream: rows are read where they lie.
-        """
-
     def rows(self, positions: Rows) -> Rows:
         """Rows of the index: int64 [N], at positions in [0, length), in any order."""
-
-    def stream(self, first: int, last: int) -> Rows:
-        """The rows at places [first, last) in the order in which they lie in the shards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,15 +181,10 @@ class InOrder:
 
     draws: Draws
     length: int
-    window: None = None
 
     def rows(self, positions: Rows) -> Rows:
         """See `EpochOrder`."""
         return self.draws.rows(positions)
-
-    def stream(self, first: int, last: int) -> Rows:
-        """See `EpochOrder`."""
-        return self.rows(np.arange(first, last, dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,15 +194,10 @@ class Shuffled:
     draws: Draws
     length: int
     key: NDArray[np.uint64]
-    window: None = None
 
     def rows(self, positions: Rows) -> Rows:
         """See `EpochOrder`."""
         return self.draws.rows(permuted(positions, lengths=self.length, keys=self.key))
-
-    def stream(self, first: int, last: int) -> Rows:
-        """See `EpochOrder`."""
-        return self.rows(np.arange(first, last, dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +233,13 @@ class Windowed:
 
     What stands at a position is decided by the places at most two windows away, so those alone are
     sorted: those of positions that lie near each other together.
+
+    Attributes:
+        draws: The stream.
+        length: Positions of the epoch.
+        window: The row at position p is that at a place q of the stream with |p - q| < window.
+        seed: Of the run.
+        number: Of the epoch.
     """
 
     draws: Draws
@@ -277,7 +264,7 @@ class Windowed:
         return self.draws.rows(places[order[positions - low]])
 
     def stream(self, first: int, last: int) -> Rows:
-        """See `EpochOrder`."""
+        """The rows at places [first, last) in the order in which they lie in the shards."""
         return self.draws.rows(np.arange(first, min(last, self.length), dtype=np.int64))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.load.augment import Augment, Choices
-from fastload.load.order import EpochOrder
+from fastload.load.order import EpochOrder, Windowed
 from fastload.load.ranks import Batches, rank_part
 from fastload.store.mapped import Index
 from fastload.world import World
@@ -80,7 +80,7 @@ class EpochPlan:
 
     def ahead(self, step: int) -> NDArray[np.int64]:
         """Rows to read ahead when `step` is planned."""
-        if self.order.window is not None and self.reads_stream:
+        if isinstance(self.order, Windowed) and self.reads_stream:
             begin, end = self.batches.bounds(step)
             begin += self.order.window if step else -self.order.window
             return self.order.stream(max(0, begin), end + self.order.window)

@@ -13,7 +13,7 @@ examine duplicates            all files, in processes (workers); the same image 
 report remedies               cleaning.csv, quarantine, the options that would keep more
 plan                          which file goes into which shard
 write finish                  phase 1, with a journal for each shard; phase 2, with foreign_index
-target bucket                 where shards go: a folder, or an object store
+target staging bucket         where shards go: a folder, or an object store by way of a folder
 cluster spread                the same on other machines: join Ray; what its nodes do
 folder                        the whole
 in_place examined indexing    the same for images that stay where they lie; what is known of them

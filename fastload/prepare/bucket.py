@@ -11,12 +11,7 @@ next run.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-import stat
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -25,8 +20,9 @@ from typing import Any
 
 from fastload.console.terminal import say
 from fastload.errors import FastloadError, OutputError
-from fastload.files import locked, sha256_of
+from fastload.files import sha256_of
 from fastload.prepare.journal import STATE_NAME, Journal, difference
+from fastload.prepare.staging import staged
 from fastload.store.facts import JSON_BYTES
 from fastload.store.manifest import Manifest
 from fastload.store.objects import MissingObjectError
@@ -225,35 +221,7 @@ def bucket_target(address: str, staging: Path | None) -> Iterator[BucketTarget]:
     if scheme not in WRITABLE:
         known = ", ".join(f"{one}://" for one in WRITABLE)
         raise OutputError(f"{address} can only be read; shards are written to {known} or a folder")
-    with _staged(address, staging) as folder, Uploads(Bucket(address)) as uploads:
+    with staged(address, staging) as folder, Uploads(Bucket(address)) as uploads:
         target = BucketTarget(uploads, folder, staging and staging.absolute())
         target.reach()
         yield target
-
-
-@contextmanager
-def _staged(address: str, parent: Path | None) -> Iterator[Path]:
-    """An empty folder that is ours alone; the lock ends with the process."""
-
-    def refuse() -> None:
-        raise OutputError(f"another fastload.shard is writing to {address}; wait for it")
-
-    def warn(error: OSError) -> None:
-        say(f"{folder} cannot be locked ({error.strerror}); start no second run", error=True)
-
-    digest = hashlib.blake2b(address.encode(), digest_size=8).hexdigest()
-    if parent is not None:
-        parent.mkdir(parents=True, exist_ok=True)
-    folder = (parent or Path(tempfile.gettempdir())) / f"fastload-{os.getuid()}-{digest}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise OutputError(f"{folder} belongs to somebody else; give another --staging")
-    files = folder / "files"
-    with locked(folder / "lock", held=refuse, unlockable=warn):
-        shutil.rmtree(files, ignore_errors=True)  # of a run that was killed
-        files.mkdir()
-        try:
-            yield files
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)

@@ -21,12 +21,11 @@ import os
 import pickle
 import re
 import shutil
-import tempfile
 import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from itertools import islice, pairwise
@@ -47,6 +46,7 @@ from fastload.prepare.journal import Journal, StateFolder
 from fastload.prepare.plan import Plan, PlannedShard
 from fastload.prepare.reasons import Rules
 from fastload.prepare.source import File
+from fastload.prepare.staging import part_folder, run_folder
 from fastload.prepare.target import Target
 from fastload.prepare.verdict import Verdict
 from fastload.prepare.workers import portable
@@ -227,30 +227,8 @@ def _writer(plan: Plan, state: Target) -> Iterator[Callable[[PlannedShard], Jour
         staging = state.staging
         yield partial(_upload_part, plan=plan, bucket=state.bucket, staging=staging)
         return
-    with _folder_of_run(StateFolder(state.out)) as folder:
+    with run_folder(StateFolder(state.out).folder) as folder:
         yield partial(_write_part, plan=plan, out=state.out.absolute(), folder=folder)
-
-
-@contextmanager
-def _folder_of_run(state: StateFolder) -> Iterator[Path]:
-    """A folder under a new name for unfinished shards of this run; those of killed runs go."""
-    for left in state.folder.glob("run-*"):
-        _remove(left)
-    folder = state.folder.absolute() / f"run-{uuid.uuid4().hex}"
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder of a run, in which a node may still write.
-
-    Under its new name nothing can be added to it.
-    """
-    with suppress(OSError):  # what is left does no harm
-        shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}.ended")))
 
 
 def _write_part(shard: PlannedShard, *, plan: Plan, out: Path, folder: Path) -> Journal:
@@ -277,17 +255,12 @@ def _upload_part(
 ) -> Journal:
     """Write a shard in a folder of this node and this try alone, then upload it and its journal."""
     _see(plan.source.root, shard.files[0])
-    if staging is not None:
-        staging.mkdir(parents=True, exist_ok=True)
     journals: dict[str, Journal] = {}
-    with (
-        Uploads(bucket) as uploads,
-        tempfile.TemporaryDirectory(prefix="fastload-", dir=staging) as folder,
-    ):
+    with Uploads(bucket) as uploads, part_folder(staging) as folder:
         # Without credentials a read fails at once, and before the work; an upload is tried again.
         if uploads.read(MANIFEST_NAME, most=JSON_BYTES) is not None:
             raise FastloadError(f"{bucket.address} is complete by now; another run has written it")
-        own = StateFolder(Path(folder))
+        own = StateFolder(folder)
         own.folder.mkdir()
         for _ in write_here(plan, [shard], own, journals, workers=1):
             pass

@@ -1,4 +1,4 @@
-"""The endpoint of an S3 server, looked at before the client takes it.
+"""The endpoint of a store, looked at before the client takes it.
 
 The client of obstore 0.12 panics at one that is no URL, and prints a Rust trace for each try.
 """
@@ -13,22 +13,28 @@ from urllib.parse import urlsplit
 
 from fastload.arguments import shown
 
-_NAMES = ("endpoint_url", "endpoint")  # of options and, with AWS_ before them, of the environment
+# What stands before the names in the environment, and the names, which options have without it too.
+_S3 = ("AWS_", ("endpoint_url_s3", "endpoint_url", "endpoint"))
+_GOOGLE = ("GOOGLE_", ("base_url",))
+_AZURE = ("AZURE_", ("endpoint", "storage_endpoint"))
+_OF_SCHEMES = {"s3": _S3, "gs": _GOOGLE, "az": _AZURE, "abfs": _AZURE, "abfss": _AZURE}
 
 
-def why_no_endpoint(options: Mapping[str, Any]) -> str | None:
-    """What is wrong with the endpoint that the client would use.
+def why_no_endpoint(address: str, options: Mapping[str, Any]) -> str | None:
+    """What is wrong with the endpoint that the client would use for an address.
 
     Args:
+        address: SCHEME://BUCKET/PREFIX.
         options: obstore's, which count before the environment.
 
     Returns:
         What was found and what to do; None where there is no endpoint, or a URL.
     """
-    given = {key.lower().removeprefix("aws_"): value for key, value in options.items()}
-    environment = {name: os.environ.get(f"AWS_{name.upper()}") for name in _NAMES}
+    prefix, names = _OF_SCHEMES.get(address.partition("://")[0].lower(), ("", ()))
+    given = {key.lower().removeprefix(prefix.lower()): value for key, value in options.items()}
+    environment = {name: os.environ.get(f"{prefix}{name.upper()}") for name in names}
     for source, found in (("storage_options", given), ("the environment", environment)):
-        value = next((found[name] for name in _NAMES if found.get(name)), None)
+        value = next((found[name] for name in names if found.get(name)), None)
         if value is None:
             continue
         if not isinstance(value, str) or _is_url(value):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from fastload.console.progress import Progress
 from fastload.errors import ShardError
-from fastload.files import explain_os_error
+from fastload.files import explain_os_error, locked, replacing, temporary_of
 from fastload.store.index import SAMPLE, check_split, index_explained, index_name
 from fastload.store.manifest import REBUILD, Manifest
 from fastload.store.places import placed
@@ -144,40 +145,72 @@ def rows_by_class(index: MappedIndex, counts: NDArray[np.int64], beside: Path) -
     Raises:
         ShardError: If they can be written nowhere, or the index has other class counts.
     """
-    kind = np.dtype(np.uint32 if len(index) <= 1 << 32 else np.int64)
     path = beside.with_name(f"{beside.name}.by-class")
-    try:
+    rows = _there(path, index)
+    for make in (_made_beside, _made_temporary):
+        if rows is None:
+            try:
+                rows = make(path, index, counts)
+            except OSError as error:
+                raise ShardError(explain_os_error(error)) from error
+    if rows is None:
+        raise ShardError(
+            "reweighting needs a table beside the index, and neither this directory nor that of"
+            " temporary files can be written; make one of them writable",
+            where=str(path.parent),
+        )
+    return RowsByClass(rows, index["label"], counts, path)
+
+
+def _there(path: Path, index: MappedIndex) -> NDArray[np.integer] | None:
+    """The table that was made before."""
+    kind = _kind_of(index)
+    with suppress(OSError):
         if path.stat().st_size == len(index) * kind.itemsize:
-            rows = np.memmap(path, kind, "r", shape=(len(index),))
-            return RowsByClass(rows, index["label"], counts, path)
-    except OSError:
-        pass  # it was never made
-    for folder in (path.parent, None):  # None: that of temporary files, where there is one
+            return np.memmap(path, kind, "r", shape=(len(index),))
+    return None
+
+
+def _made_beside(
+    path: Path, index: MappedIndex, counts: NDArray[np.int64]
+) -> NDArray[np.integer] | None:
+    """The table, made by one process while the others wait; None where it cannot be there."""
+    partial = temporary_of(path)
+    with ExitStack() as stack:
         try:
-            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=folder)
+            stack.enter_context(locked(partial, held=lambda: None, unlockable=_refuse))
         except OSError:
-            continue  # a directory that is only read
+            return None  # a directory that is only read
+        if (rows := _there(path, index)) is not None:
+            partial.unlink(missing_ok=True)
+            return rows
+        with replacing(path) as file:
+            return _sorted(file.fileno(), index, counts)
+
+
+def _refuse(error: OSError) -> None:
+    raise error
+
+
+def _made_temporary(
+    path: Path, index: MappedIndex, counts: NDArray[np.int64]
+) -> NDArray[np.integer] | None:
+    """The table in a file without a name; None where there is no folder for it."""
+    with ExitStack() as stack:
         try:
-            made = _sorted(descriptor, kind, index, counts)
-            if folder == path.parent:
-                Path(name).replace(path)
-        except OSError as error:
-            raise ShardError(explain_os_error(error)) from error
-        finally:
-            os.close(descriptor)
-            Path(name).unlink(missing_ok=True)  # what is mapped stays
-        return RowsByClass(made, index["label"], counts, path)
-    raise ShardError(
-        "reweighting needs a table beside the index, and neither this directory nor that of"
-        " temporary files can be written; make one of them writable",
-        where=str(path.parent),
-    )
+            file = stack.enter_context(tempfile.TemporaryFile(prefix=path.name))
+        except OSError:
+            return None
+        return _sorted(file.fileno(), index, counts)  # what is mapped stays
 
 
-def _sorted(
-    file: int, kind: np.dtype[Any], index: MappedIndex, counts: NDArray[np.int64]
-) -> NDArray[np.integer]:
-    """A counting sort: no more than a chunk of labels is in memory."""
+def _kind_of(index: MappedIndex) -> np.dtype[Any]:
+    return np.dtype(np.uint32 if len(index) <= 1 << 32 else np.int64)
+
+
+def _sorted(file: int, index: MappedIndex, counts: NDArray[np.int64]) -> NDArray[np.integer]:
+    """A counting sort into an empty file: no more than a chunk of labels is in memory."""
+    kind = _kind_of(index)
     os.posix_fallocate(file, 0, len(index) * kind.itemsize)
     with os.fdopen(os.dup(file), "r+b") as opened:
         rows = np.memmap(opened, kind, "r+")

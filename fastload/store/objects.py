@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 from fastload.errors import FastloadError, ShardError, StalledError
-from fastload.store.remote import Bucket, judge
+from fastload.store.remote import Bucket, judge, lacks_object
 
 PART_BYTES = 8 << 20  # of one request at most
 PARTS_IN_FLIGHT = 8
@@ -184,8 +184,7 @@ async def _persist(
         except Exception as error:  # noqa: BLE001  the client has errors of several trees
             words, passing = judge(error)
             if not passing:
-                missing = isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error)
-                kind = MissingObjectError if missing else ShardError
+                kind = MissingObjectError if lacks_object(error) else ShardError
                 raise kind(words, where=what) from None
         tries += 1
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tries - 1))

@@ -27,6 +27,7 @@ SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "https", "http")
 _GROUPS = frozenset(("client_options", "credential_provider", "config"))
 # Options of the HTTP client that people also give beside those of the store.
 _OF_CLIENT = frozenset(("allow_http", "allow_invalid_certificates", "timeout", "connect_timeout"))
+_ALLOWING_HTTP = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
 _TRUE = frozenset(("1", "true", "on", "yes", "y"))  # as object_store reads AWS_ALLOW_HTTP
 _NO_RETRIES = {"max_retries": 0}  # `objects` tries again, and knows until when
 
@@ -148,12 +149,12 @@ def _opened(address: str, options: Mapping[str, Any], retries: Mapping[str, Any]
             client[key.lower().removeprefix("aws_")] = value
         elif key != "client_options":
             store[key] = value
-    # obstore reads the environment's word on HTTP only of S3, and where there are no such options.
+    # obstore reads the environment's word on HTTP where there are no such options, but not of http.
     unread = client or address.lower().startswith("http:")
-    if unread and os.environ.get("AWS_ALLOW_HTTP", "").lower() in _TRUE:
+    if unread and any(os.environ.get(name, "").lower() in _TRUE for name in _ALLOWING_HTTP):
         client.setdefault("allow_http", True)
     more = {"client_options": client} if client else {}
-    if address.lower().startswith("s3:") and (wrong := why_no_endpoint(store)):
+    if wrong := why_no_endpoint(address, store):
         raise ShardError(wrong, where=address)
     try:
         return obstore.store.from_url(address, retry_config=retries, **store, **more)
@@ -214,8 +215,10 @@ _NO_CREDENTIALS = (
     " AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY), or give"
     " storage_options; for public data storage_options={'skip_signature': True}"
 )
+_NO_BUCKET = "there is no such bucket; look at the address, and at the endpoint and region"
 _CODES = {
-    "NoSuchBucket": "there is no such bucket; look at the address, and at the endpoint and region",
+    "NoSuchBucket": _NO_BUCKET,
+    "ContainerNotFound": _NO_BUCKET,  # Azure's
     "InvalidAccessKeyId": "the server does not know the access key; look at AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "the secret key is another than the server's for this access key;"
     " look at AWS_SECRET_ACCESS_KEY",
@@ -225,9 +228,14 @@ _CODES = {
 }
 _BAD_ENDPOINT = (
     "the endpoint is no https:// address; correct it, or allow http:// with AWS_ALLOW_HTTP=true"
+    " (AZURE_ALLOW_HTTP for Azure)"
 )
 _NOT_REACHED = (
     "the server cannot be reached; look at the endpoint (AWS_ENDPOINT_URL) and at the network"
+)
+_NOT_TRUSTED = (
+    "the server's certificate is not trusted on this machine; add its authority to those of the"
+    " system, or name a file of it in SSL_CERT_FILE"
 )
 _NO_RANGES = "the server sends no parts of objects (HTTP ranges)"
 # What stands in errors of the client, what it means, and whether it may pass.
@@ -238,6 +246,7 @@ _SIGNS = (
     ("Received redirect", "the bucket is in another region; set AWS_REGION", False),
     ("builder error", _BAD_ENDPOINT, False),
     ("with invalid path", "an object has a name that is no path (with // or ..); rename it", False),
+    ("InvalidCertificate", _NOT_TRUSTED, False),
     ("error sending request", _NOT_REACHED, True),
     ("non-partial response", _NO_RANGES, False),
     ("Range request not supported", _NO_RANGES, False),
@@ -254,8 +263,7 @@ def judge(error: BaseException, right: str = TO_READ) -> Judged:
     text = str(error)
     said = re.search(r"status code: (\d{3})", text)
     status = int(said[1]) if said else 0
-    code = next((word for word in _CODES if f"<Code>{word}</Code>" in text), "")
-    if code:
+    if code := _code_of(text):
         return Judged(_CODES[code], passing=False)
     if isinstance(error, TimeoutError):
         return Judged("the server does not answer", passing=True)
@@ -278,6 +286,15 @@ def judge(error: BaseException, right: str = TO_READ) -> Judged:
     if status:
         return Judged(f"the server answers HTTP {status}{_named(text)}", passing=True)
     return Judged(f"the answer broke off ({first_line(error)})", passing=True)
+
+
+def lacks_object(error: BaseException) -> bool:
+    """Whether an error of the client means that an object is missing, and not its bucket."""
+    return isinstance(error, FileNotFoundError) and not _code_of(str(error))
+
+
+def _code_of(text: str) -> str:
+    return next((word for word in _CODES if f"<Code>{word}</Code>" in text), "")
 
 
 def _named(text: str) -> str:

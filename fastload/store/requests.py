@@ -261,6 +261,8 @@ class Requests:
 # The client's own threads still need the interpreter a moment after their last request, such as to
 # drop its result. Where the interpreter has ended by then, Python 3.11 aborts the process: 4 of 200
 # runs of `fastload.fetch` on a full disk, five at a time on two cores; with the pause none of 220.
+# Neither obstore 0.12.1 nor what it is built on can end its threads, which is
+# https://github.com/PyO3/pyo3-async-runtimes/issues/40; a release that can makes this needless.
 _SETTLING_SECONDS = 0.3
 _last_end = [float("-inf")]
 

@@ -8,14 +8,14 @@ may be called from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from fastload.errors import FastloadError, ShardError, StalledError
 from fastload.store.objects import PART_BYTES, MissingObjectError, whole
-from fastload.store.remote import TO_WRITE, Bucket, judge
+from fastload.store.remote import TO_WRITE, Bucket, judge, lacks_object
 from fastload.store.requests import Requests
 from fastload.store.streaming import parts_of
 
@@ -98,7 +98,7 @@ class Uploads:
 
         async def rename() -> None:
             await self._store.copy_async(old, new, overwrite=True)
-            await self._store.delete_async(old)
+            await self._remove([old])
 
         self._do(old, rename)
 
@@ -107,10 +107,23 @@ class Uploads:
 
         async def delete() -> None:
             for first in range(0, len(names), _BULK):
-                await self._store.delete_async(list(names[first : first + _BULK]))
+                await self._remove(names[first : first + _BULK])
 
         if names:
             self._do(names[0], delete)
+
+    async def _remove(self, names: Sequence[str]) -> None:
+        """Remove some objects at once, or one by one where Azure or Google miss one of them.
+
+        One may be missing since a first try removed it, and its answer was lost.
+        """
+        try:
+            await self._store.delete_async(list(names))
+        except FileNotFoundError as error:
+            if not lacks_object(error):
+                raise
+            for name in names if len(names) > 1 else ():
+                await self._remove([name])
 
     def size(self, name: str) -> int | None:
         """Bytes of an object; None where there is none."""
@@ -185,5 +198,4 @@ def _explained(error: Exception, what: str) -> FastloadError:
     words, passing = judge(error, TO_WRITE)
     if passing:
         return StalledError(f"{what}: {words}; it was tried again for some minutes, so run again")
-    missing = isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error)
-    return (MissingObjectError if missing else ShardError)(words, where=what)
+    return (MissingObjectError if lacks_object(error) else ShardError)(words, where=what)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.sparse import fill, sparse_shards
+from fastload.load.order import Windowed
 from fastload.load.sampling import order_of
 from fastload.load.selection import SampleTable, Select
 from fastload.store.collection import open_collection
@@ -53,10 +54,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         order = order_of(table, kind=kind, select=Select(), reweight=None, epoch_size=None, seed=0)
         for first in (0, SAMPLES // 2):
             positions = np.arange(first, first + FILLED)
-            rows = order.epoch(0).rows(positions)
-            if kind == "sequential":
-                begin = max(0, first - order.window)
-                rows = np.append(rows, order.epoch(0).stream(begin, first + 2 * FILLED))
+            epoch = order.epoch(0)
+            rows = epoch.rows(positions)
+            if isinstance(epoch, Windowed):
+                begin = max(0, first - epoch.window)
+                rows = np.append(rows, epoch.stream(begin, first + 2 * FILLED))
             fill(out, SAMPLES, rows, jpeg)
     return out
 

@@ -20,7 +20,8 @@ from fastload.store import uploads
 from fastload.store.remote import Bucket
 from tests.faulty_proxy import Fault, FaultyProxy, Request
 from tests.pictures import jpeg, write_tree
-from tests.s3 import BUCKET, Server, closed_port
+from tests.s3 import BUCKET, Server
+from tests.servers import closed_port
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow]
 pytest.importorskip("obstore", reason="needs obstore: pip install -e '.[dev]' in the checkout")
@@ -131,7 +132,7 @@ def test_a_run_that_was_killed_goes_on_from_another_place(
     if signal_number == signal.SIGINT:
         assert process.returncode == 130
         assert "the same command goes on from there" in error
-        assert not list((tmp_path / "first").iterdir())
+        assert not (tmp_path / "first").exists()
     before, proxy.latency = len(proxy.requests), 0.0
     assert make(root, out, "--staging", str(tmp_path / "second")) == 0
     again = {
@@ -299,8 +300,9 @@ def test_what_belongs_to_something_else_is_refused(
     s3.put(f"{place}/damaged", "manifest.json", b"{}")
     assert make(root, f"s3://{BUCKET}/{place}/damaged") == 1
     assert "damaged/manifest.json cannot be used" in capsys.readouterr().err
-    assert make(root, f"s3://{BUCKET}/{place}/new", "--staging", str(root)) == 1
+    assert make(root, f"s3://{BUCKET}/{place}/new", "--staging", str(root / "s")) == 1
     assert "choose --staging outside it" in capsys.readouterr().err
+    assert not (root / "s").exists()
     assert not s3.names(f"{place}/new")
     s3.put(f"{place}/begun", ".fastload/run.json", b'{"options": {"seed": 1}}')
     assert make(root, f"s3://{BUCKET}/{place}/begun") == 1
@@ -389,6 +391,7 @@ def test_what_a_killed_run_left_in_the_staging_folder_is_removed(
     out, staging = f"s3://{BUCKET}/{place}", tmp_path / "staging"
     with bucket.bucket_target(out, staging) as target:
         files = target.out
+    assert not staging.exists()
     files.mkdir(parents=True)
     (files / "train-000099.tar.partial").write_bytes(b"left")
     assert make(root, out, "--staging", str(staging)) == 0
@@ -400,6 +403,7 @@ def test_a_staging_folder_that_leads_elsewhere_is_not_written_to(
     proxy: FaultyProxy, place: str, tmp_path: Path
 ):
     out = f"s3://{BUCKET}/{place}"
+    (tmp_path / "staging").mkdir()
     with bucket.bucket_target(out, tmp_path / "staging") as target:
         name = target.out.parent.name
     (tmp_path / "elsewhere").mkdir()

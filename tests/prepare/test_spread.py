@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import signal
@@ -12,7 +13,7 @@ import time
 import uuid
 import venv
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import util
 from pathlib import Path
 
@@ -296,6 +297,34 @@ def test_another_version_of_ray_is_one_sentence(root, tmp_path):
     assert done.returncode == 1
     assert " runs Ray 2.0.0 on Python " in done.stderr.splitlines()[-1]
     assert "; install the same versions on all machines" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def other_python() -> tuple[str, str]:
+    """A Python that loads the packages of this one and is of another patch; its version."""
+    name, ours = f"python{sys.version_info[0]}.{sys.version_info[1]}", platform.python_version()
+    places = [*os.environ["PATH"].split(os.pathsep), "/usr/bin", "/usr/local/bin"]
+    for folder in places:
+        ask = [f"{folder}/{name}", "-c", "import platform; print(platform.python_version())"]
+        with suppress(OSError):
+            said = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
+            if said not in {"", ours}:
+                return ask[0], said
+    pytest.skip(f"needs another {name} than {ours}, such as that of the system")
+
+
+def test_another_patch_of_python_is_one_sentence(root, tmp_path):
+    python, version = other_python()
+    spec = util.find_spec("ray")
+    assert spec
+    assert spec.origin
+    with head("1", python=python, path=(Path(spec.origin).parents[1],)) as cluster:
+        words = (root, "--out", tmp_path / "out", *on_nodes(address_of(cluster)))
+        done = run(tmp_path, "shard", *words)
+    assert done.returncode == 1
+    last, ours = done.stderr.splitlines()[-1], platform.python_version()
+    assert re.search(rf"runs Ray (\S+) on Python {version}, and this process Ray \1 on", last)
+    assert f" on Python {ours}; install the same versions on all machines" in last
     assert not (tmp_path / "out").exists()
 
 

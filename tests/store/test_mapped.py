@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ import pytest
 
 from fastload import Augment, Loader, Select
 from fastload.errors import ShardError
+from fastload.files import locked, temporary_of
 from fastload.store import collection, mapped
 from fastload.store.collection import open_collection
 from fastload.store.index import SAMPLE
@@ -75,19 +81,62 @@ def test_rows_by_class_are_kept_beside_the_index_and_are_a_stable_sort(shards):
     assert not [path for path in shards.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.usefixtures("mapping")
-def test_of_a_folder_that_is_only_read_the_table_is_temporary(shards, tmp_path, monkeypatch):
-    def refused(*_: object, dir: Path | None, **__: object) -> tuple[int, str]:  # noqa: A002  its name
-        if dir == shards:
-            raise PermissionError(13, "Permission denied")
-        return made(prefix="by-class-", dir=tmp_path)
+def table_of(shards: Path) -> Path:
+    """Where the table is kept, which is not there yet."""
+    open_collection(shards, "train").rows_by_class()
+    (table,) = shards.glob("train.*.by-class")
+    table.unlink()
+    return table
 
-    made = tempfile.mkstemp
-    monkeypatch.setattr(tempfile, "mkstemp", refused)
+
+@pytest.mark.usefixtures("mapping")
+def test_where_it_cannot_be_written_the_table_is_temporary(shards, tmp_path, monkeypatch):
+    temporary_of(table_of(shards)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     rows = open_collection(shards, "train").rows_by_class()
     assert sorted(rows[np.arange(120)].tolist()) == list(range(120))
-    assert not list(shards.glob("*by-class*"))
-    assert not list(tmp_path.glob("by-class-*"))
+    assert not list(shards.glob("*by-class"))
+    assert list(tmp_path.iterdir()) == [shards]
+
+
+@pytest.mark.usefixtures("mapping")
+def test_what_a_kill_left_of_a_table_is_replaced(shards):
+    table = table_of(shards)
+    program = (
+        "import os, signal, sys\n"
+        "from fastload.store import collection, mapped\n"
+        "collection.MAPPED_FROM = 1\n"
+        "mapped.np.argsort = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "collection.open_collection(sys.argv[1], 'train').rows_by_class()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(shards)], capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert temporary_of(table).exists()
+    assert len(open_collection(shards, "train").rows_by_class()) == 120
+    assert [path for path in shards.iterdir() if "by-class" in path.name] == [table]
+
+
+@pytest.mark.usefixtures("mapping")
+def test_who_wants_a_table_that_is_being_made_waits_for_it(shards, monkeypatch):
+    def counting(*arguments: Any) -> Any:
+        made.append(arguments)
+        return real(*arguments)
+
+    table, real = table_of(shards), mapped._sorted
+    made: list[Any] = []
+    monkeypatch.setattr(mapped, "_sorted", counting)
+    nobody: dict[str, Any] = {
+        "held": lambda: pytest.fail("held"),
+        "unlockable": lambda _: pytest.fail("no locks"),
+    }
+    with ThreadPoolExecutor(3) as pool:
+        with locked(temporary_of(table), **nobody):
+            rows = [pool.submit(open_collection(shards, "train").rows_by_class) for _ in range(3)]
+            time.sleep(0.2)
+            assert not made
+        assert [len(each.result(60)) for each in rows] == [120, 120, 120]
+    assert len(made) == 1
+    assert not temporary_of(table).exists()
 
 
 @pytest.mark.usefixtures("mapping")

@@ -28,7 +28,8 @@ from fastload.store.remote import Access
 from fastload.store.remote_reader import RemoteReader
 from fastload.world import World
 from tests.faulty_proxy import FaultyProxy
-from tests.s3 import BUCKET, closed_port
+from tests.s3 import BUCKET
+from tests.servers import closed_port
 from tests.shards import flip_bit, numbered
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow]
@@ -324,12 +325,26 @@ def test_bad_input_is_one_sentence(s3, address, folder, monkeypatch):
 @pytest.mark.parametrize(
     "endpoint", ["localhost:9000", "htp://host", "http://", "http://host:99999", "http://host/ "]
 )
-def test_an_endpoint_that_is_no_url_is_refused_before_the_client_panics(monkeypatch, endpoint):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    refused(f"s3://{BUCKET}/x", "x: the endpoint in the environment is no URL, got")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://host:9000")
-    assert why_no_endpoint({}) is None
-    assert why_no_endpoint({"AWS_Endpoint": endpoint}) is not None
+@pytest.mark.parametrize(
+    ("variable", "scheme", "option"),
+    [
+        ("AWS_ENDPOINT_URL", "s3", "AWS_Endpoint"),
+        ("AWS_ENDPOINT_URL_S3", "S3", "endpoint_url"),
+        ("AZURE_STORAGE_ENDPOINT", "az", "azure_endpoint"),
+        ("AZURE_ENDPOINT", "abfs", "endpoint"),
+        ("GOOGLE_BASE_URL", "gs", "base_url"),
+    ],
+)
+def test_an_endpoint_that_is_no_url_is_refused_before_the_client_panics(
+    monkeypatch, endpoint, variable, scheme, option
+):
+    monkeypatch.setenv(variable, endpoint)
+    address = f"{scheme}://{BUCKET}/x"
+    refused(address, "x: the endpoint in the environment is no URL, got")
+    monkeypatch.setenv(variable, "http://host:9000")
+    assert why_no_endpoint(address, {}) is None
+    assert why_no_endpoint(address, {option: endpoint}) is not None
+    assert why_no_endpoint("https://host/x", {option: endpoint}) is None
 
 
 def test_no_permission_in_the_middle_names_the_object(s3, address):
