@@ -9,6 +9,8 @@
     mapped      an index that is too large for memory: its rows where they lie
     holders     the files that hold the bytes: shards, or files in place
     collection  the indexes of several directories, put end to end
+    ranges      byte ranges of open files, read into memory
+    seek_tables  those of images in place, read beside them
     reader      rows of an index -> the bytes of their images
     remote      addresses of object stores; what their errors mean
     objects     what is asked of a store, again and again until a limit

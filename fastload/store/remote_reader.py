@@ -31,7 +31,8 @@ from fastload.store.collection import Collection
 from fastload.store.holders import JoinedFiles
 from fastload.store.manifest import Shard
 from fastload.store.objects import PART_BYTES, size_of
-from fastload.store.reader import FileReader, Reader, Scratch, differing, laid_out, read_ranges
+from fastload.store.ranges import read_ranges
+from fastload.store.reader import FileReader, Reader, Scratch, differing, laid_out
 from fastload.store.remote import Bucket
 from fastload.store.remote_shards import RemoteShards
 from fastload.store.requests import Fetch, Requests
