@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 from fastload.errors import FastloadError, ShardError, StalledError
-from fastload.store.remote import Bucket, judge
+from fastload.store.remote import TO_LIST, TO_READ, Bucket, judge
 
 PART_BYTES = 8 << 20  # of one request at most
 PARTS_IN_FLIGHT = 8
@@ -29,18 +29,58 @@ _SHORT_ANSWERS = 3  # an object that is shorter than it should be stays so
 _Result = TypeVar("_Result")
 
 
+class Version(NamedTuple):
+    """Which state of an object is meant: what a list says of it.
+
+    Attributes:
+        bytes: Its size.
+        modified_ns: When it was written, nanoseconds. Answers tell whole seconds only.
+    """
+
+    bytes: int
+    modified_ns: int
+
+
+class ChangedObjectError(ShardError):
+    """An object is another one than was listed."""
+
+
 async def bytes_of(
-    bucket: Bucket, name: str, begin: int, end: int, *, timeout_seconds: float
+    bucket: Bucket,
+    name: str,
+    begin: int,
+    end: int,
+    *,
+    timeout_seconds: float,
+    version: Version | None = None,
 ) -> memoryview:
     """The bytes [begin, end) of an object.
 
+    Args:
+        bucket: Where it is.
+        name: Its name there.
+        begin: First byte.
+        end: Behind the last byte.
+        timeout_seconds: For all attempts together.
+        version: The state that is meant; None for any.
+
     Raises:
+        ChangedObjectError: If it is in another state.
         ShardError: If it is missing, shorter or cannot be read.
         StalledError: If the server did not bring them in time.
     """
 
     async def get() -> memoryview:
-        return memoryview(await bucket.store.get_range_async(name, start=begin, end=end))
+        if version is None:
+            return memoryview(await bucket.store.get_range_async(name, start=begin, end=end))
+        try:
+            answer = await bucket.store.get_async(name, options={"range": (begin, end)})
+        except Exception as error:
+            if "InvalidRange" in str(error):  # it has become so short
+                raise _changed(bucket.of(name), "is shorter than it was") from None
+            raise
+        _see_unchanged(bucket.of(name), answer.meta, version)
+        return memoryview(await answer.bytes_async())
 
     what = f"{bucket.of(name)}, bytes {begin} to {end}"
     for _ in range(_SHORT_ANSWERS):
@@ -51,6 +91,18 @@ async def bytes_of(
         f"ends before byte {end} ({len(data)} of {end - begin} bytes came); copy it again",
         where=bucket.of(name),
     )
+
+
+def _see_unchanged(where: str, meta: Any, version: Version) -> None:  # noqa: ANN401  obstore's own
+    size, written = int(meta["size"]), int(meta["last_modified"].timestamp())
+    if size != version.bytes:
+        raise _changed(where, f"had {version.bytes:,} bytes and has {size:,}")
+    if written != version.modified_ns // 10**9:
+        raise _changed(where, "was written again since it was listed")
+
+
+def _changed(where: str, what: str) -> ChangedObjectError:
+    return ChangedObjectError(f"{what}; run again when the bucket no longer changes", where=where)
 
 
 async def whole(bucket: Bucket, name: str, *, most: int, timeout_seconds: float) -> bytes:
@@ -126,6 +178,17 @@ class Listed(NamedTuple):
     bytes: int
     modified: datetime
 
+    @property
+    def version(self) -> Version:
+        """What tells this state of the object from a later one."""
+        seconds = int(self.modified.timestamp())
+        return Version(self.bytes, seconds * 10**9 + self.modified.microsecond * 1000)
+
+    @property
+    def stands_for_folder(self) -> bool:
+        """Whether it is an empty folder, as the stores' consoles write them."""
+        return self.bytes == 0 and "." not in self.name.rpartition("/")[2]
+
 
 class Listing:
     """The objects below an address, in the order of the store, a page at a time.
@@ -158,7 +221,7 @@ class Listing:
             return [Listed(one["path"], int(one["size"]), one["last_modified"]) for one in found]
 
         found = await _persist(
-            self._bucket.address, next_page, timeout_seconds=self._timeout_seconds
+            self._bucket.address, next_page, self._timeout_seconds, right=TO_LIST
         )
         self._last = found[-1].name if found else self._last
         return found
@@ -169,7 +232,11 @@ class MissingObjectError(ShardError):
 
 
 async def _persist(
-    what: str, attempt: Callable[[], Awaitable[_Result]], timeout_seconds: float
+    what: str,
+    attempt: Callable[[], Awaitable[_Result]],
+    timeout_seconds: float,
+    *,
+    right: str = TO_READ,
 ) -> _Result:
     """Make a request until it succeeds, fails for good, or the time is over."""
     began, tries = time.monotonic(), 0
@@ -182,7 +249,7 @@ async def _persist(
         except FastloadError:
             raise
         except Exception as error:  # noqa: BLE001  the client has errors of several trees
-            words, passing = judge(error)
+            words, passing = judge(error, right)
             if not passing:
                 missing = isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error)
                 kind = MissingObjectError if missing else ShardError

@@ -208,7 +208,8 @@ class Judged(NamedTuple):
     passing: bool
 
 
-TO_READ, TO_WRITE = "to get objects", "to list, get, put and delete objects"
+TO_READ, TO_LIST = "to get objects", "to list and get objects"
+TO_WRITE = "to list, get, put and delete objects"
 _NO_CREDENTIALS = (
     "no credentials were found; set them in the environment (AWS_ACCESS_KEY_ID and"
     " AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY), or give"
