@@ -17,5 +17,6 @@ target bucket                 where shards go: a folder, or an object store
 cluster spread                the same on other machines: join Ray; what its nodes do
 folder                        the whole
 in_place examined indexing    the same for images that stay where they lie; what is known of them
+publish                       the index of data in an object store, put beside them
 flowers sample_folder         pictures to try everything with
 """

@@ -16,6 +16,8 @@
     objects     what is asked of a store, again and again until a limit
     requests    ranges of objects, many in flight
     remote_shards  manifest and index that lie in a store
+    remote_index  the index in place of data that lie in a store, and a copy of it here
+    remote_places  photographs and foreign tars in a store
     cache       what was fetched once, on a local disk
     remote_reader  rows of an index -> the bytes of their images, from a store
     streaming   objects of a store, forward

@@ -42,7 +42,7 @@ class Version(NamedTuple):
 
 
 class ChangedObjectError(ShardError):
-    """An object is another one than was listed."""
+    """An object is another one than was listed, or shorter."""
 
 
 async def bytes_of(
@@ -65,8 +65,9 @@ async def bytes_of(
         version: The state that is meant; None for any.
 
     Raises:
-        ChangedObjectError: If it is in another state.
-        ShardError: If it is missing, shorter or cannot be read.
+        ChangedObjectError: If it is in another state, or shorter.
+        MissingObjectError: If there is none.
+        ShardError: If it cannot be read.
         StalledError: If the server did not bring them in time.
     """
 
@@ -87,7 +88,7 @@ async def bytes_of(
         data = await _persist(what, get, timeout_seconds)
         if len(data) == end - begin:
             return data
-    raise ShardError(
+    raise ChangedObjectError(
         f"ends before byte {end} ({len(data)} of {end - begin} bytes came); copy it again",
         where=bucket.of(name),
     )
@@ -135,26 +136,28 @@ async def whole(bucket: Bucket, name: str, *, most: int, timeout_seconds: float)
     return b"".join(await asyncio.gather(*map(part, range(0, size, PART_BYTES))))
 
 
-async def size_of(bucket: Bucket, name: str, *, timeout_seconds: float) -> int:
-    """Bytes of an object; errors as of `bytes_of`."""
+async def version_of(bucket: Bucket, name: str, *, timeout_seconds: float) -> Version:
+    """Which state of an object is there; errors as of `bytes_of`."""
 
-    async def head() -> int:
-        return int((await bucket.store.head_async(name))["size"])
+    async def head() -> Version:
+        return _version_in(await bucket.store.head_async(name))
 
     return await _persist(bucket.of(name), head, timeout_seconds)
 
 
-async def sizes_of(bucket: Bucket, *, most: int, timeout_seconds: float) -> dict[str, int] | None:
-    """Bytes of the objects below an address, by name.
+async def versions_of(
+    bucket: Bucket, *, most: int, timeout_seconds: float
+) -> dict[str, Version] | None:
+    """The objects below an address, by name.
 
     Returns:
         None where they cannot be listed, or are more than some `most`.
     """
 
-    async def listed() -> dict[str, int] | None:
-        found: dict[str, int] = {}
-        async for page in bucket.store.list(chunk_size=1000):
-            found |= {each["path"]: int(each["size"]) for each in page}
+    async def listed() -> dict[str, Version] | None:
+        found: dict[str, Version] = {}
+        async for page in bucket.store.list(chunk_size=PAGE):
+            found |= {each["path"]: _version_in(each) for each in page}
             if len(found) > most:
                 return None
         return found
@@ -163,6 +166,10 @@ async def sizes_of(bucket: Bucket, *, most: int, timeout_seconds: float) -> dict
         return await _persist(bucket.address, listed, timeout_seconds)
     except ShardError:  # the right to list is another one than that to read
         return None
+
+
+def _version_in(meta: Any) -> Version:  # noqa: ANN401  obstore's own
+    return Listed(meta["path"], int(meta["size"]), meta["last_modified"]).version
 
 
 class Listed(NamedTuple):
@@ -251,9 +258,7 @@ async def _persist(
         except Exception as error:  # noqa: BLE001  the client has errors of several trees
             words, passing = judge(error, right)
             if not passing:
-                missing = isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error)
-                kind = MissingObjectError if missing else ShardError
-                raise kind(words, where=what) from None
+                raise _kind_of(error)(words, where=what) from None
         tries += 1
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tries - 1))
         pause *= random.uniform(0.5, 1.0)  # many clients shall not come at once
@@ -263,3 +268,11 @@ async def _persist(
                 f"{what}: {words}; it was asked for {tries} times in {seconds:.0f} s"
             )
         await asyncio.sleep(pause)
+
+
+def _kind_of(error: Exception) -> type[ShardError]:
+    """What an error of the client is that cannot pass."""
+    if "<Code>InvalidRange</Code>" in str(error):
+        return ChangedObjectError
+    missing = isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error)
+    return MissingObjectError if missing else ShardError

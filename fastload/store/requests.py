@@ -46,6 +46,7 @@ class Fetch:
         end: Behind the last byte.
         samples: Where the samples in it begin, that are the reason for it.
         keeper: Where it goes; None to leave it in memory.
+        kept_in: Name of the keeper's file, and where the object begins in it.
         version: The state of the object that is meant; None for any.
         outcome: The bytes; None where the keeper has them now.
         started: Whether it has left the queue.
@@ -58,6 +59,7 @@ class Fetch:
     end: int
     samples: list[int] = field(default_factory=list)
     keeper: Keeper | None = None
+    kept_in: tuple[str, int] = ("", 0)
     version: Version | None = None
     outcome: Future[memoryview | None] = field(default_factory=Future)
     started: bool = False
