@@ -9,11 +9,11 @@ from contextlib import suppress
 from fastload.errors import ShardError, StalledError
 from fastload.prepare.report import REPORT_NAME
 from fastload.store.facts import JSON_BYTES
-from fastload.store.objects import Version
+from fastload.store.objects import Listed
 from fastload.store.places import FOLDER_NAME, INDEX_NAME, PlacedData, Places, places_in
 from fastload.store.remote import Bucket
 from fastload.store.remote_index import files_of_index
-from fastload.store.remote_shards import listed_versions
+from fastload.store.remote_shards import listed_objects
 from fastload.store.uploads import Uploads
 
 _ABANDONED_SECONDS = 86400.0  # files of an index that was not finished by then belong to no run
@@ -39,7 +39,7 @@ def publish_index(data: PlacedData, bucket: Bucket) -> str:
     below, places = Bucket(bucket.of(FOLDER_NAME), bucket.access), data.places
     with Uploads(below) as uploads:
         former = _former(uploads)
-        listing = listed_versions(below) or {}
+        listing = listed_objects(below) or {}
         if former and former.recipe == places.recipe and _is_whole(former, uploads, listing):
             return below.address
         for name in files_of_index(places):
@@ -63,13 +63,13 @@ def _former(uploads: Uploads) -> Places | None:
         return None
 
 
-def _is_whole(former: Places, uploads: Uploads, listing: Mapping[str, Version]) -> bool:
+def _is_whole(former: Places, uploads: Uploads, listing: Mapping[str, Listed]) -> bool:
     """Whether all files of an index are there."""
     names = [f"{former.folder}/{name}" for name in files_of_index(former)]
     return all(name in listing or uploads.size(name) is not None for name in names)
 
 
-def _left_over(former: Places | None, new: Places, listing: Mapping[str, Version]) -> list[str]:
+def _left_over(former: Places | None, new: Places, listing: Mapping[str, Listed]) -> list[str]:
     """Files of the former index, and of runs that were killed long ago.
 
     Those of any other index may belong to a run of another machine that is not finished yet.
@@ -77,8 +77,8 @@ def _left_over(former: Places | None, new: Places, listing: Mapping[str, Version
     long_ago = (time.time() - _ABANDONED_SECONDS) * 1e9
     found = {
         name
-        for name, version in listing.items()
-        if name.startswith("index-") and version.modified_ns < long_ago
+        for name, one in listing.items()
+        if name.startswith("index-") and one.version.modified_ns < long_ago
     }
     if former is not None:
         found |= {f"{former.folder}/{name}" for name in files_of_index(former)}

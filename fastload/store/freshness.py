@@ -19,9 +19,9 @@ from fastload.console.terminal import printable
 from fastload.store.holders import PlacedFiles
 from fastload.store.misplaced import IMAGES
 from fastload.store.object_paths import ObjectPath
-from fastload.store.objects import Version
+from fastload.store.objects import Listed
 from fastload.store.places import PlacedData, files_of, folders_of
-from fastload.store.remote_shards import listed_versions
+from fastload.store.remote_shards import listed_objects
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def warn_of_changes(data: PlacedData, files: PlacedFiles) -> None:
 
 
 def warn_of_remote_changes(
-    data: PlacedData, files: PlacedFiles, listing: Mapping[str, Version]
+    data: PlacedData, files: PlacedFiles, listing: Mapping[str, Listed]
 ) -> None:
     """The same of data in an object store, of which there is a list."""
     if sentence := _remote_change(data, files, listing):
@@ -54,7 +54,7 @@ def find_change(data: PlacedData, files: PlacedFiles | None = None) -> str:
     """
     files = files or files_of(data)
     if data.bucket is not None:
-        return _remote_change(data, files, listed_versions(data.bucket) or {})
+        return _remote_change(data, files, listed_objects(data.bucket) or {})
     changed = []
     for path, modified_ns, names in folders_of(data):
         place = Path(data.root) / path
@@ -101,7 +101,7 @@ def _first_change(
     return ""
 
 
-def _remote_change(data: PlacedData, files: PlacedFiles, listing: Mapping[str, Version]) -> str:
+def _remote_change(data: PlacedData, files: PlacedFiles, listing: Mapping[str, Listed]) -> str:
     """The first object that came, went or is another; "" where there is no list."""
     if not listing:
         return ""
@@ -111,9 +111,9 @@ def _remote_change(data: PlacedData, files: PlacedFiles, listing: Mapping[str, V
         found = listing.get(name)
         if found is None and name not in within:
             return _gone(f"{data.root}/{name}", data)
-        # What is no image has no size in the index.
-        indexed = (int(row["bytes"]), int(row["modified_ns"]) // 10**9)
-        if found and any(indexed) and indexed != (found.bytes, found.modified_ns // 10**9):
+        size, modified_ns = int(row["bytes"]), int(row["modified_ns"])
+        same = not found or (found.bytes == size and found.is_of(modified_ns))
+        if not same and modified_ns:  # what is no image has no time in the index
             return _another(f"{data.root}/{name}", data, shared=not row["alone"])
     known = _names_by_folder(files)
     for path, _, summed in folders_of(data):

@@ -136,42 +136,6 @@ async def whole(bucket: Bucket, name: str, *, most: int, timeout_seconds: float)
     return b"".join(await asyncio.gather(*map(part, range(0, size, PART_BYTES))))
 
 
-async def version_of(bucket: Bucket, name: str, *, timeout_seconds: float) -> Version:
-    """Which state of an object is there; errors as of `bytes_of`."""
-
-    async def head() -> Version:
-        return _version_in(await bucket.store.head_async(name))
-
-    return await _persist(bucket.of(name), head, timeout_seconds)
-
-
-async def versions_of(
-    bucket: Bucket, *, most: int, timeout_seconds: float
-) -> dict[str, Version] | None:
-    """The objects below an address, by name.
-
-    Returns:
-        None where they cannot be listed, or are more than some `most`.
-    """
-
-    async def listed() -> dict[str, Version] | None:
-        found: dict[str, Version] = {}
-        async for page in bucket.store.list(chunk_size=PAGE):
-            found |= {each["path"]: _version_in(each) for each in page}
-            if len(found) > most:
-                return None
-        return found
-
-    try:
-        return await _persist(bucket.address, listed, timeout_seconds)
-    except ShardError:  # the right to list is another one than that to read
-        return None
-
-
-def _version_in(meta: Any) -> Version:  # noqa: ANN401  obstore's own
-    return Listed(meta["path"], int(meta["size"]), meta["last_modified"]).version
-
-
 class Listed(NamedTuple):
     """An object in a list.
 
@@ -191,10 +155,50 @@ class Listed(NamedTuple):
         seconds = int(self.modified.timestamp())
         return Version(self.bytes, seconds * 10**9 + self.modified.microsecond * 1000)
 
+    def is_of(self, modified_ns: int) -> bool:
+        """Whether it was written at that time: in that second, as answers tell no more."""
+        return self.version.modified_ns // 10**9 == modified_ns // 10**9
+
     @property
     def stands_for_folder(self) -> bool:
         """Whether it is an empty folder, as the stores' consoles write them."""
         return self.bytes == 0 and "." not in self.name.rpartition("/")[2]
+
+
+async def look_at(bucket: Bucket, name: str, *, timeout_seconds: float) -> Listed:
+    """An object as a list has it; errors as of `bytes_of`."""
+
+    async def head() -> Listed:
+        return _listed(await bucket.store.head_async(name))
+
+    return await _persist(bucket.of(name), head, timeout_seconds)
+
+
+async def objects_below(
+    bucket: Bucket, *, most: int, timeout_seconds: float
+) -> dict[str, Listed] | None:
+    """The objects below an address, by name.
+
+    Returns:
+        None where they cannot be listed, or are more than some `most`.
+    """
+
+    async def listed() -> dict[str, Listed] | None:
+        found: dict[str, Listed] = {}
+        async for page in bucket.store.list(chunk_size=PAGE):
+            found |= {each["path"]: _listed(each) for each in page}
+            if len(found) > most:
+                return None
+        return found
+
+    try:
+        return await _persist(bucket.address, listed, timeout_seconds)
+    except ShardError:  # the right to list is another one than that to read
+        return None
+
+
+def _listed(meta: Any) -> Listed:  # noqa: ANN401  obstore's own
+    return Listed(meta["path"], int(meta["size"]), meta["last_modified"])
 
 
 class Listing:
@@ -225,7 +229,7 @@ class Listing:
             stream, self._stream = self._stream, None
             found: list[Any] = await anext(stream, [])
             self._stream = stream
-            return [Listed(one["path"], int(one["size"]), one["last_modified"]) for one in found]
+            return [_listed(one) for one in found]
 
         found = await _persist(
             self._bucket.address, next_page, self._timeout_seconds, right=TO_LIST

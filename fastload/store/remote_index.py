@@ -25,7 +25,7 @@ from fastload.files import explain_os_error, locked, naming, write_atomically
 from fastload.store.facts import JSON_BYTES
 from fastload.store.holders import FILE
 from fastload.store.index import index_name
-from fastload.store.objects import MissingObjectError, version_of
+from fastload.store.objects import MissingObjectError, look_at
 from fastload.store.places import (
     FOLDER,
     FOLDER_NAME,
@@ -93,8 +93,8 @@ def _content_of(folder: Path) -> bytes | None:
 def _is_newer(own: Path, bucket: Bucket) -> bool:
     """Whether this machine's index is newer than the one in the bucket."""
     with Requests(timeout_seconds=OPENING_SECONDS) as requests:
-        there = requests.run(version_of(bucket, _NAME, timeout_seconds=OPENING_SECONDS))
-    return (own / INDEX_NAME).stat().st_mtime_ns > there.modified_ns
+        there = requests.run(look_at(bucket, _NAME, timeout_seconds=OPENING_SECONDS))
+    return (own / INDEX_NAME).stat().st_mtime_ns > there.version.modified_ns
 
 
 def _copied(bucket: Bucket, content: bytes, own: Path) -> Path:
@@ -173,8 +173,8 @@ def _bring(
     """Write a file of an index; returns its digest, as `places` makes them."""
     name = f"{FOLDER_NAME}/{places.folder}/{name}"
     try:
-        version = version_of(bucket, name, timeout_seconds=requests.timeout_seconds)
-        size = requests.run(version).bytes
+        looking = look_at(bucket, name, timeout_seconds=requests.timeout_seconds)
+        size = requests.run(looking).bytes
         if size > most:
             raise ShardError(
                 f"has {size:,} bytes, expected at most {most:,}; {_remedy(bucket)}",

@@ -17,10 +17,10 @@ from fastload.errors import SamplePlace, ShardError
 from fastload.store.freshness import warn_of_remote_changes
 from fastload.store.holders import PlacedFiles, Stamp
 from fastload.store.manifest import digest_of
-from fastload.store.objects import Version
+from fastload.store.objects import Listed
 from fastload.store.places import PlacedData, places_of
 from fastload.store.remote import Bucket
-from fastload.store.remote_shards import MISSING, listed_versions, remote_key
+from fastload.store.remote_shards import MISSING, listed_objects, remote_key
 
 _PACK_BYTES = 1 << 30  # of photographs that share a file of the cache
 
@@ -69,12 +69,8 @@ class RemotePlaced:
 
     def checked_stamp(self, number: int) -> Stamp:
         """See `Holders.checked_stamp`: the objects were listed when the data were opened."""
-        return self.version(number)
-
-    def version(self, number: int) -> Version:
-        """The state of an object that was indexed."""
         row = self.files.table[number]
-        return Version(int(row["bytes"]), int(row["modified_ns"]))
+        return int(row["bytes"]), int(row["modified_ns"])
 
     def place(self, number: int, offset: int) -> SamplePlace:
         """See `Holders.place`: the key of a sample in a tar costs a request."""
@@ -94,16 +90,14 @@ class RemotePlaced:
         pack, begin = divmod(int(self.begins[number]), _PACK_BYTES)
         return f"photographs-{pack}", begin
 
-    def difference(self, number: int, found: Version | None) -> str:
-        """What is wrong with the state of an object; "" if nothing, as far as it tells."""
+    def difference(self, number: int, found: Listed | None) -> str:
+        """What is other of an object, or of none, than was indexed; "" if nothing."""
         if found is None:
             return MISSING
-        indexed = self.version(number)
-        if found.bytes != indexed.bytes:
-            return f"has {found.bytes} bytes, when it was indexed it had {indexed.bytes}"
-        # Answers to a request for one object tell whole seconds.
-        same = found.modified_ns // 10**9 == indexed.modified_ns // 10**9
-        return "" if same else "was written again since it was indexed"
+        size, modified_ns = self.checked_stamp(number)
+        if found.bytes != size:
+            return f"has {found.bytes} bytes, when it was indexed it had {size}"
+        return "" if found.is_of(modified_ns) else "was written again since it was indexed"
 
 
 def remote_places_of(data: PlacedData, split: str) -> tuple[NDArray[np.void], RemotePlaced]:
@@ -127,7 +121,7 @@ def remote_places_of(data: PlacedData, split: str) -> tuple[NDArray[np.void], Re
         digest_of(["in place", digests.get("files.npy"), digests.get("files")]),
         begins,
     )
-    if listing := listed_versions(data.bucket):
+    if listing := listed_objects(data.bucket):
         needed = np.unique(rows["file"])
         for number in needed[~files.alone(needed)].tolist():
             name = files.name(number)

@@ -37,7 +37,7 @@ from fastload.store.objects import (
     PART_BYTES,
     ChangedObjectError,
     MissingObjectError,
-    version_of,
+    look_at,
 )
 from fastload.store.ranges import read_ranges
 from fastload.store.reader import FileReader, Reader, Scratch, differing, laid_out
@@ -391,7 +391,7 @@ class RemoteReader:
         if part.alone(np.array([own]))[0]:
             return f"{reason}; it changed since it was indexed: {part.remedy(own)}"
         limit = self._requests.timeout_seconds
-        request = version_of(part.bucket, part.name(own), timeout_seconds=limit)
+        request = look_at(part.bucket, part.name(own), timeout_seconds=limit)
         if difference := part.difference(own, self._requests.run(request)):
             raise ChangedObjectError(
                 f"{reason}, and the object {difference}: it was replaced while it was in use;"

@@ -22,7 +22,7 @@ from fastload.store.facts import JSON_BYTES
 from fastload.store.holders import Stamp
 from fastload.store.index import check_split, index_bytes, index_in, index_name
 from fastload.store.manifest import MANIFEST_NAME, REBUILD, Manifest, Shard, manifest_in
-from fastload.store.objects import MissingObjectError, Version, bytes_of, versions_of, whole
+from fastload.store.objects import Listed, MissingObjectError, bytes_of, objects_below, whole
 from fastload.store.remote import Bucket
 from fastload.store.requests import Requests
 from fastload.store.tar import TAR_BLOCK, key_in
@@ -92,8 +92,8 @@ class RemoteShards:
         """Name of the file that a cache has for an object, and where the object begins in it."""
         return self.shards[number].name, 0
 
-    def difference(self, number: int, found: Version | None) -> str:
-        """What is wrong with the state of an object; "" if nothing, as far as it tells."""
+    def difference(self, number: int, found: Listed | None) -> str:
+        """What is other of an object, or of none, than was listed; "" if nothing."""
         return size_fault(self.shards[number], found)
 
 
@@ -163,7 +163,7 @@ def _check_listed(bucket: Bucket, shards: tuple[Shard, ...]) -> None:
     """See that all shards are there, as long as the manifest says, where the store lists them."""
     if len(shards) > MOST_LISTED:
         return
-    found = listed_versions(bucket)
+    found = listed_objects(bucket)
     if not found:  # not allowed, or a server that has no lists
         return
     for shard in shards:
@@ -171,15 +171,15 @@ def _check_listed(bucket: Bucket, shards: tuple[Shard, ...]) -> None:
             raise ShardError(f"{fault}; copy it again, or {REBUILD}", where=bucket.of(shard.name))
 
 
-def listed_versions(bucket: Bucket) -> dict[str, Version] | None:
+def listed_objects(bucket: Bucket) -> dict[str, Listed] | None:
     """The objects below an address, by name; None where they are not listed, or are many."""
     with Requests(timeout_seconds=OPENING_SECONDS) as requests:
-        listing = versions_of(bucket, most=MOST_LISTED, timeout_seconds=OPENING_SECONDS)
+        listing = objects_below(bucket, most=MOST_LISTED, timeout_seconds=OPENING_SECONDS)
         return requests.run(listing)
 
 
-def size_fault(shard: Shard, found: Version | None) -> str:
-    """What is wrong with an object of that state, or with none; "" if nothing."""
+def size_fault(shard: Shard, found: Listed | None) -> str:
+    """What is wrong with an object, or with none; "" if nothing."""
     if found is None:
         return MISSING
     wrong = f"has {found.bytes} bytes, the manifest says {shard.bytes}"
