@@ -30,6 +30,7 @@ from fastload.console.parser import CommandParser, add_seed_option, local_folder
 from fastload.console.shell import module_command, trainer_command
 from fastload.console.terminal import counted, say
 from fastload.pixels import native
+from fastload.prepare.given import refuse_addresses
 from fastload.prepare.indexing import (
     IndexOptions,
     IndexOutcome,
@@ -90,6 +91,7 @@ def _next_lines(outcome: IndexOutcome, named: Sequence[Path]) -> list[str]:
 
 def _run(arguments: argparse.Namespace, rules: Rules, layout: LayoutOptions) -> int:
     named: list[Path] = arguments.data
+    refuse_addresses(named)
     source = read_source(named, seed=arguments.seed, options=layout)
     if arguments.out:
         refuse_foreign(source, arguments.out)

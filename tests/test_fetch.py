@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from fastload import fetch, shard, verify
+from fastload import fetch, index, shard, verify
 from fastload.errors import ShardError
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
@@ -278,7 +278,7 @@ def test_names_that_lead_elsewhere_are_refused(name):
 
 
 def test_photographs_in_a_bucket_are_refused_with_the_command_that_copies_them(capsys):
-    assert shard.main(["s3://tests/photographs/", "--out", "shards"]) == 1
+    assert index.main(["s3://tests/photographs/"]) == 1
     error = capsys.readouterr().err
     assert "images in an object store are not read in place; copy them first: " in error
     assert "-m fastload.fetch s3://tests/photographs photographs" in error

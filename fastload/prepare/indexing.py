@@ -142,7 +142,7 @@ def refuse_foreign(source: Source, out: Path) -> None:
         OutputError: If a later run would read the folder as a part of the source, or if it holds
             anything else, such as shards or other data, which would be read in its place.
     """
-    parts = Path(os.path.relpath(out.resolve(), source.root.resolve())).parts
+    parts = Path(os.path.relpath(out.resolve(), source.folder.resolve())).parts
     if not any(part.startswith(".") and part != ".." for part in parts):
         refuse_nested(source, out)  # what is hidden is no part of a source
     with suppress(FileNotFoundError, NotADirectoryError):
@@ -319,8 +319,8 @@ def _write(
     num_classes = len(source.classes)
     kinds = np.bincount(known.rows["kind"][kept], minlength=len(KINDS)).tolist()
     places = Places(
-        source=tuple(os.path.relpath(word, source.root) for word in named),
-        root=_root_from(folder, source.root),
+        source=tuple(os.path.relpath(word, source.folder) for word in named),
+        root=_root_from(folder, source.folder),
         classes=source.classes,
         class_names=source.class_names,
         splits={
@@ -418,7 +418,7 @@ def _samples(
 def _folders(source: Source) -> tuple[bytes, NDArray[np.void]]:
     # What lies beside files that were named one by one is no news.
     paths = [file.container or file.path for file in source.files]
-    found = look_at_folders(source.root, paths) if source.walked else []
+    found = look_at_folders(source.folder, paths) if source.walked else []
     names, ends = names_of(path for path, _, _ in found)
     table = np.zeros(len(found), FOLDER)
     table["name_end"] = ends
