@@ -3,7 +3,8 @@
 given source found reading    what was given; what images there are; their bytes
 tree naming spelling layout   what lies in a folder; what names tell; which folder is what
 folders                       class folders
-tar_members tar_folders tars  tars: their members, class folders in them, samples of webdataset
+tar_members tar_streams       tars: their members, on a disk or in an object store
+tar_folders tars              class folders in tars, samples of webdataset
 tables catalogues listed      tables of labels, and catalogues in COCO's form
 parquet                       as Hugging Face writes it
 labels class_names            from what a source says of a class to numbers and readable names

@@ -9,6 +9,7 @@ a class, even an empty one, so that labels do not depend on what was left out or
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -23,9 +24,10 @@ from fastload.prepare.naming import splits_for_classes
 from fastload.prepare.reasons import Reason
 from fastload.prepare.spelling import one_form
 from fastload.prepare.tree import Folder, looks_like_picture
+from fastload.store.object_paths import AnyPath, ObjectPath, ObjectStatus
 
 
-def find_in_folders(top: Folder, *, root: Path, options: LayoutOptions) -> Found:
+def find_in_folders(top: Folder, *, root: AnyPath, options: LayoutOptions) -> Found:
     """Find the layout of a folder and list its files.
 
     Args:
@@ -43,14 +45,14 @@ def find_in_folders(top: Folder, *, root: Path, options: LayoutOptions) -> Found
     oddities = _loops_in(layout.base) if at_top else []
     images: list[Image] = []
     for split in layout.splits:
-        images += _walk_classes(layout, split, oddities)
+        images += _walk_classes(layout, split, root, oddities)
     found = found_in_layout(layout, root=root, images=images)
     found.oddities = oddities
     return found
 
 
-def found_in_layout(layout: Layout, *, root: Path, images: list[Image]) -> Found:
-    """What class folders hold, whether they lie on a disk or in tars.
+def found_in_layout(layout: Layout, *, root: AnyPath, images: list[Image]) -> Found:
+    """What class folders hold, whether they lie on a disk, in an object store or in tars.
 
     Args:
         layout: Which folder is what.
@@ -82,7 +84,7 @@ def found_in_layout(layout: Layout, *, root: Path, images: list[Image]) -> Found
     )
 
 
-def _refuse_linked_twins(root: Path, layout: Layout) -> None:
+def _refuse_linked_twins(root: AnyPath, layout: Layout) -> None:
     """Refuse one folder in two classes or splits: all its images would be duplicates."""
     places: dict[str, tuple[str, str, str]] = {}
 
@@ -105,7 +107,9 @@ def _refuse_linked_twins(root: Path, layout: Layout) -> None:
                     )
 
 
-def _walk_classes(layout: Layout, split: str, oddities: list[Oddity]) -> Iterator[Image]:
+def _walk_classes(
+    layout: Layout, split: str, root: AnyPath, oddities: list[Oddity]
+) -> Iterator[Image]:
     base = layout.splits[split]
     oddities += _loops_in(base)
     oddities += [
@@ -114,28 +118,38 @@ def _walk_classes(layout: Layout, split: str, oddities: list[Oddity]) -> Iterato
         if looks_like_picture(name)
     ]
     for top in layout.class_folders(split):
+        name = one_form(top.name)
         for folder in top.walk():
-            yield from _files_in(folder, split, one_form(top.name), oddities)
+            for path, facts in _files_in(folder, root, oddities):
+                yield Image(path, split, name, facts.st_size, facts.st_mtime_ns)
 
 
-def _files_in(folder: Folder, split: str, name: str, oddities: list[Oddity]) -> Iterator[Image]:
+def _files_in(
+    folder: Folder, root: AnyPath, oddities: list[Oddity]
+) -> Iterator[tuple[str, os.stat_result | ObjectStatus]]:
     oddities += _loops_in(folder)
     for file in folder.files:
         path = folder.path_of(file)
-        facts = status_of(path, f"{folder.place}/{file}")
+        facts = status_of(path, root)
         if isinstance(facts, Oddity):
             oddities.append(facts)
         else:
-            yield Image(path, split, name, facts.st_size, facts.st_mtime_ns)
+            yield path, facts
 
 
-def status_of(path: str, place: str) -> os.stat_result | Oddity:
-    """What the system says of a regular file; else why it is none.
+def status_of(path: str, root: AnyPath) -> os.stat_result | ObjectStatus | Oddity:
+    """What the system, or the list of an object store, says of a regular file; else why it is none.
 
     Args:
         path: Path relative to the source.
-        place: Path to open it by.
+        root: The source.
     """
+    if isinstance(root, ObjectPath):
+        try:
+            return (root / path).stat()
+        except FileNotFoundError:
+            return Oddity(path, Reason.NOT_FILE, os.strerror(errno.ENOENT))
+    place = f"{root}/{path}"
     try:
         facts = os.stat(place)  # noqa: PTH116  a Path for each file doubles the time
     except OSError as error:
@@ -145,6 +159,13 @@ def status_of(path: str, place: str) -> os.stat_result | Oddity:
     if stat.S_ISREG(facts.st_mode):
         return facts
     return Oddity(path, Reason.NOT_FILE, _kind_of(facts.st_mode))
+
+
+def is_there(path: str, root: AnyPath) -> bool:
+    """Whether something has this path relative to the source, be it a link to nothing."""
+    if isinstance(root, ObjectPath):
+        return (root / path).exists()
+    return os.path.lexists(f"{root}/{path}")
 
 
 def _loops_in(folder: Folder) -> list[Oddity]:

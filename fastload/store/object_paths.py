@@ -9,7 +9,9 @@ fetched again where it is needed, and to read a range that is known takes no lis
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import posixpath
 import threading
 import time
@@ -18,7 +20,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Literal, TextIO, TypeAlias, cast, overload
 
 from fastload.console.progress import QUIET_SECONDS
 from fastload.console.terminal import say
@@ -50,6 +52,11 @@ class ObjectStatus:
     st_size: int
     st_mtime_ns: int
 
+    @property
+    def version(self) -> Version:
+        """What tells this state of the object from a later one."""
+        return Version(self.st_size, self.st_mtime_ns)
+
 
 class ObjectList:
     """The objects below an address. Thread-safe; it is fetched when it is asked for first.
@@ -68,13 +75,13 @@ class ObjectList:
     def __reduce__(self) -> tuple[type[ObjectList], tuple[Bucket]]:
         return ObjectList, (self.bucket,)
 
-    def version(self, name: str) -> Version | None:
+    def status(self, name: str) -> ObjectStatus | None:
         """Size and time of an object; None where there is none."""
         names = self._fetched()
         place = bisect_left(names, name)
         if place == len(names) or names[place] != name:
             return None
-        return Version(self._sizes[place], self._modified[place])
+        return ObjectStatus(self._sizes[place], self._modified[place])
 
     def has_folder(self, path: str) -> bool:
         """Whether objects lie below a path, or it was made as an empty folder."""
@@ -220,11 +227,21 @@ class ObjectPath:
 
     def is_file(self) -> bool:
         """Whether it is an object."""
-        return bool(self.path) and self.objects.version(self.path) is not None
+        return bool(self.path) and self.objects.status(self.path) is not None
 
     def is_dir(self) -> bool:
         """Whether objects lie below it, or it was made as an empty folder."""
         return self.objects.has_folder(self.path)
+
+    def is_symlink(self) -> bool:
+        """No: a store has no links."""
+        return False
+
+    def absolute(self) -> ObjectPath:
+        """Itself, as an address is."""
+        return self
+
+    resolve = absolute
 
     def iterdir(self) -> Iterator[ObjectPath]:
         """What lies in it."""
@@ -238,38 +255,46 @@ class ObjectPath:
         Raises:
             FileNotFoundError: If there is none.
         """
-        return ObjectStatus(*self._version())
+        status = self.objects.status(self.path) if self.path else None
+        if status is None:
+            raise FileNotFoundError(errno.ENOENT, "there is no such object", str(self))
+        return status
 
-    def _version(self) -> Version:
-        version = self.objects.version(self.path) if self.path else None
-        if version is None:
-            raise FileNotFoundError(2, "there is no such object", str(self))
-        return version
+    @overload
+    def open(self, mode: Literal["rb"]) -> BinaryIO: ...
 
+    @overload
     def open(
         self,
-        mode: str = "r",
+        mode: Literal["r"] = "r",
         *,
         encoding: str | None = None,
         errors: str | None = None,
         newline: str | None = None,
-    ) -> IO[Any]:
+    ) -> TextIO: ...
+
+    def open(
+        self,
+        mode: Literal["r", "rb"] = "r",
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> BinaryIO | TextIO:
         """The object as a file to read, "r" or "rb"; a range of it at a time is in memory.
 
         Raises:
             FileNotFoundError: If there is none.
             ChangedObjectError: Also while it is read: if it is another one than was listed.
         """
-        if mode not in {"r", "rb"}:
-            raise ValueError(f"mode must be r or rb, got {mode!r}")
-        binary = io.BufferedReader(_Ranges(self, self._version()))
+        binary = cast("BinaryIO", io.BufferedReader(_Ranges(self, self.stat())))
         if mode == "rb":
             return binary
         return io.TextIOWrapper(binary, encoding or "utf-8", errors, newline)
 
     def read_bytes(self) -> bytes:
         """All bytes of the object; errors as of `open`, and ShardError where there are too many."""
-        if (size := self._version().bytes) > _MOST_READ:
+        if (size := self.stat().st_size) > _MOST_READ:
             raise ShardError(
                 f"has {size:,} bytes, expected at most {_MOST_READ:,}", where=str(self)
             )
@@ -285,11 +310,24 @@ class ObjectPath:
 AnyPath: TypeAlias = Path | ObjectPath
 
 
+def path_from(folder: AnyPath, path: AnyPath) -> str:
+    """The path of a file relative to a folder; both lie on disks, or below one address."""
+    if isinstance(folder, ObjectPath) or isinstance(path, ObjectPath):
+        return posixpath.relpath(_within(path), _within(folder))
+    return os.path.relpath(path, folder)
+
+
+def _within(path: AnyPath) -> str:
+    if not isinstance(path, ObjectPath):
+        raise TypeError(f"{path} is of this machine, and the other path is an address")
+    return path.path or "."
+
+
 class _Ranges(io.RawIOBase):
     """An object as a file that can be sought in; what is read forward comes in growing ranges."""
 
-    def __init__(self, path: ObjectPath, version: Version) -> None:
-        self._path, self._version = path, version
+    def __init__(self, path: ObjectPath, status: ObjectStatus) -> None:
+        self._path, self._status = path, status
         self._place = self._begin = 0
         self._held = memoryview(b"")  # from `_begin` on
 
@@ -300,7 +338,7 @@ class _Ranges(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = (0, self._place, self._version.bytes)[whence]
+        start = (0, self._place, self._status.st_size)[whence]
         self._place = max(0, start + offset)
         return self._place
 
@@ -317,7 +355,7 @@ class _Ranges(io.RawIOBase):
     def _fetch(self) -> None:
         forward = bool(len(self._held)) and self._place == self._begin + len(self._held)
         size = min(PART_BYTES, 2 * len(self._held)) if forward else _FIRST_READ
-        end = min(self._place + size, self._version.bytes)
+        end = min(self._place + size, self._status.st_size)
         if end <= self._place:
             self._begin, self._held = self._place, memoryview(b"")
             return
@@ -326,7 +364,7 @@ class _Ranges(io.RawIOBase):
                 bytes_of(
                     *(self._path.bucket, self._path.path, self._place, end),
                     timeout_seconds=TIMEOUT_SECONDS,
-                    version=self._version,
+                    version=self._status.version,
                 )
             )
         self._begin = self._place
@@ -345,10 +383,13 @@ def first_bytes(paths: Sequence[ObjectPath], count: int) -> list[bytes]:
         ShardError: If one cannot be read.
         StalledError: If the server did not bring them in time.
     """
-    versions = [path._version() for path in paths]
     fetches = [
-        Fetch(path.bucket, path.path, 0, min(count, version.bytes), version=version)
-        for path, version in zip(paths, versions, strict=True)
+        Fetch(
+            *(path.bucket, path.path, 0, min(count, status.st_size)),
+            version=status.version,
+        )
+        for path in paths
+        for status in [path.stat()]
     ]
     with Requests(timeout_seconds=TIMEOUT_SECONDS) as requests:
         requests.ask([one for one in fetches if one.end])

@@ -33,11 +33,11 @@ class Version(NamedTuple):
     """Which state of an object is meant: what a list says of it.
 
     Attributes:
-        bytes: Its size.
+        bytes: Its size; None where only the time is known.
         modified_ns: When it was written, nanoseconds. Answers tell whole seconds only.
     """
 
-    bytes: int
+    bytes: int | None
     modified_ns: int
 
 
@@ -96,7 +96,7 @@ async def bytes_of(
 
 def _see_unchanged(where: str, meta: Any, version: Version) -> None:  # noqa: ANN401  obstore's own
     size, written = int(meta["size"]), int(meta["last_modified"].timestamp())
-    if size != version.bytes:
+    if version.bytes is not None and size != version.bytes:
         raise _changed(where, f"had {version.bytes:,} bytes and has {size:,}")
     if written != version.modified_ns // 10**9:
         raise _changed(where, "was written again since it was listed")

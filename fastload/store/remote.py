@@ -71,6 +71,15 @@ def name_of(path: str | os.PathLike[str]) -> str:
     return Path(path).resolve().name
 
 
+def address_lies_within(address: str, folder: str) -> bool:
+    """Whether an address is that of a folder in an object store, or of what lies below it."""
+    inner, outer = (one.rstrip("/") + "/" for one in (address, folder))
+    scheme, _, rest = inner.partition("://")
+    return f"{scheme.lower()}://{rest}".startswith(
+        outer[: len(scheme)].lower() + outer[len(scheme) :]
+    )
+
+
 @dataclass(eq=False)
 class Bucket:
     """The objects below an address. Thread-safe; a pickle holds the address and the options.
