@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastload import index, inspect, verify
+from fastload import doctor, index, inspect, tune, verify
 from fastload.errors import FastloadError, ShardError
 from fastload.load.augment import Augment
 from fastload.load.dataset import TarDataset
@@ -33,6 +33,7 @@ from fastload.world import World
 from tests.faulty_proxy import FaultyProxy
 from tests.pictures import encoded, flower_tree, jpeg, picture, with_orientation, write_tree
 from tests.s3 import BUCKET, Server
+from tests.test_buckets import trained
 from tests.test_index import tar_of
 
 pytestmark = [
@@ -249,9 +250,26 @@ def test_an_index_is_copied_once_and_found_by_every_command(
     before = len(proxy.gets("files.npy"))
     assert before == 1
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctor, "BACKENDS", ("libjpeg",))
     assert verify.main([address]) == 0, capsys.readouterr().err
     assert inspect.main([address, "--count", "4", "--size", "32"]) == 0
+    assert doctor.main([address]) == 0
+    tuning = ["--device", "cpu", "--seconds", "1", "--size", "32", "--model", "shufflenet_v2_x0_5"]
+    assert tune.main([address, *tuning, "--out", "tuned.toml"]) == 0
     assert len(proxy.gets("files.npy")) == before
+
+
+def test_training_gives_the_figures_of_the_folder(s3, tmp_path, proxy, machine):
+    data = flower_tree(tmp_path / "data", {"daisy": 16, "rose 中文": 12, "st. john": 8})
+    address = uploaded(s3, data, "in-place/trained")
+    assert make(data) == 0
+    assert make(address) == 0
+    machine("second")
+    local = trained(data, tmp_path / "local")
+    remote = trained(address, tmp_path / "remote", "--cache", str(tmp_path / "cache"))
+    for name in ("split", "loss", "top1", "images"):
+        assert [row[name] for row in remote] == [row[name] for row in local]
+    assert list((tmp_path / "cache").glob("*/photographs-0"))
 
 
 def test_an_index_of_a_bucket_may_lie_in_a_folder(s3, tars, proxy, tmp_path, machine):
