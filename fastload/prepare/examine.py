@@ -37,7 +37,7 @@ class Chunk(NamedTuple):
 
 CHUNK = Chunk(16, 4 << 20)  # so that 12-megapixel photographs do not fill the memory
 # A worker waits for the first image of a chunk: 50 ms, and 64 photographs take it a second.
-REMOTE_CHUNK = Chunk(64, 16 << 20)
+REMOTE_CHUNK = Chunk(64, 8 << 20)
 
 
 def examine_file(

@@ -9,11 +9,12 @@ a class, even an empty one, so that labels do not depend on what was left out or
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from fastload.console.shell import exclude_option
 from fastload.errors import LayoutError
@@ -25,6 +26,8 @@ from fastload.prepare.reasons import Reason
 from fastload.prepare.spelling import one_form
 from fastload.prepare.tree import Folder, looks_like_picture
 from fastload.store.object_paths import AnyPath, ObjectPath, ObjectStatus
+
+Status: TypeAlias = os.stat_result | ObjectStatus
 
 
 def find_in_folders(top: Folder, *, root: AnyPath, options: LayoutOptions) -> Found:
@@ -117,39 +120,36 @@ def _walk_classes(
         for name in base.files
         if looks_like_picture(name)
     ]
+    status_of = status_within(root)
     for top in layout.class_folders(split):
         name = one_form(top.name)
         for folder in top.walk():
-            for path, facts in _files_in(folder, root, oddities):
-                yield Image(path, split, name, facts.st_size, facts.st_mtime_ns)
+            oddities += _loops_in(folder)
+            for file in folder.files:
+                path = folder.path_of(file)
+                facts = status_of(path)
+                if isinstance(facts, Oddity):
+                    oddities.append(facts)
+                else:
+                    yield Image(path, split, name, facts.st_size, facts.st_mtime_ns)
 
 
-def _files_in(
-    folder: Folder, root: AnyPath, oddities: list[Oddity]
-) -> Iterator[tuple[str, os.stat_result | ObjectStatus]]:
-    oddities += _loops_in(folder)
-    for file in folder.files:
-        path = folder.path_of(file)
-        facts = status_of(path, root)
-        if isinstance(facts, Oddity):
-            oddities.append(facts)
-        else:
-            yield path, facts
-
-
-def status_of(path: str, root: AnyPath) -> os.stat_result | ObjectStatus | Oddity:
-    """What the system, or the list of an object store, says of a regular file; else why it is none.
-
-    Args:
-        path: Path relative to the source.
-        root: The source.
-    """
+def status_within(root: AnyPath) -> Callable[[str], Status | Oddity]:
+    """What tells of a path relative to a source: its status if it is a regular file, or why not."""
     if isinstance(root, ObjectPath):
-        try:
-            return (root / path).stat()
-        except FileNotFoundError:
-            return Oddity(path, Reason.NOT_FILE, os.strerror(errno.ENOENT))
-    place = f"{root}/{path}"
+        return partial(_object_status, root)
+    return partial(_file_status, f"{root}/")
+
+
+def _object_status(root: ObjectPath, path: str) -> ObjectStatus | Oddity:
+    try:
+        return (root / path).stat()
+    except FileNotFoundError:
+        return Oddity(path, Reason.NOT_FILE, "there is no such object")
+
+
+def _file_status(before: str, path: str) -> os.stat_result | Oddity:
+    place = before + path
     try:
         facts = os.stat(place)  # noqa: PTH116  a Path for each file doubles the time
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from fastload.console.terminal import counted, printable
 from fastload.errors import LayoutError
-from fastload.prepare.folders import is_there, status_of
+from fastload.prepare.folders import is_there, status_within
 from fastload.prepare.found import Classes, Found, Image, Oddity
 from fastload.prepare.layout import named
 from fastload.prepare.reasons import Reason
@@ -49,6 +49,7 @@ class Listed:
         )
         for path in paths:
             self.found.note_list(root / path)
+        self._status_of = status_within(root)
         self._places: dict[str, int] = {}  # path -> place in `found.images`
         self._origins = array("q")
         self._repeats = self._missing = 0
@@ -91,7 +92,7 @@ class Listed:
         if first < len(found.images):
             self._repeat(number, line, found.images[first], label, split, first)
             return
-        facts = status_of(path, self.root)
+        facts = self._status_of(path)
         if isinstance(facts, Oddity):
             del self._places[path]
             if not is_there(path, self.root):

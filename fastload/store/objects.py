@@ -231,11 +231,13 @@ class Listing:
             self._stream = stream
             return [_listed(one) for one in found]
 
-        found = await _persist(
+        while found := await _persist(
             self._bucket.address, next_page, self._timeout_seconds, right=TO_LIST
-        )
-        self._last = found[-1].name if found else self._last
-        return found
+        ):
+            self._last = found[-1].name or self._last
+            if below := [one for one in found if one.name]:  # one without is the folder itself
+                return below
+        return []
 
 
 class MissingObjectError(ShardError):

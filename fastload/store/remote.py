@@ -165,7 +165,7 @@ def _opened(address: str, options: Mapping[str, Any], retries: Mapping[str, Any]
     if address.lower().startswith("s3:") and (wrong := why_no_endpoint(store)):
         raise ShardError(wrong, where=address)
     try:
-        return obstore.store.from_url(address, retry_config=retries, **store, **more)
+        return obstore.store.from_url(_as_url(address), retry_config=retries, **store, **more)
     except (ValueError, TypeError, obstore.exceptions.BaseError) as error:
         raise ShardError(_why_not_opened(error, [*store, *client]), where=address) from None
     except BaseException as error:
@@ -175,6 +175,11 @@ def _opened(address: str, options: Mapping[str, Any], retries: Mapping[str, Any]
         raise ShardError(
             f"the client cannot be made with the storage_options given ({names})", where=address
         ) from None
+
+
+def _as_url(address: str) -> str:
+    """The address as the client takes it: it decodes %20, which in a bucket is part of a name."""
+    return address if address.lower().startswith("http") else address.replace("%", "%25")
 
 
 def _why_not_opened(error: Exception, keys: list[str]) -> str:

@@ -75,6 +75,24 @@ def test_names_keep_each_sign(place: str, proxy: FaultyProxy):
     assert ((root / "a.txt").stem, (root / "a.txt").suffix) == ("a", ".txt")
 
 
+def test_folders_that_a_console_made_are_folders(s3: Server, place: str, proxy: FaultyProxy):
+    for folder in (place, f"{place}/a", f"{place}/bare"):
+        s3.make_folder(folder)
+    root = root_of(place)
+    assert (root / "a").is_dir()
+    assert sorted(one.name for one in (root / "a").iterdir()) == ["b c%20#x.jpg", "deep"]
+    assert (root / "bare").is_dir()
+    s3.make_folder(f"{place}-alone")
+    assert not root_of(f"{place}-alone").exists()
+
+
+@pytest.mark.parametrize("name", ["100%25", "a%20b", "花 园", "a+b&c=d"])
+def test_an_address_means_the_name_that_it_shows(name: str, s3: Server, proxy: FaultyProxy):
+    prefix = f"paths/{uuid.uuid4().hex}/{name}"
+    s3.put(prefix, "1.jpg", b"1")
+    assert (root_of(prefix) / "1.jpg").read_bytes() == b"1"
+
+
 def test_no_function_of_the_system_takes_one(place: str, proxy: FaultyProxy):
     with pytest.raises(TypeError):
         os.stat(root_of(place))  # type: ignore[arg-type]  # noqa: PTH116  what is tested
