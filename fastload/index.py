@@ -142,10 +142,10 @@ def _run(arguments: argparse.Namespace, rules: Rules, layout: LayoutOptions) -> 
                     workers=arguments.workers,
                     on_nodes=arguments.engine == "ray",
                 )
+            place = _published(outcome, named)
         except KeyboardInterrupt:
             say("what was read is kept: the same command goes on from there", error=True)
             raise
-    place = _published(outcome, named)
     if outcome.fresh:
         say(f"{place} already holds this index", *_next_lines(outcome, named))
     else:

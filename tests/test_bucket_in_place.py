@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastload import doctor, index, inspect, tune, verify
-from fastload.errors import FastloadError, ShardError
+from fastload import doctor, fetch, index, inspect, tune, verify
+from fastload.errors import FastloadError, ShardError, TooManyCorruptError
 from fastload.load.augment import Augment
 from fastload.load.dataset import TarDataset
 from fastload.load.loader import Loader
@@ -474,7 +474,7 @@ def test_rows_that_point_elsewhere_are_refused(s3, indexed):
     [
         ("files", b"a\0" * 1_000_000, "expected at most"),
         ("train.index.npy", b"", "is not the one that index.json lists"),
-        ("points-0.seek", b"x" * 50_000_000, "expected at most"),
+        ("folders.npy", b"x" * 1_000_000, "expected at most"),
         ("index.json", b"{", "is not JSON"),
         ("index.json", b"[" * 100_000, "is not JSON|brackets"),
     ],
@@ -490,6 +490,82 @@ def test_a_damaged_or_hostile_index_is_one_sentence_and_leaves_no_copy(
         Loader(address)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("second/**/*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "has 0 bytes, the index says"), (b"x" * 9_000_000, "")]
+)
+def test_seek_tables_that_are_others_make_no_wrong_picture(s3, indexed, content, message):
+    prefix, address = indexed
+    folder = facts_of(s3, prefix)["folder"]
+    s3.put(prefix, f".fastload/{folder}/points-0.seek", content)
+    if message:
+        with pytest.raises(ShardError, match=message):
+            loader(address)
+        return
+    with pytest.raises(TooManyCorruptError, match="its seek table is damaged"):
+        list(loader(address))
+
+
+def test_an_index_that_was_copied_to_a_disk_does_not_pass_for_that_of_its_files(
+    s3, indexed, tmp_path, capsys
+):
+    prefix, address = indexed
+    copy = write_tree(tmp_path / "copy", s3.contents(prefix))
+    with pytest.raises(ShardError, match=f"holds a copy of the index of {address}; .* run `"):
+        loader(copy)
+    assert make(copy) == 0
+    assert equal(batches(copy), batches(address))
+
+
+def test_a_copy_of_the_photographs_is_one_without_the_index(indexed, tmp_path):
+    _, address = indexed
+    assert fetch.main([address, str(tmp_path / "copy")]) == 0
+    assert not (tmp_path / "copy/.fastload").exists()
+    assert (tmp_path / "copy/train/daisy/0.jpg").is_file()
+
+
+def test_without_the_right_to_list_an_index_is_found_all_the_same(indexed, proxy):
+    _, address = indexed
+    proxy.fault = lambda each: (
+        "forbid" if each.path.endswith("manifest.json") or each.path.count("/") < 2 else ""
+    )
+    assert len(batches(address)) > 0
+    proxy.fault = lambda each: "forbid" if each.path.endswith(".json") else ""
+    with pytest.raises(ShardError, match=r"manifest\.json: permission was denied"):
+        Loader(address)
+
+
+def test_several_addresses_are_put_end_to_end(s3, indexed, machine):
+    prefix, address = indexed
+    machine("first")
+    for name, data in s3.contents(prefix).items():
+        if not name.startswith(".fastload"):
+            s3.put(f"{prefix}-2", name, data)
+    assert make(f"{address}-2") == 0
+    one, both = len(TarDataset(address)), TarDataset([address, f"{address}-2"])
+    assert len(both) == 2 * one
+    assert np.array_equal(np.asarray(both[1][0]), np.asarray(both[one + 1][0]))
+    assert both.locate(one + 1)[0] == both.locate(1)[0].replace(address, f"{address}-2")
+
+
+def test_a_table_beside_photographs_is_indexed_too(s3, proxy, machine, caplog):
+    files = {f"images/{i}.jpg": jpeg(300 + i) for i in range(12)}
+    lines = [f"images/{i}.jpg,{'ab'[i % 2]},train\n" for i in range(12)]
+    for name, data in files.items():
+        s3.put("in-place/table", name, data)
+    s3.put("in-place/table", "list.csv", ("path,label,split\n" + "".join(lines)).encode())
+    address = f"s3://{BUCKET}/in-place/table/list.csv"
+    assert make(address) == 0
+    samples = TarDataset(address)  # as this machine has its index
+    assert len(samples) == 12
+    assert np.array_equal(
+        np.asarray(samples[3][0]), np.asarray(TarDataset(cache_folder(address))[3][0])
+    )
+    assert [samples.targets.count(label) for label in range(2)] == [6, 6]
+    s3.put("in-place/table", "list.csv", b"path,label,split\n")
+    TarDataset(cache_folder(address))
+    assert "list.csv has changed since it was indexed, and labels in it" in caplog.text
 
 
 def test_a_file_of_the_index_that_is_missing_is_named_with_the_remedy(s3, indexed):

@@ -242,7 +242,7 @@ def write_index_of(
     refuse_missing_classes(
         plan, [file for file in source.files if file.label not in source.imageless]
     )
-    former = _former(folder)
+    former = _former(folder, source)
     number = former.places.points if former else 0
     here = partial(examine_files, workers=workers, with_jpeg=False)
     with Examined(folder, number, options.rules) as examined:
@@ -266,12 +266,14 @@ def write_index_of(
     )
 
 
-def _former(folder: Path) -> PlacedData | None:
-    """The index that is there, if it is whole."""
+def _former(folder: Path, source: Source) -> PlacedData | None:
+    """The index that is there, if it is whole, and not one of an object store that was copied."""
     if not (folder / INDEX_NAME).exists():
         return None
     try:
         data = read_places(folder)
+        if (data.root if data.bucket else None) != _address_of(source):
+            return None
         for split in data.places.splits:
             places_of(data, split)
         folders_of(data)
@@ -279,6 +281,10 @@ def _former(folder: Path) -> PlacedData | None:
         say(f"{error.where}: the index was damaged, and is made anew", error=True)
         return None
     return data
+
+
+def _address_of(source: Source) -> str | None:
+    return None if isinstance(source.root, Path) else str(source.root)
 
 
 def _examine(

@@ -13,17 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.arguments import shown
+from fastload.console.shell import module_command
 from fastload.errors import ShardError
 from fastload.store.freshness import warn_of_changes
 from fastload.store.holders import Holders, JoinedFiles, ShardFiles
 from fastload.store.index import check_split, index_of
 from fastload.store.manifest import MANIFEST_NAME, Manifest, digest_of, read_manifest
 from fastload.store.mapped import MAPPED_FROM, Index, MappedIndex, RowsByClass, rows_by_class
-from fastload.store.objects import MissingObjectError
+from fastload.store.objects import DeniedObjectError, MissingObjectError
 from fastload.store.places import (
     PlacedData,
     Places,
     find_index,
+    index_folder,
     placed,
     places_of,
     points_name,
@@ -163,17 +165,28 @@ def find_data(path: str | os.PathLike[str], access: Access | None = None) -> Fou
     if is_remote(path):
         return _find_remote(Bucket(str(path), access or Access()))
     if not (Path(path) / MANIFEST_NAME).exists() and (folder := find_index(path)):
-        return read_places(folder, access=access)
+        found = read_places(folder, access=access)
+        if found.bucket is not None and folder == index_folder(path):
+            raise ShardError(
+                f"holds a copy of the index of {found.root}; for the files of this folder run"
+                f" `{module_command('fastload.index', Path(path))}`",
+                where=os.fspath(path),
+            )
+        return found
     return ShardDirectory(Path(path), read_manifest(path))
 
 
 def _find_remote(bucket: Bucket) -> ShardBucket | PlacedData:
     try:
         return ShardBucket(bucket, read_remote_manifest(bucket))
-    except MissingObjectError:
-        if found := find_remote_places(bucket):
-            return found
-        raise
+    except (MissingObjectError, DeniedObjectError) as error:
+        try:
+            found = find_remote_places(bucket)
+        except DeniedObjectError:
+            found = None
+        if found is None:
+            raise error from None
+        return found
 
 
 def open_collection(path: Paths, split: str, access: Access | None = None) -> Collection:

@@ -244,6 +244,10 @@ class MissingObjectError(ShardError):
     """There is no object of that name."""
 
 
+class DeniedObjectError(ShardError):
+    """The credentials have no right to an object, or none to know whether it is there."""
+
+
 async def _persist(
     what: str,
     attempt: Callable[[], Awaitable[_Result]],
@@ -280,5 +284,6 @@ def _kind_of(error: Exception) -> type[ShardError]:
     """What an error of the client is that cannot pass."""
     if "<Code>InvalidRange</Code>" in str(error):
         return ChangedObjectError
-    missing = isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error)
-    return MissingObjectError if missing else ShardError
+    if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
+        return MissingObjectError
+    return DeniedObjectError if type(error).__name__ == "PermissionDeniedError" else ShardError

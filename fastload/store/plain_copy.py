@@ -24,6 +24,7 @@ from fastload.store.copying import TIMEOUT_SECONDS, held_for_copy
 from fastload.store.manifest import MANIFEST_NAME
 from fastload.store.objects import Listed, Listing
 from fastload.store.remote import Bucket
+from fastload.store.remote_index import is_of_index
 from fastload.store.requests import Requests
 from fastload.store.streaming import parts_of
 
@@ -102,12 +103,16 @@ def copy_files(copy: FileCopy) -> Iterator[int]:
 
 
 def _objects(bucket: Bucket, requests: Requests) -> Iterator[Listed]:
-    """The objects in the order of the store, all of names that a file may have."""
+    """The objects in the order of the store, all of names that a file may have.
+
+    An index of them is left out: what it says of objects is not so of files.
+    """
     listing = Listing(bucket, timeout_seconds=requests.timeout_seconds)
     while page := requests.run(listing.page()):
         for one in page:
             check_name(one.name, bucket.address)
-            yield one
+            if not is_of_index(one.name):
+                yield one
 
 
 def check_name(name: str, where: str) -> None:

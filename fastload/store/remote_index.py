@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import time
 from contextlib import suppress
@@ -62,11 +63,12 @@ def find_remote_places(bucket: Bucket) -> PlacedData | None:
     for _ in range(_TRIES):
         mine = _content_of(own)
         if content is None:
-            return None if mine is None else _opened(own, bucket)
+            return None if mine is None else read_places(own, access=bucket.access)
         try:
             if mine == content or (mine is not None and _is_newer(own, bucket)):
-                return _opened(own, bucket)
-            return _opened(_copied(bucket, content, own), bucket)
+                return read_places(own, access=bucket.access)
+            copy = _copied(bucket, content, own)
+            return read_places(copy, address=bucket.address, access=bucket.access)
         except MissingObjectError as error:
             missing, before = error, content
             content = read_object(bucket, _NAME, JSON_BYTES)
@@ -75,13 +77,17 @@ def find_remote_places(bucket: Bucket) -> PlacedData | None:
     raise ShardError(f"{missing.reason}; {_remedy(bucket)}", where=missing.where)
 
 
-def _opened(folder: Path, bucket: Bucket) -> PlacedData:
-    return read_places(folder, address=bucket.address, access=bucket.access)
-
-
 def _remedy(bucket: Bucket) -> str:
     command = module_command("fastload.index", bucket.address)
     return f"remove {bucket.of(FOLDER_NAME)} and run `{command}`"
+
+
+def is_of_index(name: str) -> bool:
+    """Whether an object below an address is of an index in place that lies there."""
+    return (
+        re.match(rf"{re.escape(FOLDER_NAME)}/(index\.json$|cleaning\.csv$|index-)", name)
+        is not None
+    )
 
 
 def _content_of(folder: Path) -> bytes | None:
@@ -175,6 +181,8 @@ def _bring(
     try:
         looking = look_at(bucket, name, timeout_seconds=requests.timeout_seconds)
         size = requests.run(looking).bytes
+        if name.endswith(points_name(places.points)):
+            size = min(size, most)  # a run that was stopped has added to them
         if size > most:
             raise ShardError(
                 f"has {size:,} bytes, expected at most {most:,}; {_remedy(bucket)}",
