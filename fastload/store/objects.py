@@ -94,10 +94,10 @@ async def bytes_of(
 
 
 def _see_unchanged(where: str, meta: Any, version: Version) -> None:  # noqa: ANN401  obstore's own
-    size, written = int(meta["size"]), int(meta["last_modified"].timestamp())
+    size, written_ns = int(meta["size"]), int(meta["last_modified"].timestamp()) * 10**9
     if version.bytes is not None and size != version.bytes:
         raise _changed(where, f"had {version.bytes:,} bytes and has {size:,}")
-    if written != version.modified_ns // 10**9:
+    if abs(written_ns - version.modified_ns) >= 10**9:  # rounded up or down
         raise _changed(where, "was written again since it was listed")
 
 
