@@ -196,10 +196,15 @@ class Listing:
     Args:
         bucket: Where.
         timeout_seconds: For each page, all attempts together.
+        opening_seconds: The same for the first page, as the server may not be there at all; None
+            for no other limit.
     """
 
-    def __init__(self, bucket: Bucket, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, bucket: Bucket, *, timeout_seconds: float, opening_seconds: float | None = None
+    ) -> None:
         self._bucket, self._timeout_seconds = bucket, timeout_seconds
+        self._limit = opening_seconds or timeout_seconds  # for the next page
         self._stream: AsyncIterator[Any] | None = None
         self._last = ""
 
@@ -220,9 +225,8 @@ class Listing:
             self._stream = stream
             return [Listed(one["path"], int(one["size"]), one["last_modified"]) for one in found]
 
-        while found := await _persist(
-            self._bucket.address, next_page, self._timeout_seconds, right=TO_LIST
-        ):
+        while found := await _persist(self._bucket.address, next_page, self._limit, right=TO_LIST):
+            self._limit = self._timeout_seconds
             self._last = found[-1].name or self._last
             if below := [one for one in found if one.name]:  # one without is the folder itself
                 return below
