@@ -84,7 +84,9 @@ def _address_in(word: str) -> str:
     """The address of an object store that a word is; "" for another word."""
     address = word.replace(":/", "://", 1) if "://" not in word else word  # as before `Path`
     listable = is_remote(address) and not address.lower().startswith("http")
-    return address.rstrip("/") if listable else ""
+    if not listable:
+        return ""
+    return address if address.endswith("://") else address.rstrip("/")
 
 
 def refuse_addresses(words: Iterable[str | os.PathLike[str]]) -> None:
@@ -103,7 +105,10 @@ def refuse_addresses(words: Iterable[str | os.PathLike[str]]) -> None:
 
 def _listed_for(addresses: Sequence[str]) -> ObjectPath:
     """The folder in an object store that all addresses lie in, whose objects are listed."""
-    folders = [_parts_to_list(one) for address in addresses for one in _without_braces(address)]
+    spelled = (islice(_without_braces(one), _MOST_FILES) for one in addresses)
+    folders = {tuple(_parts_to_list(one)) for each in spelled for one in each}
+    if any(len(parts) < _PARTS_OF_BUCKET or not parts[-1] for parts in folders):
+        raise LayoutError(f"{named(addresses)} names no bucket; give SCHEME://BUCKET/PREFIX")
     alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
     common = [part for part, *_ in alike]
     if len(common) < _PARTS_OF_BUCKET:

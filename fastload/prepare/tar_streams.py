@@ -15,7 +15,7 @@ from fastload.console.progress import Progress
 from fastload.prepare.tar_members import TarFile
 from fastload.store.copying import TIMEOUT_SECONDS
 from fastload.store.object_paths import AnyPath, ObjectPath
-from fastload.store.objects import bytes_of
+from fastload.store.objects import PART_BYTES, bytes_of
 from fastload.store.requests import Requests
 from fastload.store.streaming import Span, Stream, parts_of
 
@@ -41,15 +41,22 @@ def open_tars(paths: Sequence[AnyPath]) -> Iterator[TarFile]:
 
 def _in_store(paths: Sequence[ObjectPath]) -> Iterator[TarFile]:
     spans = [Span(path.path, 0, path.stat().st_size) for path in paths]
+    parts = sum(-(-span.end // PART_BYTES) for span in spans)
     with (
         Requests(timeout_seconds=TIMEOUT_SECONDS) as requests,
-        Progress(len(paths), "tars", what="listing the tars") as progress,
+        Progress(parts, "parts of 8 MiB", what="listing the tars") as progress,
     ):
         stream = Stream(paths[0].bucket, spans, requests)
         for number, path in enumerate(paths):
-            with TarFile(path, _Streamed(path, stream.parts(number), requests)) as tar:
+            parts_of_tar = _counted(stream.parts(number), progress)
+            with TarFile(path, _Streamed(path, parts_of_tar, requests)) as tar:
                 yield tar
-            progress.add()
+
+
+def _counted(parts: Iterator[memoryview], progress: Progress) -> Iterator[memoryview]:
+    for part in parts:
+        progress.add()
+        yield part
 
 
 class _Streamed:

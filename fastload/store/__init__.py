@@ -23,6 +23,7 @@
     streaming   objects of a store, forward
     copying     shards of a store to a folder
     plain_copy  other files of a store to a folder
+    object_files  an object as a file of Python
     object_paths  places below an address, read as files are
     uploads     objects of a store, to write
     faults      whether manifest, indexes and tars agree

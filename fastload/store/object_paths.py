@@ -20,24 +20,21 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, BinaryIO, Literal, TextIO, TypeAlias, cast, overload
+from typing import BinaryIO, Literal, TextIO, TypeAlias, cast, overload
 
 from fastload.console.progress import QUIET_SECONDS
 from fastload.console.terminal import say
 from fastload.errors import ShardError
 from fastload.store.copying import TIMEOUT_SECONDS
-from fastload.store.objects import PART_BYTES, Listed, Listing, Version, bytes_of
+from fastload.store.object_files import RangeFile
+from fastload.store.objects import Listed, Listing, Version
 from fastload.store.plain_copy import check_name
 from fastload.store.remote import Bucket
 from fastload.store.remote_shards import OPENING_SECONDS
 from fastload.store.requests import Fetch, Requests
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-MOST_OBJECTS = 20_000_000  # below an address: some 100 bytes of memory each
+MOST_OBJECTS = 20_000_000  # below an address: some 3 GB of memory
 _MOST_READ = 1 << 30  # of an object that is read at once
-_FIRST_READ = 64 << 10  # of an object that is read forward; each further read takes twice as much
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +105,14 @@ class ObjectList:
     def _fetch(self) -> list[str]:
         """The names; sizes, times and folders are noted."""
         names: list[str] = []
+        sizes, modified = array("q"), array("q")
         for one in _listed(self.bucket):
             names.append(f"{one.name}/" if one.stands_for_folder else one.name)
-            self._sizes.append(one.bytes)
-            self._modified.append(one.version.modified_ns)
+            sizes.append(one.bytes)
+            modified.append(one.version.modified_ns)
         order = sorted(range(len(names)), key=names.__getitem__)
-        self._sizes = array("q", (self._sizes[place] for place in order))
-        self._modified = array("q", (self._modified[place] for place in order))
+        self._sizes = array("q", (sizes[place] for place in order))
+        self._modified = array("q", (modified[place] for place in order))
         names = [names[place] for place in order]
         self._folders = _folders_of(names)
         if both := next((name for name in names if name in self._folders), ""):
@@ -140,7 +138,8 @@ def _folders_of(names: Iterable[str]) -> set[str]:
 def _listed(bucket: Bucket) -> Iterator[Listed]:
     said, count = time.monotonic(), 0
     with Requests(timeout_seconds=TIMEOUT_SECONDS) as requests:
-        listing = Listing(bucket, timeout_seconds=OPENING_SECONDS)
+        limits = {"timeout_seconds": TIMEOUT_SECONDS, "opening_seconds": OPENING_SECONDS}
+        listing = Listing(bucket, **limits)
         while page := requests.run(listing.page()):
             for one in page:
                 check_name(one.name, bucket.address)
@@ -287,7 +286,9 @@ class ObjectPath:
             FileNotFoundError: If there is none.
             ChangedObjectError: Also while it is read: if it is another one than was listed.
         """
-        binary = cast("BinaryIO", io.BufferedReader(_Ranges(self, self.stat())))
+        binary = cast(
+            "BinaryIO", io.BufferedReader(RangeFile(self.bucket, self.path, self.stat().version))
+        )
         if mode == "rb":
             return binary
         return io.TextIOWrapper(binary, encoding or "utf-8", errors, newline)
@@ -321,53 +322,6 @@ def _within(path: AnyPath) -> str:
     if not isinstance(path, ObjectPath):
         raise TypeError(f"{path} is of this machine, and the other path is an address")
     return path.path or "."
-
-
-class _Ranges(io.RawIOBase):
-    """An object as a file that can be sought in; what is read forward comes in growing ranges."""
-
-    def __init__(self, path: ObjectPath, status: ObjectStatus) -> None:
-        self._path, self._status = path, status
-        self._place = self._begin = 0
-        self._held = memoryview(b"")  # from `_begin` on
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = (0, self._place, self._status.st_size)[whence]
-        self._place = max(0, start + offset)
-        return self._place
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        target = memoryview(buffer).cast("B")
-        if not self._begin <= self._place < self._begin + len(self._held):
-            self._fetch()
-        first = self._place - self._begin
-        part = self._held[first : first + len(target)]
-        target[: len(part)] = part
-        self._place += len(part)
-        return len(part)
-
-    def _fetch(self) -> None:
-        forward = bool(len(self._held)) and self._place == self._begin + len(self._held)
-        size = min(PART_BYTES, 2 * len(self._held)) if forward else _FIRST_READ
-        end = min(self._place + size, self._status.st_size)
-        if end <= self._place:
-            self._begin, self._held = self._place, memoryview(b"")
-            return
-        with Requests(timeout_seconds=TIMEOUT_SECONDS) as requests:
-            self._held = requests.run(
-                bytes_of(
-                    *(self._path.bucket, self._path.path, self._place, end),
-                    timeout_seconds=TIMEOUT_SECONDS,
-                    version=self._status.version,
-                )
-            )
-        self._begin = self._place
 
 
 def first_bytes(paths: Sequence[ObjectPath], count: int) -> list[bytes]:

@@ -95,10 +95,10 @@ async def bytes_of(
 
 
 def _see_unchanged(where: str, meta: Any, version: Version) -> None:  # noqa: ANN401  obstore's own
-    size, written = int(meta["size"]), int(meta["last_modified"].timestamp())
+    size, written_ns = int(meta["size"]), int(meta["last_modified"].timestamp()) * 10**9
     if version.bytes is not None and size != version.bytes:
         raise _changed(where, f"had {version.bytes:,} bytes and has {size:,}")
-    if written != version.modified_ns // 10**9:
+    if abs(written_ns - version.modified_ns) >= 10**9:  # rounded up or down
         raise _changed(where, "was written again since it was listed")
 
 
@@ -207,10 +207,15 @@ class Listing:
     Args:
         bucket: Where.
         timeout_seconds: For each page, all attempts together.
+        opening_seconds: The same for the first page, as the server may not be there at all; None
+            for no other limit.
     """
 
-    def __init__(self, bucket: Bucket, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, bucket: Bucket, *, timeout_seconds: float, opening_seconds: float | None = None
+    ) -> None:
         self._bucket, self._timeout_seconds = bucket, timeout_seconds
+        self._limit = opening_seconds or timeout_seconds  # for the next page
         self._stream: AsyncIterator[Any] | None = None
         self._last = ""
 
@@ -231,9 +236,8 @@ class Listing:
             self._stream = stream
             return [_listed(one) for one in found]
 
-        while found := await _persist(
-            self._bucket.address, next_page, self._timeout_seconds, right=TO_LIST
-        ):
+        while found := await _persist(self._bucket.address, next_page, self._limit, right=TO_LIST):
+            self._limit = self._timeout_seconds
             self._last = found[-1].name or self._last
             if below := [one for one in found if one.name]:  # one without is the folder itself
                 return below
