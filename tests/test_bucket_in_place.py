@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -137,12 +138,15 @@ def loader(path: object, **options: object) -> Loader:
     return Loader(path, **{"batch_size": 4, "augment": Augment.train(16), **options})  # type: ignore[arg-type]
 
 
+def taken(made: Loader) -> Batches:
+    return [
+        (images.numpy(), labels.tolist(), made.last_indices().tolist()) for images, labels in made
+    ]
+
+
 def batches(path: object, **options: object) -> Batches:
     with loader(path, **options) as made:
-        return [
-            (images.numpy(), labels.tolist(), made.last_indices().tolist())
-            for images, labels in made
-        ]
+        return taken(made)
 
 
 def equal(one: Batches, other: Batches) -> bool:
@@ -185,7 +189,7 @@ def test_reweighting_ranks_and_a_resumed_epoch_are_those_of_the_folder(both, mac
 def test_a_data_set_gives_the_samples_of_the_folder(both, machine):
     local, address = both
     machine("second")
-    here, there = TarDataset(local), TarDataset(address)
+    here, there = TarDataset(local), pickle.loads(pickle.dumps(TarDataset(address)))
     assert here.targets == there.targets
     for i in range(len(here)):
         assert np.array_equal(np.asarray(here[i][0]), np.asarray(there[i][0]))
@@ -210,6 +214,26 @@ def test_what_was_read_once_comes_from_the_cache(both, proxy, tmp_path, machine)
         reader = again._reader
         assert isinstance(reader, RemoteReader)
         assert reader.fetched == (0, 0)
+
+
+def test_bad_samples_are_counted_and_replaced_as_in_the_folder(
+    s3, photographs, tmp_path, proxy, machine
+):
+    local = Path(shutil.copytree(photographs, tmp_path / "local"))
+    address = uploaded(s3, photographs, "in-place/bad")
+    assert make(local) == 0
+    assert make(address) == 0
+    for name in ("train/daisy/3.jpg", "train/daisy/4.jpg"):
+        content = bytearray((local / name).read_bytes())
+        content[200] ^= 0xFF
+        (local / name).write_bytes(content)
+        s3.put("in-place/bad", name, bytes(content))
+    found = []
+    for place in (local, address):
+        with loader(place, max_corrupt_fraction=0.2) as made:
+            found.append((taken(made), made.stats().bad_samples))
+    assert equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1] == 2
 
 
 @pytest.mark.parametrize("fault", ["slow down", "reset", "truncate", "corrupt"])
@@ -573,7 +597,8 @@ def test_a_file_of_the_index_that_is_missing_is_named_with_the_remedy(s3, indexe
     folder = facts_of(s3, prefix)["folder"]
     s3.delete(prefix, f".fastload/{folder}/files.npy")
     with pytest.raises(
-        ShardError, match=rf"files.npy: .*remove {address}/.fastload and run `.*index {address}`"
+        ShardError,
+        match=rf"files.npy: is missing: .*remove {address}/.fastload and run `.*index {address}`",
     ):
         Loader(address)
 

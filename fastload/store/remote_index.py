@@ -21,8 +21,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from fastload.console.shell import module_command
+from fastload.console.terminal import say
 from fastload.errors import ShardError, StalledError
 from fastload.files import explain_os_error, locked, naming, write_atomically
+from fastload.store.copying import TIMEOUT_SECONDS
 from fastload.store.facts import JSON_BYTES
 from fastload.store.holders import FILE
 from fastload.store.index import index_name
@@ -40,13 +42,14 @@ from fastload.store.places import (
     read_places,
 )
 from fastload.store.remote import Bucket
-from fastload.store.remote_shards import OPENING_SECONDS, read_object
+from fastload.store.remote_shards import MISSING, OPENING_SECONDS, read_object
 from fastload.store.requests import Requests
 from fastload.store.rows import LONGEST_HEADER
 from fastload.store.streaming import parts_of
 
 _NAME = f"{FOLDER_NAME}/{INDEX_NAME}"  # below the address
 _COPIES = "copies"
+_LARGE = 64 << 20  # bytes of seek tables, for which somebody may wait some seconds
 _KEPT_SECONDS = 7 * 86400.0  # a copy that nobody opened for so long is removed
 _LONGEST_NAME = 4096  # bytes of an object's, and a zero; S3 and Google allow 1,024
 _TRIES = 3  # where the index is replaced while it is copied
@@ -74,7 +77,7 @@ def find_remote_places(bucket: Bucket) -> PlacedData | None:
             content = read_object(bucket, _NAME, JSON_BYTES)
             if content == before:
                 break
-    raise ShardError(f"{missing.reason}; {_remedy(bucket)}", where=missing.where)
+    raise ShardError(f"{MISSING}; {_remedy(bucket)}", where=missing.where)
 
 
 def _remedy(bucket: Bucket) -> str:
@@ -139,7 +142,10 @@ def _copy(bucket: Bucket, content: bytes, places: Places, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         (partial / places.folder).mkdir(parents=True)
-        with Requests(timeout_seconds=OPENING_SECONDS) as requests:
+        if places.points_bytes >= _LARGE:
+            size = f"{places.points_bytes >> 20:,} MB"
+            say(f"copying the index of {bucket.address} to this machine, once: {size}", error=True)
+        with Requests(timeout_seconds=TIMEOUT_SECONDS) as requests:
             for name, most in files_of_index(places).items():
                 # Seek tables lie beside the folder: `places`. Each is checked when it is read.
                 inner = places.folder if name in places.digests else ""
