@@ -12,6 +12,7 @@ import tarfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -138,9 +139,12 @@ def place() -> str:
 
 def upload(s3: Server, folder: Path, place: str) -> str:
     """Copy a folder and all below it into the bucket; the address."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            s3.put(place, path.relative_to(folder).as_posix(), path.read_bytes())
+
+    def put(path: Path) -> None:
+        s3.put(place, path.relative_to(folder).as_posix(), path.read_bytes())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, filter(Path.is_file, folder.rglob("*"))))
     return f"s3://{BUCKET}/{place}"
 
 
