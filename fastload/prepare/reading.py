@@ -141,11 +141,13 @@ class ImagesAhead:
         """All bytes of a file that was asked for; once.
 
         Raises:
-            LayoutError: If its object is gone, or is another one than was listed.
+            LayoutError: If its object is gone, is another one than was listed, or is too large.
             FastloadError: If the object store is away or refuses: no fault of the image.
         """
         if not file.bytes:
             return b""
+        if detail := why_too_large(file.bytes):
+            raise LayoutError(f"{self._path_of(file)} {detail}")
         one = self._ranges.pop(file.path)
         try:
             data = one.taken(file.offset, file.offset + file.bytes)

@@ -12,6 +12,7 @@ import tarfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import pytest
 from fastload import clean, shard
 from fastload.errors import FastloadError, LayoutError
 from fastload.prepare import reading, tar_streams
+from fastload.prepare.layout import LayoutOptions
 from fastload.prepare.reading import read_bytes
 from fastload.prepare.source import read_source
 from fastload.store import object_paths
@@ -56,7 +58,8 @@ def in_tar(members: dict[str, bytes]) -> bytes:
 
 
 def plain(root: Path) -> str:
-    write_tree(root, class_folders())
+    names = json.dumps({"class 0": "Rosa canina", "class 1": "Tulipa"}).encode()
+    write_tree(root, {**class_folders(), "plantnet300K_species_names.json": names})
     return ""
 
 
@@ -69,6 +72,7 @@ def splits(root: Path) -> str:
 
 
 def webdataset(root: Path) -> str:
+    write_tree(root, {"classes.txt": "rose\n玫瑰\ntulip\ndaisy\n".encode()})
     for tar in range(3):
         members = {}
         for n in range(12):
@@ -138,9 +142,12 @@ def place() -> str:
 
 def upload(s3: Server, folder: Path, place: str) -> str:
     """Copy a folder and all below it into the bucket; the address."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            s3.put(place, path.relative_to(folder).as_posix(), path.read_bytes())
+
+    def put(path: Path) -> None:
+        s3.put(place, path.relative_to(folder).as_posix(), path.read_bytes())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, filter(Path.is_file, folder.rglob("*"))))
     return f"s3://{BUCKET}/{place}"
 
 
@@ -155,7 +162,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def without_recipe(files: dict[str, bytes]) -> dict[str, bytes]:
     manifest = json.loads(files["manifest.json"])
-    del manifest["recipe"]
+    assert manifest.pop("recipe")
     return files | {"manifest.json": json.dumps(manifest).encode()}
 
 
@@ -178,12 +185,14 @@ def test_a_bucket_to_a_bucket(
     splits(tmp_path / "data")
     address = upload(s3, tmp_path / "data", f"{place}/photos")
     out = f"s3://{BUCKET}/{place}/shards"
-    assert made(str(tmp_path / "data"), tmp_path / "local") == 0
-    assert made(f"{address}/", out) == 0
+    assert made(str(tmp_path / "data"), tmp_path / "local", "--exclude", "val") == 0
+    assert made(f"{address}/", out, "--exclude", "val") == 0
     assert without_recipe(s3.contents(f"{place}/shards")) == content(tmp_path / "local")
     capsys.readouterr()
-    assert made(address, out) == 0
+    assert made(address, out, "--exclude", "val") == 0
     assert f"{out} already holds these shards, complete" in capsys.readouterr().out
+    spelled = LayoutOptions(exclude=(f"{address}/val/",))
+    assert list(read_source(address, options=spelled).folders) == ["train"]
 
 
 def test_cleaning_reads_a_bucket_and_changes_nothing(

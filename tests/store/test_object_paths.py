@@ -6,6 +6,7 @@ import os
 import pickle
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -141,12 +142,24 @@ def test_an_object_that_was_written_again_is_refused(s3: Server, place: str, pro
         first_bytes([root / "top.csv"], 3)
 
 
-def test_more_than_a_page_is_listed_whole(s3: Server, proxy: FaultyProxy):
+def test_more_than_a_page_is_listed_whole_after_a_list_that_broke_off(
+    s3: Server, proxy: FaultyProxy
+):
     prefix = f"paths/{uuid.uuid4().hex}"
-    for number in range(1_500):
-        s3.put(prefix, f"{number % 7}/{number:04d}", b"1")
+
+    def put(number: int) -> None:
+        s3.put(prefix, f"{number % 7 + 1}/{number:04d}", b"1" * (number % 7 + 1))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, range(1_500)))
     root = root_of(prefix)
-    assert sum(1 for folder in root.iterdir() for _ in folder.iterdir()) == 1_500
+    proxy.fault = lambda request: "forbid" if request.number == 1 else ""
+    with pytest.raises(ShardError, match="permission was denied"):
+        root.exists()
+    assert len(proxy.requests) == 2
+    files = [file for folder in root.iterdir() for file in folder.iterdir()]
+    assert len(files) == 1_500
+    assert all(file.stat().st_size == int(file.parent.name) for file in files)
 
 
 def test_what_is_no_tree_is_refused(
