@@ -114,12 +114,15 @@ def _copied(bucket: Bucket, content: bytes, own: Path) -> Path:
     places = places_in(content, bucket.of(_NAME), bucket.of(FOLDER_NAME))
     copies = own / _COPIES
     folder = copies / hashlib.blake2b(content, digest_size=16).hexdigest()
+    if (folder / INDEX_NAME).is_file():
+        with suppress(OSError):  # a cache that is read-only serves as well
+            os.utime(folder)
+        return folder
     try:
         copies.mkdir(parents=True, exist_ok=True)
         with locked(copies / "lock", held=_wait, unlockable=_go_on):
-            if not (folder / INDEX_NAME).is_file():
+            if not (folder / INDEX_NAME).is_file():  # else another process has just made it
                 _copy(bucket, content, places, folder)
-            os.utime(folder)
             _remove_old(copies)
     except OSError as error:
         raise ShardError(
