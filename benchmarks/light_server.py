@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.s3 import BUCKET, Server, closed_port
+from tests.s3 import BUCKET, Server
+from tests.servers import closed_port
 
 INSTALL = "nginx is not installed; apt-get install nginx-light"
 _START_SECONDS = 10.0

@@ -187,7 +187,7 @@ def _run(
     rows = clean_folder(source, rules=rules, workers=options.workers)
     seconds = time.monotonic() - begin
     if options.quarantine:
-        rows = quarantine(source.root, options.quarantine, rows)
+        rows = quarantine(source.folder, options.quarantine, rows)
     write_report(options.report, rows)
     counts = count_reasons(rows)
     bad = sum(counts.values())

@@ -4,7 +4,8 @@
 
 `Loader("data/")` reads the images through the index, and no image is copied or changed. A second
 run takes only what changed. A run that was killed goes on where it stopped. Where the data cannot
-be written, the index lies in the user's cache.
+be written, the index lies in the user's cache. That of `s3://bucket/photos` is made there, and put
+beside the data.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, add_seed_option, local_folder
 from fastload.console.shell import module_command, trainer_command
 from fastload.console.terminal import counted, say
+from fastload.errors import ShardError, StalledError
 from fastload.pixels import native
 from fastload.prepare.indexing import (
     IndexOptions,
@@ -39,14 +41,17 @@ from fastload.prepare.indexing import (
     write_index_of,
 )
 from fastload.prepare.layout import LayoutOptions
+from fastload.prepare.publish import publish_index
 from fastload.prepare.reasons import Rules
 from fastload.prepare.report import REPORT_NAME, reason_table
 from fastload.prepare.source import read_source
-from fastload.store.places import KINDS, find_index
+from fastload.store.places import FOLDER_NAME, KINDS, PlacedData, cache_folder, find_index
 
 
-def closing_lines(outcome: IndexOutcome, named: Sequence[Path]) -> list[str]:
-    """What a run did and what to type next."""
+def closing_lines(
+    outcome: IndexOutcome, named: Sequence[Path | str], place: Path | str
+) -> list[str]:
+    """What a run did and what to type next; `place` is where the index is now."""
     places, folder = outcome.data.places, outcome.data.path
     splits = ", ".join(f"{name} {split.samples:,}" for name, split in places.splits.items())
     count = sum(places.stored.values())
@@ -60,12 +65,12 @@ def closing_lines(outcome: IndexOutcome, named: Sequence[Path]) -> list[str]:
         *([f"            {outcome.remedy}"] if outcome.remedy else []),
         *_slow_lines(places.stored, named),
         f"report      {folder / REPORT_NAME}",
-        f"index       {folder}",
+        f"index       {place}",
     ]
     return [*lines, *_next_lines(outcome, named)]
 
 
-def _slow_lines(stored: dict[str, int], named: Sequence[Path]) -> list[str]:
+def _slow_lines(stored: dict[str, int], named: Sequence[Path | str]) -> list[str]:
     """How many images the core does not decode, and what to do where they are many."""
     slow = {name: stored[name] for name in KINDS[1:] if stored.get(name)}
     if not slow:
@@ -77,19 +82,39 @@ def _slow_lines(stored: dict[str, int], named: Sequence[Path]) -> list[str]:
     ]
 
 
-def _next_lines(outcome: IndexOutcome, named: Sequence[Path]) -> list[str]:
+def _next_lines(outcome: IndexOutcome, named: Sequence[Path | str]) -> list[str]:
     val = outcome.data.places.splits.get("val")
     if "train" not in outcome.data.places.splits:
         return ["no train    for evaluation only: --val-data of train/run.py, or Loader(split=…)"]
     if val is None or not val.samples:
         return ["no val      training needs it; --val-fraction 0.1 takes it from train"]
-    found = len(named) == 1 and find_index(named[0]) == outcome.data.path
+    found = len(named) == 1 and _belongs_to(outcome.data, named[0])
     data = named[0] if found else outcome.data.path  # the index of --out is named itself
     return [f"next        {trainer_command('--loader', 'dali', '--data', data)}"]
 
 
+def _belongs_to(data: PlacedData, named: Path | str) -> bool:
+    """Whether the word that names a source is enough to find its index."""
+    if data.bucket is not None:
+        return named == data.root and data.path == cache_folder(named)
+    return find_index(named) == data.path
+
+
+def _published(outcome: IndexOutcome, named: Sequence[Path | str]) -> Path | str:
+    """Where an index is at the end: beside the data in an object store, as they can be written."""
+    data = outcome.data
+    if data.bucket is None or len(named) != 1 or not _belongs_to(data, named[0]):
+        return data.path
+    try:
+        return publish_index(data, data.bucket)
+    except (ShardError, StalledError) as error:
+        said = f"{data.root}/{FOLDER_NAME} cannot be written: the index stays in {data.path}"
+        say(f"{said} ({error})", error=True)
+        return data.path
+
+
 def _run(arguments: argparse.Namespace, rules: Rules, layout: LayoutOptions) -> int:
-    named: list[Path] = arguments.data
+    named: list[Path | str] = arguments.data
     source = read_source(named, seed=arguments.seed, options=layout)
     if arguments.out:
         refuse_foreign(source, arguments.out)
@@ -117,13 +142,14 @@ def _run(arguments: argparse.Namespace, rules: Rules, layout: LayoutOptions) -> 
                     workers=arguments.workers,
                     on_nodes=arguments.engine == "ray",
                 )
+            place = _published(outcome, named)
         except KeyboardInterrupt:
             say("what was read is kept: the same command goes on from there", error=True)
             raise
     if outcome.fresh:
-        say(f"{folder} already holds this index", *_next_lines(outcome, named))
+        say(f"{place} already holds this index", *_next_lines(outcome, named))
     else:
-        say(*closing_lines(outcome, named))
+        say(*closing_lines(outcome, named, place))
     return 0
 
 
@@ -151,7 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out",
         type=local_folder,
         metavar="DIR",
-        help="where the index goes (default DATA/.fastload, or the user's cache)",
+        help="where the index goes, on this machine (default DATA/.fastload, in a bucket too, or"
+        " the user's cache)",
     )
     add_rule_options(parser)
     add_layout_options(parser)

@@ -160,6 +160,7 @@ def _run(
     out = target.place
     source = read_source(arguments.data, seed=arguments.seed, options=layout)
     refuse_nested(source, target.out, "--out" if target.out == out else "--staging")
+    refuse_nested(source, out)
     refuse_to_move(source, arguments.quarantine)
     options = ShardOptions(
         rules=rules,
@@ -188,7 +189,7 @@ def _run(
         say("finished shards are kept: the same command goes on from there", error=True)
         raise
     if arguments.quarantine:
-        rows = quarantine(source.root, arguments.quarantine, outcome.rows)
+        rows = quarantine(source.folder, arguments.quarantine, outcome.rows)
         write_report(target.out / REPORT_NAME, rows)
         target.publish()
     say(*closing_lines(outcome, out, words))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import shutil
 import sys
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -66,6 +70,26 @@ class Server:
 
         obstore.put(self._store(prefix), name, data)
 
+    def make_folder(self, path: str) -> None:
+        """Write the empty object "PATH/", as the stores' consoles do; the client cannot."""
+        when = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        headers = {
+            "host": urlsplit(self.endpoint).netloc,
+            "x-amz-content-sha256": hashlib.sha256(b"").hexdigest(),
+            "x-amz-date": when,
+        }
+        names, target = ";".join(headers), quote(f"/{BUCKET}/{path}/")
+        listed = "".join(f"{name}:{value}\n" for name, value in headers.items())
+        request = f"PUT\n{target}\n\n{listed}\n{names}\n{headers['x-amz-content-sha256']}"
+        scope = f"{when[:8]}/us-east-1/s3/aws4_request"
+        digest = hashlib.sha256(request.encode()).hexdigest()
+        key = f"AWS4{SECRET}".encode()
+        for part in (*scope.split("/"), f"AWS4-HMAC-SHA256\n{when}\n{scope}\n{digest}"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        signed = f"AWS4-HMAC-SHA256 Credential={KEY}/{scope}, SignedHeaders={names}"
+        headers["authorization"] = f"{signed}, Signature={key.hex()}"
+        urlopen(Request(self.endpoint + target, b"", headers, method="PUT")).close()
+
     def contents(self, prefix: str) -> dict[str, bytes]:
         """The objects below a prefix."""
         import obstore
@@ -100,7 +124,7 @@ class Server:
         obstore.put(store, "ready", b"1")
         assert bytes(obstore.get(store, "ready").bytes()) == b"1"
         assert [one["path"] for page in obstore.list(store) for one in page] == ["ready"]
-        with urllib.request.urlopen(f"{self.web}/ready/ready", timeout=10) as answer:
+        with urlopen(f"{self.web}/ready/ready", timeout=10) as answer:
             assert answer.read() == b"1"
 
 

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fastload import clean, doctor, inspect, tune, verify
-from fastload import index as indexing
+from fastload import doctor, inspect, tune, verify
 from tests.faulty_proxy import Fault, FaultyProxy, Request
 from tests.train.pictures import striped_shards
 from train.run import main as train
@@ -266,10 +265,3 @@ def test_what_cannot_be_read_is_one_sentence(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
-
-
-@pytest.mark.parametrize("command", [clean, indexing])
-def test_images_in_a_bucket_are_not_read_in_place(command, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert command.main(["s3://bucket/photographs"]) == 1
-    assert "images in an object store are not read in place" in capsys.readouterr().err

@@ -275,10 +275,3 @@ def test_shards_without_their_manifest_do_not_pass_for_files(s3, folder, proxy, 
 def test_names_that_lead_elsewhere_are_refused(name):
     with pytest.raises(ShardError, match="has an object whose name is no path"):
         plain_copy.check_name(name, "s3://tests")
-
-
-def test_photographs_in_a_bucket_are_refused_with_the_command_that_copies_them(capsys):
-    assert shard.main(["s3://tests/photographs/", "--out", "shards"]) == 1
-    error = capsys.readouterr().err
-    assert "images in an object store are not read in place; copy them first: " in error
-    assert "-m fastload.fetch s3://tests/photographs photographs" in error

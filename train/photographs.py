@@ -18,7 +18,7 @@ import numpy as np
 from fastload.errors import FastloadError, ImageError, LayoutError, ShardError
 from fastload.files import explain_os_error, open_regular
 from fastload.prepare.formats import sniff_format
-from fastload.prepare.given import Kind, kind_of, places_of
+from fastload.prepare.given import Kind, kind_of, places_of, refuse_addresses
 from fastload.prepare.naming import SPLITS, read_name
 from fastload.prepare.reading import read_bytes
 from fastload.prepare.source import File, read_source
@@ -95,8 +95,10 @@ def find_photographs(
     try:
         if "" in words:  # as of a variable that a shell does not know
             raise PhotographsError("a place without a name was given; name files or folders")
+        refuse_addresses(words)
         # What two words mean is taken once, where two sources of training data would be a mistake.
-        places = list(dict.fromkeys(place for word in words for place in places_of([word])))
+        meant = (place for word in words for place in places_of([word]))
+        places = list(dict.fromkeys(place for place in meant if isinstance(place, Path)))
     except LayoutError as error:
         raise PhotographsError(str(error)) from error
     photographs: list[Photograph] = []
@@ -256,7 +258,7 @@ def _in_source(place: Path, kind: Kind = Kind.FOLDER) -> list[Photograph]:
     return [
         Photograph(
             name=str(source.root / file.path),
-            read=functools.partial(_read_listed, source.root, file),
+            read=functools.partial(_read_listed, source.folder, file),
             truth=source.classes[file.label],
             split=file.split,
         )

@@ -31,7 +31,7 @@ from fastload.store.collection import Collection, Paths, listed, open_collection
 from fastload.store.making import make_missing_indexes
 from fastload.store.reader import Reader, Scratch
 from fastload.store.remote import Access
-from fastload.store.remote_reader import open_reader
+from fastload.store.remote_reader import RemoteReader, open_reader
 
 OutputKind = Literal["pil", "tensor"]
 
@@ -175,7 +175,9 @@ class TarDataset(Dataset[tuple[Any, Any]]):
         return self._open_reader().locate(self._row(index))
 
     def file_of(self, index: SupportsIndex) -> Path | None:
-        """The file that is a sample's image; None where it holds several, as a shard does."""
+        """The file of this machine that is a sample's image; None where there is no such file."""
+        if isinstance(self._open_reader(), RemoteReader):
+            return None
         number = int(self._collection.index["file"][self._row(index)])
         files = self._collection.files
         return files.path(number) if files.alone(np.array([number]))[0] else None

@@ -3,7 +3,8 @@
 given source found reading    what was given; what images there are; their bytes
 tree naming spelling layout   what lies in a folder; what names tell; which folder is what
 folders                       class folders
-tar_members tar_folders tars  tars: their members, class folders in them, samples of webdataset
+tar_members tar_streams       tars: their members, on a disk or in an object store
+tar_folders tars              class folders in tars, samples of webdataset
 tables catalogues listed      tables of labels, and catalogues in COCO's form
 parquet                       as Hugging Face writes it
 labels class_names            from what a source says of a class to numbers and readable names
@@ -17,5 +18,6 @@ target staging bucket         where shards go: a folder, or an object store by w
 cluster spread                the same on other machines: join Ray; what its nodes do
 folder                        the whole
 in_place examined indexing    the same for images that stay where they lie; what is known of them
+publish                       the index of data in an object store, put beside them
 flowers sample_folder         pictures to try everything with
 """

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fastload.console.terminal import say
-from fastload.errors import FastloadError, OutputError
+from fastload.errors import FastloadError, OutputError, ShardError
 from fastload.files import sha256_of
 from fastload.prepare.journal import STATE_NAME, Journal, difference
 from fastload.prepare.staging import staged
@@ -63,9 +63,25 @@ class BucketTarget:
         with suppress(MissingObjectError):
             read_manifest_bytes(self.bucket)
             return  # all is there, or the address is refused
+        self._refuse_within_shards()
         self.uploads.put(_PROBE, b"")
         self.uploads.rename(_PROBE, f"{_PROBE}-copy")
         self.uploads.delete(f"{_PROBE}-copy")
+
+    def _refuse_within_shards(self) -> None:
+        """See that no folder above holds shards: they are copied and checked with all below it.
+
+        Raises:
+            OutputError: If one does.
+        """
+        above = self.bucket.address.rpartition("/")[0]
+        while not above.endswith(("/", ":")):
+            with suppress(ShardError):  # there is none, or who may write here may not look there
+                read_remote_manifest(Bucket(above))
+                raise OutputError(
+                    f"{self.place} lies within the shards of {above}; choose another --out"
+                )
+            above = above.rpartition("/")[0]
 
     def partial_path(self, name: str) -> Path:
         """See `Target.partial_path`."""

@@ -7,7 +7,6 @@ train.json  {"images": [{"id", "file_name"}], "annotations": [{"image_id", "cate
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from fastload.console.terminal import counted
@@ -19,6 +18,7 @@ from fastload.prepare.listed import Listed
 from fastload.prepare.naming import splits_of_paths
 from fastload.prepare.tables import read_json
 from fastload.prepare.tree import Exclusions
+from fastload.store.object_paths import AnyPath
 
 _CATEGORIES = "categories.json"
 
@@ -29,7 +29,7 @@ def is_catalogue(held: object) -> bool:
 
 
 def find_in_catalogues(
-    held: Mapping[str, dict[str, Any]], *, root: Path, exclusions: Exclusions
+    held: Mapping[str, dict[str, Any]], *, root: AnyPath, exclusions: Exclusions
 ) -> Found:
     """Find the images that catalogues name.
 
@@ -97,7 +97,7 @@ def _labels_in(catalogue: dict[str, Any]) -> dict[Any, str]:
     return labels
 
 
-def _names_in(catalogue: dict[str, Any], path: Path, found: Found) -> list[tuple[int, str]]:
+def _names_in(catalogue: dict[str, Any], path: AnyPath, found: Found) -> list[tuple[int, str]]:
     """Number and name of each category; those of categories.json where the catalogue has none."""
     categories = catalogue.get("categories") or []
     beside = path.with_name(_CATEGORIES)

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from fastload.errors import LayoutError
@@ -18,6 +18,7 @@ from fastload.prepare.spelling import (
     one_form,
     visible,
 )
+from fastload.store.object_paths import AnyPath
 
 # Pl@ntNet-300K's table of species: as it is published in the archive, as it is found elsewhere, and
 # that of the second version, whose folders are 0000, 0001, …
@@ -59,14 +60,14 @@ def about_spelling(classes: Sequence[str]) -> list[str]:
     return [f"{what}{named(names)}" for what, names in found if names]
 
 
-def folders_above(root: Path, layout: Layout) -> list[Path]:
+def folders_above(root: AnyPath, layout: Layout) -> list[AnyPath]:
     """The folders of a source that may hold a table of names: beside the images, and above."""
-    inner = Path(layout.base.path)
+    inner = PurePosixPath(layout.base.path)
     return [root / part for part in (inner, *inner.parents)] if inner.parts else [root]
 
 
 def readable_names(
-    folders: Sequence[Path], beside: Sequence[Path], classes: Sequence[str]
+    folders: Sequence[AnyPath], beside: Sequence[AnyPath], classes: Sequence[str]
 ) -> tuple[tuple[str, ...], list[str]]:
     """Pl@ntNet's species names for its numbers, and a sentence where a table lacks some.
 
@@ -98,7 +99,7 @@ def readable_names(
     return names, [f"{note}: it lacks {named(lacking)}"] if lacking else []
 
 
-def _read_names(path: Path) -> dict[str, str]:
+def _read_names(path: AnyPath) -> dict[str, str]:
     """Number of a species, without zeros in front -> its name."""
     fault = "" if path.is_file() else "no regular file"
     table: Any = None

@@ -11,26 +11,51 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
+from typing import NamedTuple
 
 from fastload.errors import FastloadError, LayoutError
 from fastload.pixels import native
 from fastload.prepare.in_place import place_image
-from fastload.prepare.reading import read_bytes
+from fastload.prepare.reading import ImagesAhead, read_bytes
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 from fastload.prepare.source import File
 from fastload.prepare.transcode import Stored, store_image, why_too_large
 from fastload.prepare.verdict import Doubtful, Dropped, Kept, Verdict
 from fastload.prepare.workers import Cause, Lost, run_chunks
 from fastload.runs import run_bounds
+from fastload.store.object_paths import AnyPath, ObjectPath
 
-CHUNK_FILES = 16
 MOST_IN_A_ROW = 8  # files that a disk with a few bad blocks may lose one after another
-CHUNK_BYTES = 4 << 20  # so that 12-megapixel photographs do not fill the memory
 
 
-def examine_file(file: File, *, root: Path, rules: Rules, with_jpeg: bool) -> tuple[Verdict, bytes]:
+class Chunk(NamedTuple):
+    """How many files, and bytes, a worker takes at a time at most."""
+
+    files: int
+    bytes: int
+
+
+CHUNK = Chunk(16, 4 << 20)  # so that 12-megapixel photographs do not fill the memory
+# A worker waits for the first image of a chunk, such as 50 ms; 64 photographs of 42 kB take 300.
+REMOTE_CHUNK = Chunk(64, 8 << 20)
+
+
+def examine_file(
+    file: File,
+    *,
+    root: AnyPath,
+    rules: Rules,
+    with_jpeg: bool,
+    ahead: ImagesAhead | None = None,
+) -> tuple[Verdict, bytes]:
     """Read one file, once, and decide about it; runs in a worker.
+
+    Args:
+        file: The file.
+        root: Root of the source.
+        rules: What is taken.
+        with_jpeg: Whether to return the JPEG.
+        ahead: Of a root in an object store, what has asked for the file's bytes.
 
     Returns:
         The verdict, and the JPEG to store; b"" where the file is dropped or `with_jpeg` is false.
@@ -44,7 +69,7 @@ def examine_file(file: File, *, root: Path, rules: Rules, with_jpeg: bool) -> tu
     if detail := why_too_large(file.bytes):
         return Dropped(Reason.LARGE, detail), b""
     try:
-        data = _read_file(file, root)
+        data = ahead.read(file) if ahead else _read_file(file, root)
     except OSError as error:
         return _unread(root / file.path, error), b""
     if len(data) != file.bytes:
@@ -84,7 +109,7 @@ _OF_THE_FILE = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ELOOP, errno.ENAM
 _PAUSES_SECONDS = (0.1, 1.0)  # before a read that failed is tried again
 
 
-def _unread(path: Path, error: OSError) -> Verdict:
+def _unread(path: AnyPath, error: OSError) -> Verdict:
     """What becomes of a file that cannot be read; an error of the storage as such ends the run."""
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
         raise LayoutError(
@@ -104,7 +129,7 @@ def _unread(path: Path, error: OSError) -> Verdict:
     return kind(Reason.UNREADABLE, f"cannot be read: {error.strerror}")
 
 
-def _read_file(file: File, root: Path) -> bytes:
+def _read_file(file: File, root: AnyPath) -> bytes:
     """All bytes of a file; a read that may succeed later is tried again.
 
     Raises:
@@ -130,7 +155,7 @@ def _extension_of(path: str) -> str:
 
 
 def examine_files(
-    files: Sequence[File], *, root: Path, rules: Rules, workers: int, with_jpeg: bool
+    files: Sequence[File], *, root: AnyPath, rules: Rules, workers: int, with_jpeg: bool
 ) -> Iterator[tuple[File, Verdict, bytes]]:
     """Examine files in processes.
 
@@ -141,11 +166,16 @@ def examine_files(
         FastloadError: If many files are dropped that other storage or memory would give; see
             `examine_file` for other errors.
     """
-    how = partial(examine_file, root=root, rules=rules, with_jpeg=with_jpeg)
+    ahead = ImagesAhead(root) if isinstance(root, ObjectPath) else None
+    how = partial(examine_file, root=root, rules=rules, with_jpeg=with_jpeg, ahead=ahead)
     function = partial(_examine_with, how=how, core=native.is_available())
     watch = _Watch(root)
     results = run_chunks(
-        function, chunks_of(files), workers=workers, name=lambda file: str(root / file.path)
+        function,
+        chunks_of(files, CHUNK if ahead is None else REMOTE_CHUNK),
+        workers=workers,
+        before=None if ahead is None else ahead.ask,
+        name=lambda file: str(root / file.path),
     )
     with closing(results):  # type: ignore[type-var]  # a generator
         for file, result in results:
@@ -177,7 +207,7 @@ def _lost(lost: Lost) -> Dropped:
 class _Watch:
     """Sees that a storage or memory that fails does not pass for a set of bad pictures."""
 
-    root: Path
+    root: AnyPath
     seen: int = 0
     doubtful: int = 0
     in_a_row: int = 0
@@ -197,7 +227,7 @@ class _Watch:
             )
 
 
-def chunks_of(files: Sequence[File]) -> list[Sequence[File]]:
+def chunks_of(files: Sequence[File], chunk: Chunk) -> list[Sequence[File]]:
     """The files in their order, cut into what one worker takes at a time."""
-    bounds = run_bounds((file.bytes for file in files), count=CHUNK_FILES, total=CHUNK_BYTES)
+    bounds = run_bounds((file.bytes for file in files), count=chunk.files, total=chunk.bytes)
     return [files[first:end] for first, end in pairwise(bounds)]

@@ -24,6 +24,7 @@ from fastload.prepare.target import Target
 from fastload.prepare.verdict import Dropped, Verdict
 from fastload.prepare.write import write_here, write_partial_shards
 from fastload.store.manifest import MANIFEST_NAME, REBUILD, Manifest
+from fastload.store.remote import address_lies_within
 
 
 def clean_folder(source: Source, *, rules: Rules, workers: int) -> list[Row]:
@@ -97,13 +98,23 @@ def shard_folder(
     )
 
 
-def refuse_nested(source: Source, out: Path, option: str = "--out") -> None:
+def refuse_nested(source: Source, out: Path | str, option: str = "--out") -> None:
     """See that the shard directory lies outside the source: a later run would read it too.
+
+    Args:
+        source: The source.
+        out: A folder, or the address of one in an object store.
+        option: What gave it.
 
     Raises:
         OutputError: If `out` lies within a folder that is the source.
     """
-    if source.walked and lies_within(out, source.root):
+    root = source.root
+    if isinstance(root, Path):
+        nested = isinstance(out, Path) and lies_within(out, root)
+    else:
+        nested = isinstance(out, str) and address_lies_within(out, str(root))
+    if source.walked and nested:
         raise OutputError(f"{out} lies within {source.root}; choose {option} outside it")
 
 

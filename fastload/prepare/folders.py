@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from fastload.console.shell import exclude_option
 from fastload.errors import LayoutError
@@ -23,9 +25,12 @@ from fastload.prepare.naming import splits_for_classes
 from fastload.prepare.reasons import Reason
 from fastload.prepare.spelling import one_form
 from fastload.prepare.tree import Folder, looks_like_picture
+from fastload.store.object_paths import AnyPath, ObjectPath, ObjectStatus
+
+Status: TypeAlias = os.stat_result | ObjectStatus
 
 
-def find_in_folders(top: Folder, *, root: Path, options: LayoutOptions) -> Found:
+def find_in_folders(top: Folder, *, root: AnyPath, options: LayoutOptions) -> Found:
     """Find the layout of a folder and list its files.
 
     Args:
@@ -43,14 +48,14 @@ def find_in_folders(top: Folder, *, root: Path, options: LayoutOptions) -> Found
     oddities = _loops_in(layout.base) if at_top else []
     images: list[Image] = []
     for split in layout.splits:
-        images += _walk_classes(layout, split, oddities)
+        images += _walk_classes(layout, split, root, oddities)
     found = found_in_layout(layout, root=root, images=images)
     found.oddities = oddities
     return found
 
 
-def found_in_layout(layout: Layout, *, root: Path, images: list[Image]) -> Found:
-    """What class folders hold, whether they lie on a disk or in tars.
+def found_in_layout(layout: Layout, *, root: AnyPath, images: list[Image]) -> Found:
+    """What class folders hold, whether they lie on a disk, in an object store or in tars.
 
     Args:
         layout: Which folder is what.
@@ -82,7 +87,7 @@ def found_in_layout(layout: Layout, *, root: Path, images: list[Image]) -> Found
     )
 
 
-def _refuse_linked_twins(root: Path, layout: Layout) -> None:
+def _refuse_linked_twins(root: AnyPath, layout: Layout) -> None:
     """Refuse one folder in two classes or splits: all its images would be duplicates."""
     places: dict[str, tuple[str, str, str]] = {}
 
@@ -105,7 +110,9 @@ def _refuse_linked_twins(root: Path, layout: Layout) -> None:
                     )
 
 
-def _walk_classes(layout: Layout, split: str, oddities: list[Oddity]) -> Iterator[Image]:
+def _walk_classes(
+    layout: Layout, split: str, root: AnyPath, oddities: list[Oddity]
+) -> Iterator[Image]:
     base = layout.splits[split]
     oddities += _loops_in(base)
     oddities += [
@@ -113,29 +120,36 @@ def _walk_classes(layout: Layout, split: str, oddities: list[Oddity]) -> Iterato
         for name in base.files
         if looks_like_picture(name)
     ]
+    status_of = status_within(root)
     for top in layout.class_folders(split):
+        name = one_form(top.name)
         for folder in top.walk():
-            yield from _files_in(folder, split, one_form(top.name), oddities)
+            oddities += _loops_in(folder)
+            for file in folder.files:
+                path = folder.path_of(file)
+                facts = status_of(path)
+                if isinstance(facts, Oddity):
+                    oddities.append(facts)
+                else:
+                    yield Image(path, split, name, facts.st_size, facts.st_mtime_ns)
 
 
-def _files_in(folder: Folder, split: str, name: str, oddities: list[Oddity]) -> Iterator[Image]:
-    oddities += _loops_in(folder)
-    for file in folder.files:
-        path = folder.path_of(file)
-        facts = status_of(path, f"{folder.place}/{file}")
-        if isinstance(facts, Oddity):
-            oddities.append(facts)
-        else:
-            yield Image(path, split, name, facts.st_size, facts.st_mtime_ns)
+def status_within(root: AnyPath) -> Callable[[str], Status | Oddity]:
+    """What tells of a path relative to a source: its status if it is a regular file, or why not."""
+    if isinstance(root, ObjectPath):
+        return partial(_object_status, root)
+    return partial(_file_status, f"{root}/")
 
 
-def status_of(path: str, place: str) -> os.stat_result | Oddity:
-    """What the system says of a regular file; else why it is none.
+def _object_status(root: ObjectPath, path: str) -> ObjectStatus | Oddity:
+    try:
+        return (root / path).stat()
+    except FileNotFoundError:
+        return Oddity(path, Reason.NOT_FILE, "there is no such object")
 
-    Args:
-        path: Path relative to the source.
-        place: Path to open it by.
-    """
+
+def _file_status(before: str, path: str) -> os.stat_result | Oddity:
+    place = before + path
     try:
         facts = os.stat(place)  # noqa: PTH116  a Path for each file doubles the time
     except OSError as error:
@@ -145,6 +159,13 @@ def status_of(path: str, place: str) -> os.stat_result | Oddity:
     if stat.S_ISREG(facts.st_mode):
         return facts
     return Oddity(path, Reason.NOT_FILE, _kind_of(facts.st_mode))
+
+
+def is_there(path: str, root: AnyPath) -> bool:
+    """Whether something has this path relative to the source, be it a link to nothing."""
+    if isinstance(root, ObjectPath):
+        return (root / path).exists()
+    return os.path.lexists(f"{root}/{path}")
 
 
 def _loops_in(folder: Folder) -> list[Oddity]:

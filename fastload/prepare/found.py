@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from fastload.prepare.reasons import Reason
+from fastload.store.object_paths import AnyPath, path_from
 
 
 class Image(NamedTuple):
@@ -79,7 +78,7 @@ class Found:
         lists: Path, bytes and time of each file that tells labels and holds no image.
     """
 
-    root: Path
+    root: AnyPath
     layout: str
     images: list[Image]
     places: dict[str, str]
@@ -90,9 +89,9 @@ class Found:
     walked: bool = False
     lists: list[tuple[str, int, int]] = field(default_factory=list)
 
-    def note_list(self, path: Path) -> None:
+    def note_list(self, path: AnyPath) -> None:
         """Keep what a file is that tells labels, so that it is noticed when it changes."""
         status = path.stat()
-        fact = (os.path.relpath(path, self.root), status.st_size, status.st_mtime_ns)
+        fact = (path_from(self.root, path), status.st_size, status.st_mtime_ns)
         if fact not in self.lists:
             self.lists.append(fact)

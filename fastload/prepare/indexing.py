@@ -47,9 +47,10 @@ from fastload.prepare.report import REPORT_NAME, Row, count_reasons, report_rows
 from fastload.prepare.source import File, Source
 from fastload.prepare.spread import examine_on_nodes
 from fastload.prepare.verdict import Dropped, Verdict
-from fastload.store.freshness import find_change, look_at_folders
+from fastload.store.freshness import find_change, look_at_folders, look_at_listed
 from fastload.store.holders import FILE
 from fastload.store.manifest import digest_of
+from fastload.store.object_paths import AnyPath
 from fastload.store.places import (
     FOLDER,
     INDEX_NAME,
@@ -68,6 +69,7 @@ from fastload.store.places import (
     read_places,
     write_places,
 )
+from fastload.store.remote import is_remote
 
 _OWN = re.compile(r"\.|(index\.json|lock|cleaning\.csv)$|(examined|points|index|of)-")
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -110,12 +112,22 @@ class IndexOutcome:
     fresh: bool = False
 
 
-def folder_for(source: Sequence[Path]) -> Path:
+def folder_for(source: Sequence[Path | str]) -> Path:
     """Where the index of a source is written: beside the data, or else in the user's cache.
+
+    That of an address is written in the user's cache, and then `publish_index` puts it beside the
+    data.
 
     Raises:
         OutputError: If neither can be written.
     """
+    if any(map(is_remote, source)):
+        cache = cache_folder(*source)
+        try:
+            _make(cache)
+        except OSError as error:
+            raise OutputError(f"{explain_os_error(error)}; or choose --out DIR") from error
+        return cache
     beside = index_folder(*source)
     try:
         _make(beside)
@@ -142,9 +154,10 @@ def refuse_foreign(source: Source, out: Path) -> None:
         OutputError: If a later run would read the folder as a part of the source, or if it holds
             anything else, such as shards or other data, which would be read in its place.
     """
-    parts = Path(os.path.relpath(out.resolve(), source.root.resolve())).parts
-    if not any(part.startswith(".") and part != ".." for part in parts):
-        refuse_nested(source, out)  # what is hidden is no part of a source
+    if isinstance(source.root, Path):
+        parts = Path(os.path.relpath(out.resolve(), source.root.resolve())).parts
+        if not any(part.startswith(".") and part != ".." for part in parts):
+            refuse_nested(source, out)  # what is hidden is no part of a source
     with suppress(FileNotFoundError, NotADirectoryError):
         others = [name for name in sorted(os.listdir(out)) if not _OWN.match(name)]  # noqa: PTH208
         if others:
@@ -192,7 +205,7 @@ def held(folder: Path) -> Iterator[bool]:
 
 def write_index_of(
     source: Source,
-    named: Sequence[Path],
+    named: Sequence[Path | str],
     options: IndexOptions,
     folder: Path,
     *,
@@ -229,7 +242,7 @@ def write_index_of(
     refuse_missing_classes(
         plan, [file for file in source.files if file.label not in source.imageless]
     )
-    former = _former(folder)
+    former = _former(folder, source)
     number = former.places.points if former else 0
     here = partial(examine_files, workers=workers, with_jpeg=False)
     with Examined(folder, number, options.rules) as examined:
@@ -253,12 +266,14 @@ def write_index_of(
     )
 
 
-def _former(folder: Path) -> PlacedData | None:
-    """The index that is there, if it is whole."""
+def _former(folder: Path, source: Source) -> PlacedData | None:
+    """The index that is there, if it is whole, and not one of an object store that was copied."""
     if not (folder / INDEX_NAME).exists():
         return None
     try:
         data = read_places(folder)
+        if (data.root if data.bucket else None) != _address_of(source):
+            return None
         for split in data.places.splits:
             places_of(data, split)
         folders_of(data)
@@ -266,6 +281,10 @@ def _former(folder: Path) -> PlacedData | None:
         say(f"{error.where}: the index was damaged, and is made anew", error=True)
         return None
     return data
+
+
+def _address_of(source: Source) -> str | None:
+    return None if isinstance(source.root, Path) else str(source.root)
 
 
 def _examine(
@@ -296,7 +315,7 @@ def _examine(
 def _write(
     plan: Plan,
     known: Known,
-    named: Sequence[Path],
+    named: Sequence[Path | str],
     options: IndexOptions,
     folder: Path,
     recipe: str,
@@ -319,7 +338,7 @@ def _write(
     num_classes = len(source.classes)
     kinds = np.bincount(known.rows["kind"][kept], minlength=len(KINDS)).tolist()
     places = Places(
-        source=tuple(os.path.relpath(word, source.root) for word in named),
+        source=tuple(_within(word, source.root) for word in named),
         root=_root_from(folder, source.root),
         classes=source.classes,
         class_names=source.class_names,
@@ -346,7 +365,8 @@ def _write(
         folders=folders,
         folder_names=folder_names,
     )
-    return PlacedData(folder, write_places(folder, places, tables)), rows
+    write_places(folder, places, tables)
+    return read_places(folder), rows
 
 
 def _duplicates(files: Sequence[File], known: Known) -> dict[int, Verdict]:
@@ -418,7 +438,7 @@ def _samples(
 def _folders(source: Source) -> tuple[bytes, NDArray[np.void]]:
     # What lies beside files that were named one by one is no news.
     paths = [file.container or file.path for file in source.files]
-    found = look_at_folders(source.root, paths) if source.walked else []
+    found = _look_at(source.root, paths) if source.walked else []
     names, ends = names_of(path for path, _, _ in found)
     table = np.zeros(len(found), FOLDER)
     table["name_end"] = ends
@@ -427,8 +447,21 @@ def _folders(source: Source) -> tuple[bytes, NDArray[np.void]]:
     return names, table
 
 
-def _root_from(folder: Path, root: Path) -> str:
+def _look_at(root: AnyPath, paths: Sequence[str]) -> list[tuple[str, int, int]]:
+    return look_at_folders(root, paths) if isinstance(root, Path) else look_at_listed(root, paths)
+
+
+def _within(word: Path | str, root: AnyPath) -> str:
+    """A part of the source, relative to the root."""
+    if isinstance(root, Path):
+        return os.path.relpath(word, root)
+    return str(word).removeprefix(str(root)).strip("/") or "."
+
+
+def _root_from(folder: Path, root: AnyPath) -> str:
     """The root as the index names it: relative where the index lies in it, as both may move."""
+    if not isinstance(root, Path):
+        return str(root)
     real, inner = Path(os.path.realpath(root)), Path(os.path.realpath(folder))
     return os.path.relpath(real, inner) if inner.is_relative_to(real) else str(real)
 

@@ -13,7 +13,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fastload.console.terminal import counted, printable
@@ -25,6 +24,7 @@ from fastload.prepare.naming import splits_for_classes
 from fastload.prepare.reasons import Reason
 from fastload.prepare.spelling import one_form, visible
 from fastload.store.manifest import MANIFEST_NAME
+from fastload.store.object_paths import AnyPath
 
 # What a column of a table, a field of JSON or a member of a sample is called that holds the class,
 # the likeliest first.
@@ -144,7 +144,7 @@ def take_labels(
     found: Found,
     *,
     listed: ClassList | None = None,
-    folders: Sequence[Path] = (),
+    folders: Sequence[AnyPath] = (),
 ) -> Found:
     """Number the classes of a source whose images say what they are.
 
@@ -223,7 +223,7 @@ def _numbered_classes(numbers: dict[str, int], listed: ClassList | None) -> Clas
 
 
 def _named_classes(
-    told: list[str], numbers: dict[str, int], listed: ClassList | None, folders: Sequence[Path]
+    told: list[str], numbers: dict[str, int], listed: ClassList | None, folders: Sequence[AnyPath]
 ) -> Classes:
     """Classes whose labels are their places among sorted names."""
     notes = []
@@ -268,7 +268,7 @@ def _named_classes(
     )
 
 
-def _read_class_list(folders: Iterable[Path], found: Found) -> ClassList | None:
+def _read_class_list(folders: Iterable[AnyPath], found: Found) -> ClassList | None:
     """The first list of classes in the folders: a name a line, or the names of a shard directory.
 
     A line may begin with its label; else the first line is class 0.
@@ -303,7 +303,7 @@ def _names_in(lines: Sequence[str]) -> dict[int, str]:
     return dict(enumerate(lines))
 
 
-def _names_of_shards(path: Path) -> dict[int, str]:
+def _names_of_shards(path: AnyPath) -> dict[int, str]:
     try:
         manifest: Any = json.loads(path.read_bytes())
         classes = manifest["classes"]

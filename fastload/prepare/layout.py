@@ -14,7 +14,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastload.console.shell import exclude_option
@@ -22,6 +21,7 @@ from fastload.errors import LayoutError
 from fastload.prepare.naming import SPLITS, read_name
 from fastload.prepare.spelling import one_form
 from fastload.prepare.tree import Folder, looks_like_picture
+from fastload.store.object_paths import AnyPath, ObjectPath
 
 LAYOUTS = ("auto", "splits", "classes")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2", ".zst")
@@ -107,7 +107,7 @@ class Layout:
         return [one for one in self.splits[split].folders if one.path not in self.no_classes]
 
 
-def find_layout(top: Folder, *, root: Path, layout: str = "auto") -> Layout:
+def find_layout(top: Folder, *, root: AnyPath, layout: str = "auto") -> Layout:
     """Decide what each folder is.
 
     Args:
@@ -142,10 +142,10 @@ def find_layout(top: Folder, *, root: Path, layout: str = "auto") -> Layout:
     return found
 
 
-def _refuse_broken_links(folder: Folder, root: Path) -> None:
+def _refuse_broken_links(folder: Folder, root: AnyPath) -> None:
     """A link to nothing among splits or classes was one of them, on a disk that is not there."""
     for name in folder.files:
-        path = Path(folder.place, name)
+        path = root / folder.path_of(name)
         if not looks_like_picture(name) and path.is_symlink() and not _is_there(path):
             raise LayoutError(
                 f"{folder.path_of(name)} in {root} is a link to nothing, where a split or a class "
@@ -154,7 +154,7 @@ def _refuse_broken_links(folder: Folder, root: Path) -> None:
             )
 
 
-def _is_there(path: Path) -> bool:
+def _is_there(path: AnyPath) -> bool:
     try:
         return path.exists()
     except OSError:  # a link to itself, or to where nobody may look
@@ -172,7 +172,7 @@ def _in(folder: Folder) -> str:
     return f"{folder.path}/" if folder.path else ""
 
 
-def _expected(root: Path) -> str:
+def _expected(root: AnyPath) -> str:
     return f"expected {root}/train/CLASS/image.jpg, or {root}/CLASS/image.jpg"
 
 
@@ -181,7 +181,7 @@ class _Finder:
     """The decisions about one source; what is decided goes into `found`."""
 
     found: Layout
-    root: Path
+    root: AnyPath
     doubtful: bool  # refuse what has two readings; else the user has chosen
 
     def unwrap(self, folder: Folder) -> Folder:
@@ -531,10 +531,13 @@ def split_alone(name: str) -> str:
     return "" if reading.rest else reading.split
 
 
-def splits_beside(root: Path) -> dict[str, str]:
-    """Split -> the folder named for it beside a folder that is named for another one."""
+def splits_beside(root: AnyPath) -> dict[str, str]:
+    """Split -> the folder named for it beside a folder that is named for another one.
+
+    What lies beside an address is not listed.
+    """
     own = split_alone(root.name)
-    if not own or not os.access(root.parent, os.R_OK):
+    if isinstance(root, ObjectPath) or not own or not os.access(root.parent, os.R_OK):
         return {}
     beside = ((split_alone(one.name), one) for one in sorted(root.parent.iterdir()))
     return {split: one.name for split, one in beside if split not in {"", own} and one.is_dir()}
@@ -610,7 +613,7 @@ def _is_year(name: str) -> bool:
     return len(name) == 4 and name.isdecimal() and name[:2] in {"19", "20"}
 
 
-def _nothing_found(folder: Folder, root: Path) -> str:
+def _nothing_found(folder: Folder, root: AnyPath) -> str:
     where = root / folder.path
     if folder.pictures:
         return (

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from fastload.console.terminal import counted, printable
 from fastload.errors import LayoutError
-from fastload.prepare.folders import status_of
+from fastload.prepare.folders import is_there, status_within
 from fastload.prepare.found import Classes, Found, Image, Oddity
 from fastload.prepare.layout import named
 from fastload.prepare.reasons import Reason
 from fastload.prepare.spelling import visible
 from fastload.prepare.tree import Exclusions
+from fastload.store.object_paths import AnyPath, ObjectPath
 
 _LINE_BITS = 40  # of an origin; the rest is the number of the list
 
@@ -33,7 +33,9 @@ class Listed:
         found: What was found so far.
     """
 
-    def __init__(self, paths: Sequence[str], root: Path, exclusions: Exclusions, unit: str) -> None:
+    def __init__(
+        self, paths: Sequence[str], root: AnyPath, exclusions: Exclusions, unit: str
+    ) -> None:
         self.paths = paths
         self.root = root
         self.exclusions = exclusions
@@ -47,6 +49,7 @@ class Listed:
         )
         for path in paths:
             self.found.note_list(root / path)
+        self._status_of = status_within(root)
         self._places: dict[str, int] = {}  # path -> place in `found.images`
         self._origins = array("q")
         self._repeats = self._missing = 0
@@ -63,12 +66,15 @@ class Listed:
         Raises:
             LayoutError: If it is no path, or leads out of the root.
         """
+        remote = isinstance(self.root, ObjectPath)
+        path = path.removeprefix(f"{self.root}/") if remote else path
         if "\0" in path or "://" in path:
-            self.refuse(number, line, f"names {visible(str(given))}; expected a file on this disk")
+            where = f"below {self.root}" if remote else "on this disk"
+            self.refuse(number, line, f"names {visible(str(given))}; expected a file {where}")
         path = os.path.normpath(path)
-        if path.startswith("/"):
+        if path.startswith("/") and not isinstance(self.root, ObjectPath):
             path = os.path.relpath(path, self.root.absolute())
-        if path.startswith("../") or path in {"..", "."}:
+        if path.startswith(("../", "/")) or path in {"..", "."}:
             what = f"names {printable(str(given))}, which lies outside of {self.root}"
             self.refuse(number, line, f"{what}; move the list, or the images")
         return path
@@ -86,10 +92,10 @@ class Listed:
         if first < len(found.images):
             self._repeat(number, line, found.images[first], label, split, first)
             return
-        facts = status_of(path, f"{self.root}/{path}")
+        facts = self._status_of(path)
         if isinstance(facts, Oddity):
             del self._places[path]
-            if not os.path.lexists(f"{self.root}/{path}"):
+            if not is_there(path, self.root):
                 self._missing += 1
                 detail = f"is named in {self.paths[number]}, {self.unit} {line:,}, but is not there"
                 facts = Oddity(path, Reason.NOT_FILE, detail)

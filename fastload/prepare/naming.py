@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastload.console.shell import exclude_option
 from fastload.errors import LayoutError
 from fastload.prepare.spelling import one_form
+from fastload.store.object_paths import AnyPath
 
 SPLITS = ("train", "val", "test")
 
@@ -133,7 +133,7 @@ def split_of_path(path: str) -> str:
     return next(filter(None, named), "")
 
 
-def splits_of_paths(paths: Sequence[str], root: Path) -> dict[str, str]:
+def splits_of_paths(paths: Sequence[str], root: AnyPath) -> dict[str, str]:
     """The split of each file, by its path; "" where no path names one.
 
     Args:

@@ -78,7 +78,7 @@ def find_in_parquet(
     _refuse_two_sets(splits, root)
     listed: ClassList | None = None
     for path in paths:
-        names = _Lister(path, splits[path], found, exclusions).list_file(options)
+        names = _Lister(root / path, path, splits[path], found, exclusions).list_file(options)
         if listed is not None and names != listed.names:
             raise LayoutError(f"{path} in {root} names other classes than {paths[0]}")
         listed = ClassList(f"ClassLabel of {paths[0]}", names)
@@ -117,12 +117,14 @@ def _refuse_two_sets(splits: dict[str, str], root: Path) -> None:
 class _Lister:
     """Lists the images of one file."""
 
-    def __init__(self, path: str, split: str, found: Found, exclusions: Exclusions) -> None:
+    def __init__(
+        self, place: Path, path: str, split: str, found: Found, exclusions: Exclusions
+    ) -> None:
         self.path = path
         self.split = split
         self.found = found
         self.exclusions = exclusions
-        self.place = found.root / path
+        self.place = place
         self.row = 0
         os.close(open_regular(self.place))
         self.modified_ns = self.place.stat().st_mtime_ns

@@ -16,6 +16,7 @@ from fastload.files import lies_within, write_csv
 from fastload.prepare.reasons import Reason
 from fastload.prepare.source import File, Source
 from fastload.prepare.verdict import Dropped, Verdict
+from fastload.store.object_paths import ObjectPath
 
 REPORT_NAME = "cleaning.csv"
 REPORT_FIELDS = ("path", "reason", "detail", "action")
@@ -92,8 +93,13 @@ def refuse_to_move(source: Source, folder: Path | None) -> None:
     """See that what is set aside can be moved to `folder`; None: nothing is to be moved.
 
     Raises:
-        OutputError: If the images lie in files that hold others.
+        OutputError: If the images lie in files that hold others, or in an object store.
     """
+    if folder is not None and isinstance(source.root, ObjectPath):
+        raise OutputError(
+            f"--quarantine {folder} moves files, but {source.root} lies in an object store, which "
+            f"is not changed; leave the option out: {REPORT_NAME} lists what is set aside"
+        )
     if folder is not None and any(file.container for file in source.files):
         raise OutputError(
             f"--quarantine {folder} moves files, but these images lie in tars or parquet files, "

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from fastload import randomness
-from fastload.console.shell import exclude_option
+from fastload.console.shell import exclude_option, module_command
 from fastload.console.terminal import counted
 from fastload.errors import LayoutError
 from fastload.files import explain_os_error
@@ -29,6 +29,7 @@ from fastload.prepare.spelling import visible
 from fastload.prepare.tables import find_in_tables, read_json
 from fastload.prepare.tars import find_in_tars
 from fastload.prepare.tree import Exclusions, Folder, scan_tree
+from fastload.store.object_paths import AnyPath, ObjectPath, path_from
 
 Where: TypeAlias = str | os.PathLike[str]
 
@@ -69,7 +70,7 @@ class Source:
     """What images there are.
 
     Attributes:
-        root: The folder that the paths are relative to.
+        root: The folder that the paths are relative to, on a disk or in an object store.
         layout: How the source was understood, in words.
         classes: Names of the classes. Class folders are sorted by code point, as ImageFolder
             sorts them.
@@ -85,7 +86,7 @@ class Source:
         lists: Path, bytes and time of each file that tells labels and holds no image: a table.
     """
 
-    root: Path
+    root: AnyPath
     layout: str
     classes: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -96,6 +97,19 @@ class Source:
     imageless: frozenset[int] = frozenset()
     walked: bool = True
     lists: tuple[tuple[str, int, int], ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The root of a source that lies on a disk.
+
+        Raises:
+            LayoutError: If it lies in an object store.
+        """
+        if isinstance(self.root, ObjectPath):
+            raise LayoutError(
+                f"{self.root} lies in an object store, where this is not done; {_copy(self.root)}"
+            )
+        return self.root
 
     def described(self) -> list[str]:
         """What was taken for what, a line each, before any image is read."""
@@ -110,6 +124,10 @@ class Source:
         return lines + [f"  {note}" for note in self.notes]
 
 
+def _copy(root: ObjectPath) -> str:
+    return f"copy it first: {module_command('fastload.fetch', str(root), Path('photographs'))}"
+
+
 def read_source(
     where: Where | Sequence[Where], *, seed: int = 0, options: LayoutOptions | None = None
 ) -> Source:
@@ -117,12 +135,14 @@ def read_source(
 
     Args:
         where: A folder, a tar, a table, a parquet file, or a pattern of such files; or several
-            files of one kind.
+            files of one kind. All but parquet also by their addresses in an object store.
         seed: Seed of the split, where the source gives none.
         options: How to understand the source; None decides by names and places alone.
 
     Raises:
         LayoutError: If there are no labelled images, or the source can be read in two ways.
+        ShardError: If objects cannot be listed or read.
+        StalledError: If the object store does not answer.
     """
     options = options or LayoutOptions()
     words = [where] if isinstance(where, str | os.PathLike) else where
@@ -147,13 +167,13 @@ def _find(words: Sequence[str], options: LayoutOptions) -> Found:
             )
         return _find_in_folder(places[0], options)
     root = common_folder(places)
-    paths = [os.path.relpath(place, root) for place in places]
+    paths = [path_from(root, place) for place in places]
     return _find_in_files(kind, paths, root, options, Exclusions(options.exclude, root))
 
 
-def _kind_of_all(places: Sequence[Path]) -> Kind:
+def _kind_of_all(places: Sequence[AnyPath]) -> Kind:
     """What all places are."""
-    kinds: dict[Kind, Path] = {}
+    kinds: dict[Kind, AnyPath] = {}
     for place in places:
         kind = kind_of(place)
         if kind is None:
@@ -174,7 +194,7 @@ def _kind_of_all(places: Sequence[Path]) -> Kind:
 def _find_in_files(
     kind: Kind,
     paths: Sequence[str],
-    root: Path,
+    root: AnyPath,
     options: LayoutOptions,
     exclusions: Exclusions,
 ) -> Found:
@@ -185,14 +205,16 @@ def _find_in_files(
             _refuse_options(options, "a catalogue", *_FIELDS, "layout")
             return find_in_catalogues(held, root=root, exclusions=exclusions)
         kind = Kind.TABLE
-    if kind is Kind.TABLE:
-        _refuse_options(options, kind.value, "layout")
-    elif kind is Kind.PARQUET:
+    if kind is Kind.PARQUET:
         _refuse_options(options, kind.value, "layout", "split_field")
-    else:
-        _refuse_options(options, kind.value, "split_field")
-    finders = {Kind.TAR: find_in_tars, Kind.PARQUET: find_in_parquet, Kind.TABLE: find_in_tables}
-    return finders[kind](paths, root=root, options=options, exclusions=exclusions)
+        if isinstance(root, ObjectPath):
+            raise LayoutError(
+                f"{root / paths[0]}: parquet files are not read in an object store; {_copy(root)}"
+            )
+        return find_in_parquet(paths, root=root, options=options, exclusions=exclusions)
+    _refuse_options(options, kind.value, "layout" if kind is Kind.TABLE else "split_field")
+    find = find_in_tables if kind is Kind.TABLE else find_in_tars
+    return find(paths, root=root, options=options, exclusions=exclusions)
 
 
 def _refuse_options(options: LayoutOptions, source: str, *names: str) -> None:
@@ -202,7 +224,7 @@ def _refuse_options(options: LayoutOptions, source: str, *names: str) -> None:
             raise LayoutError(f"--{name.replace('_', '-')} says nothing of {source}; leave it out")
 
 
-def _find_in_folder(root: Path, options: LayoutOptions) -> Found:
+def _find_in_folder(root: AnyPath, options: LayoutOptions) -> Found:
     """What lies in a folder: class folders, or, where no image lies there, tars or parquet."""
     exclusions = Exclusions(options.exclude, root)
     top = scan_tree(root, exclusions)
@@ -245,7 +267,7 @@ def _find_in_folder(root: Path, options: LayoutOptions) -> Found:
     return (_find_in_own_catalogues(top, root, exclusions) if deep else None) or found
 
 
-def _find_in_own_catalogues(top: Folder, root: Path, exclusions: Exclusions) -> Found | None:
+def _find_in_own_catalogues(top: Folder, root: AnyPath, exclusions: Exclusions) -> Found | None:
     """What catalogues in a folder name; None where there are none.
 
     iNaturalist's folders of 2017 and 2018 are of kingdoms, with those of species within them.

@@ -6,7 +6,7 @@
 A part is what one CPU of a node does in some seconds. The node does what one machine does, with one
 worker process, which may crash; so a shard has the same bytes. Ray decides which node, and starts a
 part again where a node dies. Images never travel: the source lies on a file system that all nodes
-share, and so does the target, or the node uploads its shard.
+share, or in an object store; so does the target, or the node uploads its shard.
 
 Success: results come in the order of the parts; at most `WINDOW` parts for each CPU are under way.
 Failure: an error that a part raises ends the run, and says on which node.
@@ -54,6 +54,7 @@ from fastload.prepare.write import write_here
 from fastload.runs import run_bounds
 from fastload.store.facts import JSON_BYTES
 from fastload.store.manifest import MANIFEST_NAME
+from fastload.store.object_paths import AnyPath, ObjectPath
 from fastload.store.remote import Bucket
 from fastload.store.uploads import Uploads
 
@@ -180,7 +181,7 @@ def _refuse_others(facts: dict[str, str]) -> None:
 
 
 def examine_on_nodes(
-    files: Sequence[File], *, root: Path, rules: Rules
+    files: Sequence[File], *, root: AnyPath, rules: Rules
 ) -> Iterator[tuple[File, Verdict, bytes]]:
     """Examine files on the nodes; yields what `examine_files` yields, without JPEGs."""
     bounds = run_bounds((file.bytes for file in files), count=PART_FILES, total=PART_BYTES)
@@ -195,7 +196,7 @@ def examine_on_nodes(
 
 
 def _examine_part(
-    files: Sequence[File], *, root: Path, rules: Rules
+    files: Sequence[File], *, root: AnyPath, rules: Rules
 ) -> list[tuple[Verdict, bytes]]:
     _see(root, files[0])
     results = examine_files(files, root=root, rules=rules, workers=1, with_jpeg=False)
@@ -268,12 +269,14 @@ def _upload_part(
     return journals[shard.name]
 
 
-def _see(root: Path, file: File) -> None:
-    """See that a file of the source is there.
+def _see(root: AnyPath, file: File) -> None:
+    """See that a file of the source is there, where that lies on a disk.
 
     Raises:
         FastloadError: If it is not.
     """
+    if isinstance(root, ObjectPath):
+        return
     path = root / (file.container or file.path)
     if not os.path.lexists(path):
         raise FastloadError(f"{path} is {_NOT_SHARED.format('the source')}")

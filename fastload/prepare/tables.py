@@ -33,6 +33,7 @@ from fastload.prepare.listed import Listed
 from fastload.prepare.naming import read_name, splits_of_paths
 from fastload.prepare.spelling import visible
 from fastload.prepare.tree import Exclusions
+from fastload.store.object_paths import AnyPath
 
 IMAGE_FIELDS = (
     *("path", "paths", "filepath", "file_path", "filepaths", "filename", "file_name", "file"),
@@ -75,7 +76,7 @@ class _Place:
 
 
 def find_in_tables(
-    paths: Sequence[str], *, root: Path, options: LayoutOptions, exclusions: Exclusions
+    paths: Sequence[str], *, root: AnyPath, options: LayoutOptions, exclusions: Exclusions
 ) -> Found:
     """Find the images that tables name.
 
@@ -350,7 +351,7 @@ def _is_sound(text: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401  whatever it holds
+def read_json(path: AnyPath) -> Any:  # noqa: ANN401  whatever it holds
     """What a file of JSON holds.
 
     Raises:

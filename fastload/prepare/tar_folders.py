@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from fastload.errors import LayoutError
@@ -21,6 +20,7 @@ from fastload.prepare.naming import read_name
 from fastload.prepare.reasons import Reason
 from fastload.prepare.spelling import one_form
 from fastload.prepare.tree import Folder, looks_like_picture
+from fastload.store.object_paths import AnyPath
 
 
 class Packed(NamedTuple):
@@ -40,7 +40,7 @@ class Packed(NamedTuple):
 class _Tree:
     """Folders made of the names of members; `images` are those that lie in a folder itself."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: AnyPath) -> None:
         self.root = root
         self.top = Folder(str(root), "", "", str(root))
         self.images: dict[str, list[Image]] = {}

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Protocol
 
 from fastload.errors import LayoutError
 from fastload.files import open_regular
+from fastload.store.object_paths import AnyPath, ObjectStatus
 from fastload.store.tar import TAR_BLOCK, padded
 
 _READ_BYTES = 4 * TAR_BLOCK  # a header, a label and the header behind it come with one read
@@ -63,8 +63,41 @@ class Member(NamedTuple):
     link: str
 
 
+class Content(Protocol):
+    """The bytes of a tar, wherever it lies."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes from an offset on; fewer where the tar ends. Mostly it is read forward."""
+
+    def rewind(self) -> None:
+        """Say that it will be read from its beginning once more."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+class _File:
+    """A tar on a disk."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor, size, offset)
+
+    def rewind(self) -> None:
+        pass
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
 class TarFile:
     """An open tar.
+
+    Args:
+        path: The file.
+        content: Its bytes, where it lies in an object store; None for a file on a disk.
 
     Attributes:
         path: The file.
@@ -72,10 +105,15 @@ class TarFile:
         notes: What is doubtful about its end, once its members were listed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyPath, content: Content | None = None) -> None:
         self.path = path
-        self._descriptor = open_regular(path)
-        self.status = os.fstat(self._descriptor)
+        self.status: os.stat_result | ObjectStatus
+        if content is None:
+            descriptor = open_regular(str(path))
+            self._content: Content = _File(descriptor)
+            self.status = os.fstat(descriptor)
+        else:
+            self._content, self.status = content, path.stat()
         self.notes: list[str] = []
         self._at, self._blocks = 0, b""  # what was read last
 
@@ -84,11 +122,11 @@ class TarFile:
         first = offset - self._at
         if 0 <= first <= first + size <= len(self._blocks):
             return self._blocks[first : first + size]
-        return os.pread(self._descriptor, size, offset)
+        return self._content.read(offset, size)
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._descriptor)
+        self._content.close()
 
     def __enter__(self) -> TarFile:
         return self
@@ -103,6 +141,7 @@ class TarFile:
             LayoutError: If the file is no tar, is compressed, or ends within a member.
             OSError: If it cannot be read.
         """
+        self._content.rewind()
         return self._walk(0, self.status.st_size, "")
 
     def within(self, member: Member) -> Iterator[Member]:

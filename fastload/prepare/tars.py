@@ -14,8 +14,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastload.console.terminal import counted, printable
@@ -27,7 +27,9 @@ from fastload.prepare.naming import split_of_path, splits_of_paths
 from fastload.prepare.reasons import Reason
 from fastload.prepare.tar_folders import Packed, find_in_packed_folders
 from fastload.prepare.tar_members import Member, TarFile, is_header
+from fastload.prepare.tar_streams import open_tars
 from fastload.prepare.tree import Exclusions, is_litter, looks_like_picture
+from fastload.store.object_paths import AnyPath
 from fastload.store.tar import TAR_BLOCK
 
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)  # webdataset's base_plus_ext
@@ -57,7 +59,7 @@ class _Listing:
 
 
 def find_in_tars(
-    paths: Sequence[str], *, root: Path, options: LayoutOptions, exclusions: Exclusions
+    paths: Sequence[str], *, root: AnyPath, options: LayoutOptions, exclusions: Exclusions
 ) -> Found:
     """Find the labelled images in tars.
 
@@ -80,7 +82,9 @@ def find_in_tars(
         classes=Classes(classes=(), class_names=(), numbers={}),
     )
     reader = _Reader(found, options, exclusions)
-    listings = [reader.list_tar(path) for path in sorted(paths)]
+    ordered = sorted(paths)
+    with closing(open_tars([root / path for path in ordered])) as tars:  # type: ignore[type-var]  # a generator
+        listings = [reader.list_tar(*one) for one in zip(ordered, tars, strict=True)]
     exclusions.refuse_unused()
     labelled = [one for one in listings if one.samples]
     if not labelled:
@@ -168,26 +172,25 @@ class _Reader:
         self._member = self._json_field = ""  # where the labels are
         self._labels: dict[str, str] = {}  # one text for each class
 
-    def list_tar(self, path: str) -> _Listing:
+    def list_tar(self, path: str, tar: TarFile) -> _Listing:
         """The samples of a tar, with their labels, and its other members."""
-        with TarFile(self.found.root / path) as tar:
-            listing = _Listing(path, tar.status.st_mtime_ns)
-            waiting: dict[str, dict[str, _Part]] = {}  # samples that lack an image or a label
-            parts: dict[str, _Part] = {}
-            key = ""
-            for part in self._parts_of(tar, path):
-                split = _KEY.fullmatch(part.name)
-                if split is None:
-                    listing.others.append(part)
-                    continue
-                if split[1] != key or part.ending in parts:
-                    self._finish(tar, listing, key, parts, waiting)
-                    key, parts = split[1], {}
-                parts[part.ending] = part
-            self._finish(tar, listing, key, parts, waiting)
-            listing.others += [part for parts in waiting.values() for part in parts.values()]
-            listing.others.sort(key=lambda part: part.offset)
-            self.found.notes += tar.notes
+        listing = _Listing(path, tar.status.st_mtime_ns)
+        waiting: dict[str, dict[str, _Part]] = {}  # samples that lack an image or a label
+        parts: dict[str, _Part] = {}
+        key = ""
+        for part in self._parts_of(tar, path):
+            split = _KEY.fullmatch(part.name)
+            if split is None:
+                listing.others.append(part)
+                continue
+            if split[1] != key or part.ending in parts:
+                self._finish(tar, listing, key, parts, waiting)
+                key, parts = split[1], {}
+            parts[part.ending] = part
+        self._finish(tar, listing, key, parts, waiting)
+        listing.others += [part for parts in waiting.values() for part in parts.values()]
+        listing.others.sort(key=lambda part: part.offset)
+        self.found.notes += tar.notes
         return listing
 
     def _parts_of(self, tar: TarFile, path: str) -> Iterator[_Part]:

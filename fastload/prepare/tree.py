@@ -1,5 +1,7 @@
 """A folder and all below it, listed once: `scan_tree`. Nothing is judged here.
 
+The folder lies on a disk, or in an object store, where the names of objects make the folders.
+
 Links to files and folders are followed. A folder that contains itself is not entered again, and a
 link to a folder above the source is not entered at all. Hidden names and what systems and file
 managers leave behind are passed over wherever they lie, unopened: they may be unreadable.
@@ -19,6 +21,7 @@ from fastload.errors import LayoutError
 from fastload.files import explain_os_error
 from fastload.prepare.formats import format_named, sniff_format
 from fastload.prepare.spelling import one_form
+from fastload.store.object_paths import AnyPath, ObjectPath, first_bytes
 
 # Names of systems, in lower case: recycle bins, snapshots and indexes of Windows, macOS and network
 # storage (QNAP, Synology, NetApp), what fsck, Python and npm write.
@@ -33,6 +36,7 @@ _SYSTEM = frozenset(_SYSTEM_NAMES.split()) | _NAMES_WITH_SPACES | {"icon\r"}
 _CHECKED_DISK = re.compile(r"found\.\d{3}")  # chkdsk's folders
 _MORE_PICTURES = frozenset({"heic", "heif", "jxl", "ppm", "pgm", "pnm", "psd"})
 _SNIFFED_FILES = 8  # of a folder in which no name is that of an image
+_MAGIC_BYTES = 16
 _SNIFFED_FORMATS = frozenset(
     {"JPEG", "PNG", "GIF", "WEBP", "TIFF", "AVIF", "HEIC", "JPEG2000", "JPEG XL"}
 )  # those whose first bytes no text has
@@ -43,7 +47,7 @@ class Folder:
     """A folder with what lies in it.
 
     Attributes:
-        place: The path to open it by.
+        place: The path to open it by, or its address.
         path: Path relative to the source, with "/" between its parts; "" for the source itself.
         name: The last part of the path.
         real: The path without links: two paths to one folder have the same. Inodes would not do: on
@@ -83,7 +87,7 @@ class Folder:
             stack += folder.folders
 
 
-def scan_tree(root: Path, exclusions: Exclusions) -> Folder:
+def scan_tree(root: AnyPath, exclusions: Exclusions) -> Folder:
     """List a folder and all below it.
 
     Args:
@@ -92,7 +96,11 @@ def scan_tree(root: Path, exclusions: Exclusions) -> Folder:
 
     Raises:
         LayoutError: If a folder cannot be read.
+        ShardError: If objects cannot be listed, or a first byte of one cannot be read.
+        StalledError: If the object store does not answer.
     """
+    if isinstance(root, ObjectPath):
+        return _scan_objects(root, exclusions)
     top = Folder(str(root), "", "", os.path.realpath(root))
     stack: list[tuple[Folder, tuple[str, ...]]] = [(top, ())]  # with real paths left by links
     entered = []
@@ -114,10 +122,45 @@ def scan_tree(root: Path, exclusions: Exclusions) -> Folder:
             else:
                 folder.folders.append(Folder(entry.path, path, entry.name, real))
                 stack.append((folder.folders[-1], (folder.real, *left)))
-    for folder in reversed(entered):  # a folder comes behind those that contain it
+    for folder in entered:
         folder.pictures = _count_pictures(folder)
-        folder.holds_images = folder.pictures > 0 or bool(folder.with_images())
+    _note_images(entered)
     return top
+
+
+def _scan_objects(root: ObjectPath, exclusions: Exclusions) -> Folder:
+    """As `scan_tree`: what the names of objects make of folders."""
+    top = Folder(str(root), "", "", str(root))
+    stack, entered = [(top, root)], []
+    while stack:
+        folder, place = stack.pop()
+        entered.append(folder)
+        for entry in sorted(place.iterdir(), key=lambda entry: entry.name):
+            path = folder.path_of(entry.name)
+            if exclusions.match(path, entry.name) or is_litter(entry.name):
+                continue
+            if not entry.is_dir():
+                folder.files.append(entry.name)
+                continue
+            folder.folders.append(Folder(str(entry), path, entry.name, str(entry)))
+            stack.append((folder.folders[-1], entry))
+    doubtful = []
+    for folder in entered:
+        folder.pictures = sum(map(looks_like_picture, folder.files))
+        if not folder.pictures:
+            doubtful += [(folder, root / folder.path_of(name)) for name in _first_of(folder)]
+    for (folder, _), begin in zip(
+        doubtful, first_bytes([place for _, place in doubtful], _MAGIC_BYTES), strict=True
+    ):
+        folder.pictures += sniff_format(begin) in _SNIFFED_FORMATS
+    _note_images(entered)
+    return top
+
+
+def _note_images(entered: Sequence[Folder]) -> None:
+    """Note which folders hold images, or have one below them that does."""
+    for folder in reversed(entered):  # a folder comes behind those that contain it
+        folder.holds_images = folder.pictures > 0 or bool(folder.with_images())
 
 
 class Exclusions:
@@ -128,7 +171,7 @@ class Exclusions:
         root: The source.
     """
 
-    def __init__(self, given: Sequence[str], root: Path) -> None:
+    def __init__(self, given: Sequence[str], root: AnyPath) -> None:
         self.root = root
         self.patterns = {one: _pattern_of(one, root) for one in given}
         self.unused = dict(self.patterns)
@@ -184,10 +227,10 @@ def _is_of_picture(extension: str) -> bool:
     return extension in _MORE_PICTURES or bool(format_named(extension))
 
 
-def _pattern_of(given: str, root: Path) -> str:
+def _pattern_of(given: str, root: AnyPath) -> str:
     """The pattern relative to the source: a shell completes `data/val/` where `val` is meant."""
     pattern = os.path.normpath(given)
-    return one_form(pattern.removeprefix(f"{os.path.normpath(root)}/"))
+    return one_form(pattern.removeprefix(f"{os.path.normpath(str(root))}/"))
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -217,8 +260,13 @@ def _contains(folder: str, others: Iterable[str]) -> bool:
 
 def _count_pictures(folder: Folder) -> int:
     named = sum(map(looks_like_picture, folder.files))
-    first = (Path(folder.place, name) for name in folder.files[:_SNIFFED_FILES])
+    first = (Path(folder.place, name) for name in _first_of(folder))
     return named or sum(map(_begins_like_picture, first))
+
+
+def _first_of(folder: Folder) -> list[str]:
+    """The files that are looked into where no name is that of an image."""
+    return folder.files[:_SNIFFED_FILES]
 
 
 def _begins_like_picture(path: Path) -> bool:
@@ -226,6 +274,6 @@ def _begins_like_picture(path: Path) -> bool:
         if not path.is_file():
             return False
         with path.open("rb", buffering=0) as file:
-            return sniff_format(file.read(16)) in _SNIFFED_FORMATS
+            return sniff_format(file.read(_MAGIC_BYTES)) in _SNIFFED_FORMATS
     except OSError:  # the cleaner will say what is wrong with it
         return False

@@ -113,6 +113,7 @@ def run_chunks(
     workers: int,
     limit_seconds: float = LIMIT_SECONDS,
     clock: int = signal.ITIMER_VIRTUAL,
+    before: Callable[[Sequence[Item]], None] | None = None,
     name: Callable[[Item], str] = str,
     note_seconds: float = NOTE_SECONDS,
 ) -> Iterator[tuple[Item, Result | Lost]]:
@@ -126,6 +127,8 @@ def run_chunks(
         limit_seconds: Limit for one item. The start of a process and its imports do not count.
         clock: What the limit counts: ITIMER_VIRTUAL the seconds that the process computes,
             ITIMER_REAL those that pass.
+        before: Called in a worker with the items of a chunk before the function is, such as to ask
+            for what all of them need. What it shares with the function stays shared.
         name: What a note calls an item that is waited for.
         note_seconds: Time between two such notes.
 
@@ -136,11 +139,20 @@ def run_chunks(
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    crew = _Crew(function, workers, _Limit(limit_seconds, clock), _Notes(name, note_seconds))
+    task = _Task(function, before)
+    crew = _Crew(task, workers, _Limit(limit_seconds, clock), _Notes(name, note_seconds))
     try:
         yield from crew.run(iter(chunks))
     finally:
         crew.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Task(Generic[Item, Result]):
+    """What a worker does with a chunk, and then with each item."""
+
+    function: Callable[[Item], Result]
+    before: Callable[[Sequence[Item]], None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +189,7 @@ class _Crew(Generic[Item, Result]):
     """The processes of one `run_chunks` and the chunks they work on.
 
     Args:
-        function: See `run_chunks`.
+        task: What they do.
         size: Number of workers.
         limit: Limit for one item.
         notes: What is waited for.
@@ -186,15 +198,15 @@ class _Crew(Generic[Item, Result]):
 
     def __init__(
         self,
-        function: Callable[[Item], Result],
+        task: _Task[Item, Result],
         size: int,
         limit: _Limit,
         notes: _Notes,
         *,
         last_try: bool = False,
     ) -> None:
-        self.function = function
-        self.pickled_task = pickle.dumps((function, limit.seconds, limit.clock))
+        self.task = task
+        self.pickled_task = pickle.dumps((task, limit.seconds, limit.clock))
         self.size = size
         self.limit = limit
         self.notes = notes
@@ -375,7 +387,7 @@ class _Crew(Generic[Item, Result]):
     def _one_by_one(self, items: Sequence[Item], blamed: int, lost: Lost) -> list[Result | Lost]:
         """Apply the function to each item in a process beside these; all but the one to blame."""
         others = [[item] for place, item in enumerate(items) if place != blamed]
-        again: _Crew[Item, Result] = _Crew(self.function, 1, self.limit, self.notes, last_try=True)
+        again: _Crew[Item, Result] = _Crew(self.task, 1, self.limit, self.notes, last_try=True)
         try:
             results = [result for _, result in again.run(iter(others))]
         finally:
@@ -422,15 +434,17 @@ def serve(descriptor: int, steps: int) -> None:
     for number in _TIMER_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     with suppress(EOFError, OSError):  # the parent is gone
-        function, limit_seconds, clock = pickle.loads(pipe.recv_bytes())  # noqa: S301  our parent's
+        task, limit_seconds, clock = pickle.loads(pipe.recv_bytes())  # noqa: S301  our parent's
         pipe.send((None, None))
         while True:
             items, results, failure = pipe.recv(), [], None
+            if task.before is not None:
+                task.before(items)
             for item in items:
                 os.write(steps, b".")
                 signal.setitimer(clock, limit_seconds)
                 try:
-                    results.append(function(item))
+                    results.append(task.function(item))
                 except Exception as error:  # noqa: BLE001  the parent raises it
                     failure = portable(error)
                     break

@@ -1,7 +1,8 @@
-"""A cache of shards on a local disk: what was fetched once is read from there.
+"""A cache of objects on a local disk: what was fetched once is read from there.
 
     FOLDER/used                      bytes of all data in the folder, as far as is known; its lock
     FOLDER/DATA/train-000000.tar     as long as the shard, with holes where nothing was fetched yet
+    FOLDER/DATA/photographs-0        photographs in place, one behind another, with holes as well
 
 A file has the bytes of the shard at the places of the shard. A sample is there if its first two
 bytes are not zeros, as no image begins with such; its CRC-32 is checked whenever it is read, so
@@ -78,7 +79,7 @@ class Cache:
             raise ShardError(words, where=os.fspath(folder)) from error
 
     def open(self, name: str) -> _OpenFile | None:
-        """The file of a shard, kept open; None where it cannot be used."""
+        """A file, kept open; None where it cannot be used."""
         with self._lock:
             file = self._files.get(name)
             if file is not None and os.fstat(file.descriptor).st_nlink:
@@ -110,40 +111,44 @@ class Cache:
 
     def claim(self, fetch: Fetch) -> bool | None:
         """See `Keeper.claim`."""
-        file = self.open(fetch.name)
+        name, shift = fetch.kept_in
+        file = self.open(name)
         if file is None:
             return True
-        length = fetch.end - fetch.begin
+        how, length = fcntl.LOCK_EX | fcntl.LOCK_NB, fetch.end - fetch.begin
         try:
-            fcntl.lockf(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, length, fetch.begin)
+            fcntl.lockf(file.descriptor, how, length, fetch.begin + shift)
         except BlockingIOError:
             return None
         except OSError:  # a file system without locks: two may fetch the same
             return True
-        if all(self.has(fetch.name, begin) for begin in fetch.samples):
+        if all(self.has(name, begin + shift) for begin in fetch.samples):
             self.unclaim(fetch)
             return False
         return True
 
     def unclaim(self, fetch: Fetch) -> None:
         """See `Keeper.unclaim`."""
-        file = self.open(fetch.name)
-        if file is not None:
+        name, shift = fetch.kept_in
+        if (file := self.open(name)) is not None:
+            length = fetch.end - fetch.begin
             with suppress(OSError):
-                fcntl.lockf(file.descriptor, fcntl.LOCK_UN, fetch.end - fetch.begin, fetch.begin)
+                fcntl.lockf(file.descriptor, fcntl.LOCK_UN, length, fetch.begin + shift)
 
     def keep(self, fetch: Fetch, data: memoryview) -> bool:
         """See `Keeper.keep`."""
         if not self._writing:
             return False
-        needed = (fetch.end + _BLOCK - 1) // _BLOCK * _BLOCK - fetch.begin // _BLOCK * _BLOCK
+        name, shift = fetch.kept_in
+        begin, end = fetch.begin + shift, fetch.end + shift
+        needed = (end + _BLOCK - 1) // _BLOCK * _BLOCK - begin // _BLOCK * _BLOCK
         try:
             with self._ledger():
-                if not self._has_room(needed) or (file := self.open(fetch.name)) is None:
+                if not self._has_room(needed) or (file := self.open(name)) is None:
                     return False
                 written = 0
                 while written < len(data):
-                    written += os.pwrite(file.descriptor, data[written:], fetch.begin + written)
+                    written += os.pwrite(file.descriptor, data[written:], begin + written)
         except OSError as error:
             self._give_up(error)
             return False

@@ -13,22 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.arguments import shown
+from fastload.console.shell import module_command
 from fastload.errors import ShardError
 from fastload.store.freshness import warn_of_changes
 from fastload.store.holders import Holders, JoinedFiles, ShardFiles
 from fastload.store.index import check_split, index_of
 from fastload.store.manifest import MANIFEST_NAME, Manifest, digest_of, read_manifest
 from fastload.store.mapped import MAPPED_FROM, Index, MappedIndex, RowsByClass, rows_by_class
+from fastload.store.objects import DeniedObjectError, MissingObjectError
 from fastload.store.places import (
     PlacedData,
     Places,
     find_index,
+    index_folder,
     placed,
     places_of,
     points_name,
     read_places,
 )
 from fastload.store.remote import Access, Bucket, is_remote
+from fastload.store.remote_index import find_remote_places
+from fastload.store.remote_places import remote_places_of
 from fastload.store.remote_shards import RemoteShards, read_remote_index, read_remote_manifest
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -152,29 +157,43 @@ Found: TypeAlias = ShardDirectory | ShardBucket | PlacedData
 
 
 def find_data(path: str | os.PathLike[str], access: Access | None = None) -> Found:
-    """`find_local`, or the shards that lie at an address."""
-    if is_remote(path):
-        bucket = Bucket(str(path), access or Access())
-        return ShardBucket(bucket, read_remote_manifest(bucket))
-    return find_local(path)
-
-
-def find_local(path: str | os.PathLike[str]) -> ShardDirectory | PlacedData:
-    """Shards where there is a manifest, else the index in place.
+    """Shards where there is a manifest, else the index in place; on a disk or at an address.
 
     Raises:
         ShardError: If there is neither, or one that is damaged.
     """
+    if is_remote(path):
+        return _find_remote(Bucket(str(path), access or Access()))
     if not (Path(path) / MANIFEST_NAME).exists() and (folder := find_index(path)):
-        return read_places(folder)
+        found = read_places(folder, access=access)
+        if found.bucket is not None and folder == index_folder(path):
+            raise ShardError(
+                f"holds a copy of the index of {found.root}; for the files of this folder run"
+                f" `{module_command('fastload.index', Path(path))}`",
+                where=os.fspath(path),
+            )
+        return found
     return ShardDirectory(Path(path), read_manifest(path))
+
+
+def _find_remote(bucket: Bucket) -> ShardBucket | PlacedData:
+    try:
+        return ShardBucket(bucket, read_remote_manifest(bucket))
+    except (MissingObjectError, DeniedObjectError) as error:
+        try:
+            found = find_remote_places(bucket)
+        except DeniedObjectError:
+            found = None
+        if found is None:
+            raise error from None
+        return found
 
 
 def open_collection(path: Paths, split: str, access: Access | None = None) -> Collection:
     """Read the indexes of one directory or of several: shards, or data in place.
 
     Args:
-        path: Directories, or addresses of shards in an object store.
+        path: Directories, or addresses in an object store.
         split: Name of the split.
         access: How addresses are reached; by the environment when None.
 
@@ -252,6 +271,8 @@ def _files_of(found: ShardDirectory, split: str) -> Holders:
 
 def _rows_and_files(found: Found, split: str) -> tuple[NDArray[np.void], Holders]:
     if isinstance(found, PlacedData):
+        if found.bucket is not None:
+            return remote_places_of(found, split)
         in_place, files = places_of(found, split)
         warn_of_changes(found, files)
         return in_place, files

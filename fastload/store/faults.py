@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from fastload.errors import ImageError, ShardError
 from fastload.files import READ_BYTES, explain_os_error, open_regular
 from fastload.pixels.jpeg import read_header
-from fastload.store.collection import collection_of
+from fastload.store.collection import Collection, collection_of
 from fastload.store.freshness import find_change
 from fastload.store.holders import checked_status
 from fastload.store.index import index_of
 from fastload.store.manifest import Manifest, Shard
+from fastload.store.objects import ChangedObjectError, MissingObjectError
 from fastload.store.places import PlacedData
-from fastload.store.reader import FileReader, Scratch
+from fastload.store.reader import Reader, Scratch
+from fastload.store.remote_reader import open_reader
 from fastload.store.tar import (
     END,
     TAR_BLOCK,
@@ -31,6 +33,8 @@ from fastload.store.tar import (
     next_offset,
     tar_header,
 )
+
+_ROWS_AHEAD = 512  # samples that are asked for together, of which a store gives many at a time
 
 
 def find_faults(directory: Path, manifest: Manifest) -> Iterator[tuple[int, str]]:
@@ -62,24 +66,45 @@ def find_placed_faults(data: PlacedData) -> Iterator[tuple[int, str]]:
 
     Yields:
         As `find_faults`.
+
+    Raises:
+        ShardError: If an object store refuses to give an object.
+        StalledError: If it does not answer.
     """
     yield 0, find_change(data)
     for split in data.places.splits:
         try:
             collection = collection_of([data], split)
-            reader = FileReader(collection)
+            reader = open_reader(collection)
         except ShardError as error:
             yield 0, str(error)
             continue
-        scratch, sizes = Scratch(), collection.index["size"]
-        for row in range(len(collection.index)):
-            try:
-                _, bad = reader.read(np.array([row]), scratch)
-                fault = f"{reader.locate(row)}: {bad[0]}" if bad else ""
-            except ShardError as error:
-                fault = str(error)
-            yield int(sizes[row]), fault
+        yield from _read_faults(reader, collection, remote=data.bucket is not None)
         reader.close()
+
+
+def _read_faults(
+    reader: Reader, collection: Collection, *, remote: bool
+) -> Iterator[tuple[int, str]]:
+    """Read all samples in the order in which they lie; what is asked for ahead comes together."""
+    index, scratch, failed = collection.index, Scratch(), set[int]()
+    records = index[np.arange(len(index))]
+    order = np.lexsort((records["offset"], records["file"]))
+    for first in range(0, len(order), _ROWS_AHEAD):
+        rows = order[first : first + _ROWS_AHEAD]
+        reader.read_ahead(rows)
+        for row, record in zip(rows.tolist(), records[rows], strict=True):
+            fault = ""
+            if (number := int(record["file"])) not in failed:
+                try:
+                    _, bad = reader.read(np.array([row]), scratch)
+                    fault = f"{reader.locate(row)}: {bad[0]}" if bad else ""
+                except ShardError as error:
+                    if remote and not isinstance(error, ChangedObjectError | MissingObjectError):
+                        raise
+                    failed.add(number)
+                    fault = str(error)
+            yield int(record["size"]), fault
 
 
 def named_faults(shard: Shard, checked: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:

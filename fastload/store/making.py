@@ -21,6 +21,7 @@ from fastload.store.collection import Paths, listed
 from fastload.store.manifest import MANIFEST_NAME
 from fastload.store.misplaced import has_images, is_address
 from fastload.store.places import FOLDER_NAME, find_index
+from fastload.store.remote import is_remote
 
 _SOURCES = frozenset((".tar", ".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet"))
 _OF_SHARDS = (".index.npy", ".sources.csv", ".idx", ".partial")  # an unfinished run, or copy
@@ -40,6 +41,8 @@ def make_missing_indexes(path: Paths, *, quiet: bool = False) -> None:
         ValueError: If `path` names no directory.
     """
     for each in listed(path):
+        if is_remote(each):  # hours for what is hardly meant; the error names the command
+            continue
         try:
             lacking = lacks_index(Path(each))
         except OSError as error:

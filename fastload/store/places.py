@@ -8,7 +8,8 @@
     .fastload/examined-N            what is known of each file: `prepare/examined`
     .fastload/cleaning.csv          what was left out
 
-The folder lies beside the data, or in the user's cache where the data cannot be written. What
+The folder lies beside the data, or in the user's cache where the data cannot be written. Data in an
+object store have theirs there too, and each machine a copy of it: `remote_index`. What
 `index.json` names is written before it, under names that no other index has, so an index is whole
 or not there. It is checked before it is used: each file has the digest that `index.json` says, and
 no image points outside the file that holds it, nor any file outside the data.
@@ -21,7 +22,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ from fastload.store.facts import (
     checked_facts,
     count_of,
     counts_by_name,
+    parsed_facts,
     plain_name,
     read_facts,
     texts_of,
@@ -47,6 +49,7 @@ from fastload.store.facts import (
 )
 from fastload.store.holders import FILE, PlacedFiles
 from fastload.store.index import index_name
+from fastload.store.remote import Access, Bucket, is_remote
 from fastload.store.rows import read_rows, write_rows
 
 FORMAT_VERSION = 1
@@ -100,8 +103,8 @@ class Places:
 
     Attributes:
         source: What was indexed, as `python -m fastload.index` takes it, relative to `root`.
-        root: The folder that paths of files are relative to; relative to the index where it lies
-            beside the data, so that both can be moved together.
+        root: The folder that paths of files are relative to, or its address; relative to the index
+            where it lies beside the data, so that both can be moved together.
         classes: Names of the classes; the position is the label.
         class_names: Readable names of the same classes.
         splits: Name -> split, in the order train, val, test.
@@ -166,17 +169,21 @@ class PlacedData:
     """An index in place that was found and whose facts were checked.
 
     Attributes:
-        path: The folder of the index.
+        path: The folder of the index, on this machine.
         places: Its facts.
+        bucket: Where the data lie, if that is an object store.
     """
 
     path: Path
     places: Places
+    bucket: Bucket | None = None
 
     @property
-    def root(self) -> Path:
-        """The folder that paths of files are relative to."""
-        return Path(os.path.normpath(self.path / self.places.root))
+    def root(self) -> str:
+        """The folder that paths of files are relative to, or its address."""
+        if self.bucket is not None:
+            return self.bucket.address
+        return os.path.normpath(self.path / self.places.root)
 
     @property
     def remedy(self) -> str:
@@ -204,11 +211,22 @@ def points_name(number: int) -> str:
 
 def index_command(data: PlacedData) -> str:
     """The command that makes this index again."""
-    source = [Path(os.path.normpath(data.root / word)) for word in data.places.source]
+    source = [_named(data, word) for word in data.places.source]
     words: list[str | Path] = [*source, *data.places.options]
-    if data.path not in (index_folder(*source), cache_folder(*source)):
+    if data.bucket is not None:
+        found = data.path.is_relative_to(cache_folder(*source))
+    else:
+        found = data.path in (index_folder(*source), cache_folder(*source))
+    if not found:
         words += ["--out", data.path]
     return module_command("fastload.index", *words)
+
+
+def _named(data: PlacedData, word: str) -> str | Path:
+    """A part of a source, as the command takes it."""
+    if data.bucket is None:
+        return Path(os.path.normpath(Path(data.root) / word))
+    return data.root if word == "." else data.bucket.of(word)
 
 
 def index_folder(first: str | os.PathLike[str], *others: str | os.PathLike[str]) -> Path:
@@ -227,9 +245,9 @@ def index_folder(first: str | os.PathLike[str], *others: str | os.PathLike[str])
 
 
 def cache_folder(*source: str | os.PathLike[str]) -> Path:
-    """Where the index of a source lies that cannot be written to."""
+    """Where the index of a source lies that cannot be written to, or that is an address."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    real = "\0".join(os.path.realpath(word) for word in source)
+    real = "\0".join(str(word) if is_remote(word) else os.path.realpath(word) for word in source)
     return Path(base).expanduser() / "fastload" / _plain(real)
 
 
@@ -310,22 +328,39 @@ def names_of(paths: Iterable[str]) -> tuple[bytes, NDArray[np.uint64]]:
     return b"".join(path + b"\0" for path in encoded), ends
 
 
-def read_places(folder: str | os.PathLike[str]) -> PlacedData:
+def read_places(
+    folder: str | os.PathLike[str], *, address: str = "", access: Access | None = None
+) -> PlacedData:
     """Read and check `index.json`.
+
+    Args:
+        folder: Of the index.
+        address: Where the data lie, if that is an object store, whatever `root` says.
+        access: How an object store is reached; by the environment when None.
 
     Raises:
         ShardError: If it is missing, damaged or of another version.
     """
     path = Path(folder) / INDEX_NAME
+    places = _checked(lambda: read_facts(path, what="index"), str(path), str(folder))
+    where = address or (places.root if is_remote(places.root) else "")
+    return PlacedData(Path(folder), places, Bucket(where, access or Access()) if where else None)
+
+
+def places_in(data: bytes, where: str, folder: str) -> Places:
+    """Check the content of an `index.json` that lies at `where` in a folder; errors as above."""
+    return _checked(lambda: parsed_facts(data, what="index", where=where), where, folder)
+
+
+def _checked(read: Callable[[], object], where: str, folder: str) -> Places:
     remake = f"remove {folder} and run `python -m fastload.index` again"
     try:
-        facts = read_facts(path, what="index")
+        facts = read()
     except OSError as error:
         raise ShardError(explain_os_error(error)) from error
     except ValueError as error:
-        raise ShardError(f"{error}; {remake}", where=str(path)) from None
-    places = checked_facts(facts, _places_of, version=FORMAT_VERSION, where=path, remedy=remake)
-    return PlacedData(Path(folder), places)
+        raise ShardError(f"{error}; {remake}", where=where) from None
+    return checked_facts(facts, _places_of, version=FORMAT_VERSION, where=where, remedy=remake)
 
 
 def _places_of(facts: dict[str, Any]) -> Places:
@@ -394,7 +429,7 @@ def places_of(data: PlacedData, split: str) -> tuple[NDArray[np.void], PlacedFil
         raise ShardError(
             f"there is no split {shown(split)}; choose one of {', '.join(places.splits)}"
             f"{did_you_mean(split, places.splits)}",
-            where=str(data.root),
+            where=data.root,
         )
     rows = _rows_of(data, index_name(split), PLACE, places.splits[split].samples)
     files = files_of(data)
@@ -412,7 +447,7 @@ def files_of(data: PlacedData) -> PlacedFiles:
     """
     rows = _rows_of(data, "files.npy", FILE, data.places.files)
     names = _names_of(data, "files", rows)
-    return PlacedFiles(root=str(data.root), table=rows, names=names, remedy=data.remedy)
+    return PlacedFiles(root=data.root, table=rows, names=names, remedy=data.remedy)
 
 
 def folders_of(data: PlacedData) -> list[tuple[str, int, int]]:

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from fastload.errors import OutputError, ShardError
@@ -25,6 +24,7 @@ from fastload.store.copying import TIMEOUT_SECONDS, held_for_copy
 from fastload.store.manifest import MANIFEST_NAME
 from fastload.store.objects import Listed, Listing
 from fastload.store.remote import Bucket
+from fastload.store.remote_index import is_of_index
 from fastload.store.requests import Requests
 from fastload.store.streaming import parts_of
 
@@ -62,7 +62,7 @@ def plan_files(bucket: Bucket, folder: Path) -> FileCopy | None:
         for one in _objects(bucket, requests):
             if one.name.startswith(".fastload/") or one.name.endswith((".index.npy", ".partial")):
                 return None
-            files += not _is_folder(one)
+            files += not one.stands_for_folder
             size += one.bytes
     if files and (folder / MANIFEST_NAME).exists():
         raise OutputError(f"{folder} holds shards; give another folder")
@@ -103,12 +103,16 @@ def copy_files(copy: FileCopy) -> Iterator[int]:
 
 
 def _objects(bucket: Bucket, requests: Requests) -> Iterator[Listed]:
-    """The objects in the order of the store, all of names that a file may have."""
+    """The objects in the order of the store, all of names that a file may have.
+
+    An index of them is left out: what it says of objects is not so of files.
+    """
     listing = Listing(bucket, timeout_seconds=requests.timeout_seconds)
     while page := requests.run(listing.page()):
         for one in page:
             check_name(one.name, bucket.address)
-            yield one
+            if not is_of_index(one.name):
+                yield one
 
 
 def check_name(name: str, where: str) -> None:
@@ -121,17 +125,12 @@ def check_name(name: str, where: str) -> None:
         raise ShardError(f"has an object whose name is no path ({name!r}); rename it", where=where)
 
 
-def _is_folder(one: Listed) -> bool:
-    """Whether an object stands for a folder, as the stores' consoles write them."""
-    return one.bytes == 0 and "." not in one.name.rpartition("/")[2]
-
-
 def _bring(copy: FileCopy, one: Listed, partial: Path, requests: Requests) -> int:
     path = copy.folder / one.name
-    if _is_folder(one):
+    if one.stands_for_folder:
         path.mkdir(parents=True, exist_ok=True)
         return 0
-    when = _nanoseconds(one.modified)
+    when = one.version.modified_ns
     if os.path.lexists(path):
         facts = path.lstat()
         same = (facts.st_size, facts.st_mtime_ns) == (one.bytes, when)
@@ -148,7 +147,3 @@ def _bring(copy: FileCopy, one: Listed, partial: Path, requests: Requests) -> in
     os.utime(partial, ns=(when, when))
     partial.replace(path)
     return one.bytes
-
-
-def _nanoseconds(when: datetime) -> int:
-    return int(when.timestamp()) * 10**9 + when.microsecond * 1000

@@ -32,11 +32,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.errors import SamplePlace, ShardError
-from fastload.files import explain_os_error, open_regular, refuse_irregular
+from fastload.files import explain_os_error, refuse_irregular
 from fastload.pixels import native
 from fastload.pixels.jpeg import Encoded, Upright, frame_size
 from fastload.store.collection import Collection
 from fastload.store.holders import stamp_of
+from fastload.store.ranges import OpenFile, read_into
+from fastload.store.seek_tables import SeekTables
 
 OPEN_FILES = 128  # at most; no more than an eighth of the descriptors that a process may have
 _WAIT_SECONDS = 1.0  # for a descriptor; other threads give theirs back within a read
@@ -108,19 +110,6 @@ class Reader(Protocol):
         """Close all files; a thread that still reads keeps its file until it is done."""
 
 
-class _OpenFile:
-    """A file descriptor, closed when the last thread that reads from it drops the object."""
-
-    __slots__ = ("descriptor",)
-
-    def __init__(self, path: Path) -> None:
-        self.descriptor = open_regular(path)
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
-
-
 class FileReader:
     """Reads the samples of a collection from files; see `Reader`.
 
@@ -135,9 +124,8 @@ class FileReader:
 
     def __init__(self, collection: Collection, *, max_open: int | None = None) -> None:
         self._index, self._files = collection.index, collection.files
-        self._sources = collection.sources
         self._max_open = max_open or _most_open()
-        self._open_files: dict[int, _OpenFile] = {}
+        self._open_files: dict[int, OpenFile] = {}
         self._lock = threading.Lock()
         listing = collection.listing
         used = (
@@ -147,7 +135,7 @@ class FileReader:
         )
         shared = used[~self._files.alone(used)].tolist()
         self._stamps = {number: self._files.checked_stamp(number) for number in shared}
-        self._points = [points and _opened_points(points) for points in collection.points]
+        self._tables = SeekTables(collection)
 
     def read(self, rows: NDArray[np.int64], scratch: Scratch) -> tuple[Encoded, dict[int, str]]:
         """See `Reader.read`."""
@@ -171,7 +159,7 @@ class FileReader:
                 # ESTALE: the server knows the file by another handle now. EIO, ETIMEDOUT: may pass.
                 self._read_again(file, part, offset)
         if encoded.tables is not None:
-            bad |= self._read_tables(rows, encoded.tables)
+            bad |= self._tables.read(rows, encoded.tables)
         return encoded, self._bad_among(encoded, images, records) | bad
 
     def _read_at_once(
@@ -222,7 +210,7 @@ class FileReader:
             return
         for path, size in zip(paths, records["size"].tolist(), strict=True):
             with suppress(OSError):
-                _ask_for(_OpenFile(Path(os.fsdecode(path))), 0, size)
+                _ask_for(OpenFile(Path(os.fsdecode(path))), 0, size)
 
     def locate(self, row: int) -> SamplePlace:
         """See `Reader.locate`."""
@@ -241,9 +229,10 @@ class FileReader:
 
     def close(self) -> None:
         """See `Reader.close`."""
-        self._open_files, self._points = {}, [None] * len(self._points)
+        self._open_files = {}
+        self._tables.close()
 
-    def _open(self, number: int) -> _OpenFile:
+    def _open(self, number: int) -> OpenFile:
         with self._lock:
             if number in self._open_files:
                 return self._open_files[number]
@@ -254,12 +243,12 @@ class FileReader:
             self._open_files[number] = file
             return file
 
-    def _opened(self, path: Path) -> _OpenFile:
+    def _opened(self, path: Path) -> OpenFile:
         """Open a file; where the process has no descriptor left, give back one of our own."""
         deadline = time.monotonic() + _WAIT_SECONDS
         while True:
             try:
-                return _OpenFile(path)
+                return OpenFile(path)
             except OSError as error:
                 full = error.errno in {errno.EMFILE, errno.ENFILE}
                 if not full or time.monotonic() > deadline:
@@ -276,7 +265,7 @@ class FileReader:
         with suppress(StopIteration, KeyError):  # another thread has closed it
             del self._open_files[next(iter(self._open_files))]
 
-    def _check_size(self, file: _OpenFile, number: int) -> None:
+    def _check_size(self, file: OpenFile, number: int) -> None:
         found, expected = os.fstat(file.descriptor).st_size, self._stamps[number][0]
         if found != expected:
             what = "was truncated" if found < expected else "was replaced or changed"
@@ -306,7 +295,7 @@ class FileReader:
             refuse_irregular(status, path)
             count = 0
             while status.st_size == len(memory) > count:
-                more = _read_into(descriptor, memory[count:], count)
+                more = read_into(descriptor, memory[count:], count)
                 if more == 0:
                     break
                 count += more
@@ -334,9 +323,9 @@ class FileReader:
 
     def _read_sample(self, number: int, memory: memoryview, offset: int) -> None:
         file = self._open_files.get(number) or self._open(number)
-        count = _read_into(file.descriptor, memory, offset)
+        count = read_into(file.descriptor, memory, offset)
         while count < len(memory):
-            more = _read_into(file.descriptor, memory[count:], offset + count)
+            more = read_into(file.descriptor, memory[count:], offset + count)
             if more == 0:
                 self._check_size(file, number)
                 raise ShardError(
@@ -358,29 +347,6 @@ class FileReader:
             " look at the system's log, or use a copy of the data on another disk",
             where=self._files.place(number, offset),
         )
-
-    def _read_tables(self, rows: NDArray[np.int64], tables: Encoded) -> dict[int, str]:
-        """Read the seek tables of some samples into their places; returns those that are wrong."""
-        bad, points = {}, list(self._points)
-        files = [points[source] for source in self._sources[rows].tolist()]
-        lacking = np.array([file is None for file in files])
-        tables.sizes[lacking] = 0  # the reader was closed meanwhile: the images are read without
-        offsets, sums = self._index["seek"][rows].astype(np.int64), self._index["crc32"][rows]
-        if native.is_available():
-            opened = [-1 if file is None else file.descriptor for file in files]
-            complete = native.read_many(opened, offsets, tables)
-        else:
-            complete = np.array(
-                [
-                    file is None or _read_into(file.descriptor, tables[i], int(offsets[i])) == size
-                    for i, (file, size) in enumerate(zip(files, tables.sizes.tolist(), strict=True))
-                ]
-            )
-        for i in np.flatnonzero(tables.sizes).tolist():
-            if not complete[i] or native.table_crc32(tables[i]) != sums[i]:
-                remedy = self._files.remedy(int(self._index["file"][rows[i]]))
-                bad[i] = f"its seek table is damaged, or that of another image; {remedy}"
-        return bad
 
     def _bad_among(
         self, encoded: Encoded, images: list[memoryview], records: NDArray[np.void]
@@ -461,22 +427,7 @@ def _upright(records: NDArray[np.void]) -> Upright | None:
     return Upright(orientations, sizes)
 
 
-def _opened_points(points: tuple[Path, int]) -> _OpenFile:
-    """The file of the seek tables of a directory, as long as its index says."""
-    path, size = points
-    try:
-        file = _OpenFile(path)
-        found = os.fstat(file.descriptor).st_size
-    except OSError as error:
-        raise ShardError(f"{explain_os_error(error)}; make the index again") from error
-    if found < size:
-        raise ShardError(
-            f"has {found} bytes, the index says {size}; make the index again", where=str(path)
-        )
-    return file
-
-
-def _ask_for(file: _OpenFile, begin: int, end: int) -> None:
+def _ask_for(file: OpenFile, begin: int, end: int) -> None:
     """Ask the kernel for a part of a file that will be read soon."""
     with suppress(OSError):  # it is advice: a file system may know nothing of it
         for start in range(begin, end, _AHEAD_BYTES):
@@ -506,31 +457,10 @@ def merged_ranges(
     return list(zip(*columns, strict=True))
 
 
-def _read_into(descriptor: int, memory: memoryview, offset: int) -> int:
-    if hasattr(os, "preadv"):
-        return os.preadv(descriptor, [memory], offset)
-    read = os.pread(descriptor, len(memory), offset)  # macOS before 11
-    memory[: len(read)] = read
-    return len(read)
-
-
 def _most_open() -> int:
     """How many files may be open, so that most descriptors are left to the rest of the process."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return OPEN_FILES if limit == resource.RLIM_INFINITY else min(OPEN_FILES, limit // 8 or 1)
-
-
-def read_ranges(
-    descriptors: list[int], offsets: NDArray[np.int64], into: Encoded
-) -> NDArray[np.bool_]:
-    """Read byte ranges of open files, each into its place; bool [N], whether all was there."""
-    if native.is_available():
-        return native.read_many(descriptors, offsets, into)
-    parts = zip(descriptors, offsets.tolist(), into.sizes.tolist(), strict=True)
-    whole = [
-        _read_into(file, into[i], offset) == size for i, (file, offset, size) in enumerate(parts)
-    ]
-    return np.array(whole, np.bool_)
 
 
 def crc32s(encoded: Encoded) -> NDArray[np.uint32]:

@@ -72,6 +72,15 @@ def name_of(path: str | os.PathLike[str]) -> str:
     return Path(path).resolve().name
 
 
+def address_lies_within(address: str, folder: str) -> bool:
+    """Whether an address is that of a folder in an object store, or of what lies below it."""
+    inner, outer = (one.rstrip("/") + "/" for one in (address, folder))
+    scheme, _, rest = inner.partition("://")
+    return f"{scheme.lower()}://{rest}".startswith(
+        outer[: len(scheme)].lower() + outer[len(scheme) :]
+    )
+
+
 @dataclass(eq=False)
 class Bucket:
     """The objects below an address. Thread-safe; a pickle holds the address and the options.
@@ -157,7 +166,7 @@ def _opened(address: str, options: Mapping[str, Any], retries: Mapping[str, Any]
     if wrong := why_no_endpoint(address, store):
         raise ShardError(wrong, where=address)
     try:
-        return obstore.store.from_url(address, retry_config=retries, **store, **more)
+        return obstore.store.from_url(_as_url(address), retry_config=retries, **store, **more)
     except (ValueError, TypeError, obstore.exceptions.BaseError) as error:
         raise ShardError(_why_not_opened(error, [*store, *client]), where=address) from None
     except BaseException as error:
@@ -167,6 +176,11 @@ def _opened(address: str, options: Mapping[str, Any], retries: Mapping[str, Any]
         raise ShardError(
             f"the client cannot be made with the storage_options given ({names})", where=address
         ) from None
+
+
+def _as_url(address: str) -> str:
+    """The address as the client takes it: it decodes %20, which in a bucket is part of a name."""
+    return address if address.lower().startswith("http") else address.replace("%", "%25")
 
 
 def _why_not_opened(error: Exception, keys: list[str]) -> str:
@@ -209,7 +223,8 @@ class Judged(NamedTuple):
     passing: bool
 
 
-TO_READ, TO_WRITE = "to get objects", "to list, get, put and delete objects"
+TO_READ, TO_LIST = "to get objects", "to list and get objects"
+TO_WRITE = "to list, get, put and delete objects"
 _NO_CREDENTIALS = (
     "no credentials were found; set them in the environment (AWS_ACCESS_KEY_ID and"
     " AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY), or give"

@@ -17,7 +17,7 @@ from fastload.store.copying import TIMEOUT_SECONDS
 from fastload.store.faults import content_faults, named_faults
 from fastload.store.index import index_bytes, index_in, index_name
 from fastload.store.manifest import Manifest, Shard
-from fastload.store.objects import MissingObjectError, size_of, sizes_of, whole
+from fastload.store.objects import Listed, MissingObjectError, look_at, objects_below, whole
 from fastload.store.remote import Bucket
 from fastload.store.remote_shards import MISSING, MOST_LISTED, size_fault
 from fastload.store.requests import Requests
@@ -37,7 +37,7 @@ def find_remote_faults(bucket: Bucket, manifest: Manifest) -> Iterator[tuple[int
     with Requests(timeout_seconds=TIMEOUT_SECONDS) as requests:
         store = _Store(bucket, requests)
         listed = {shard.name for split in manifest.splits.values() for shard in split.shards}
-        for name in sorted(store.sizes):
+        for name in sorted(store.listed):
             if name.endswith(".tar") and "/" not in name and name[0] != "." and name not in listed:
                 yield 0, f"{name}: is not in the manifest; remove it"
         for split in manifest.splits:
@@ -48,13 +48,13 @@ def find_remote_faults(bucket: Bucket, manifest: Manifest) -> Iterator[tuple[int
 
 
 class _Store:
-    """The objects below an address, and how many bytes each has, where the store lists them."""
+    """The objects below an address, where the store lists them."""
 
     def __init__(self, bucket: Bucket, requests: Requests) -> None:
         self._bucket, self._requests = bucket, requests
         self._limit = requests.timeout_seconds
-        listing = requests.run(sizes_of(bucket, most=MOST_LISTED, timeout_seconds=self._limit))
-        self.sizes = listing or {}
+        listing = requests.run(objects_below(bucket, most=MOST_LISTED, timeout_seconds=self._limit))
+        self.listed = listing or {}
 
     def index(self, manifest: Manifest, split: str) -> tuple[NDArray[np.void] | None, str]:
         """SAMPLE [N] and "", or None and what is wrong with it."""
@@ -75,24 +75,24 @@ class _Store:
     ) -> Iterator[tuple[int, str]]:
         """Of the shards of a split, whose index is `samples`."""
         known = [""] * len(shards)
-        if self.sizes:
-            known = [size_fault(shard, self.sizes.get(shard.name)) for shard in shards]
+        if self.listed:
+            known = [size_fault(shard, self.listed.get(shard.name)) for shard in shards]
         spans = [
             Span(shard.name, 0, 0 if fault else shard.bytes)
             for shard, fault in zip(shards, known, strict=True)
         ]
         stream = Stream(self._bucket, spans, self._requests)
         for number, shard in enumerate(shards):
-            fault = known[number] if self.sizes else size_fault(shard, self._size(shard))
+            fault = known[number] if self.listed else size_fault(shard, self._look_at(shard))
             mine = None if samples is None else samples[samples["shard"] == number]
             checked: Iterable[tuple[int, str]] = [(0, fault)]
             if not fault:
                 checked = self._checked(stream.parts(number), shard, mine, num_classes)
             yield from named_faults(shard, checked)
 
-    def _size(self, shard: Shard) -> int | None:
-        """Bytes of the object; None where there is none."""
-        request = size_of(self._bucket, shard.name, timeout_seconds=self._limit)
+    def _look_at(self, shard: Shard) -> Listed | None:
+        """The object; None where there is none."""
+        request = look_at(self._bucket, shard.name, timeout_seconds=self._limit)
         try:
             return self._requests.run(request)
         except MissingObjectError:

@@ -1,4 +1,4 @@
-"""Samples of shards in an object store, fetched before they are needed: see `reader.Reader`.
+"""Samples in an object store, fetched before they are needed: see `reader.Reader`.
 
     read_ahead(rows) ─► neighbours become one range ─► Requests: many in flight
     read(rows) ─► wait for their ranges ─► copied to the thread's Scratch ─► CRC-32
@@ -8,7 +8,9 @@ that was not asked for (a replacement, `TarDataset`) is fetched at once, togethe
 its chunk. With a cache a range goes to its file, and is read from there now and in later epochs.
 
 A sample whose CRC-32 is wrong is fetched once more past the cache: bytes can be damaged on a disk,
-and on the way. If they are wrong again they are so in the store, and the sample is bad.
+and on the way. If they are wrong again they are so in the store, and the sample is bad. So is one
+whose object is gone or shorter and was nothing but this sample. A tar that is gone or another is an
+error.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +33,19 @@ from fastload.pixels.jpeg import Encoded
 from fastload.store.cache import Cache
 from fastload.store.collection import Collection
 from fastload.store.holders import JoinedFiles
-from fastload.store.manifest import Shard
-from fastload.store.objects import PART_BYTES, size_of
-from fastload.store.reader import FileReader, Reader, Scratch, differing, laid_out, read_ranges
+from fastload.store.objects import (
+    PART_BYTES,
+    ChangedObjectError,
+    MissingObjectError,
+    look_at,
+)
+from fastload.store.ranges import read_ranges
+from fastload.store.reader import FileReader, Reader, Scratch, differing, laid_out
 from fastload.store.remote import Bucket
+from fastload.store.remote_places import RemotePlaced
 from fastload.store.remote_shards import RemoteShards
 from fastload.store.requests import Fetch, Requests
+from fastload.store.seek_tables import SeekTables
 
 # Bytes between two wanted samples that are fetched with them, instead of a further request. What a
 # cache keeps is not fetched in vain: measured on 2,048 photographs of 43 kB, a quarter of the time.
@@ -43,6 +54,24 @@ _GAP, _CACHED_GAP = 64 * 1024, 256 * 1024
 # in one request with what later ones need, and the first batch would wait for all of that.
 _TOGETHER = 128
 _LIMIT_SHARE = 0.8  # of the loader's limit: so the message that names the request comes first
+
+RemoteFiles: TypeAlias = RemoteShards | RemotePlaced
+
+
+class _Object(NamedTuple):
+    """An object that holds samples.
+
+    Attributes:
+        bucket: Where it is.
+        name: Its name there.
+        cache: For what is fetched of it.
+        kept_in: See `Fetch.kept_in`.
+    """
+
+    bucket: Bucket
+    name: str
+    cache: Cache | None
+    kept_in: tuple[str, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -69,16 +98,16 @@ def open_reader(collection: Collection, *, timeout_seconds: float = 300.0) -> Re
         ShardError: If files are missing, or local data are mixed with those of an object store.
     """
     parts = _parts_of(collection)
-    if not any(isinstance(part, RemoteShards) for part in parts):
+    if not any(isinstance(part, RemoteFiles) for part in parts):
         return FileReader(collection)
     return RemoteReader(collection, timeout_seconds=timeout_seconds)
 
 
 class RemoteReader:
-    """Reads the samples of a collection whose shards lie in object stores; see `Reader`.
+    """Reads the samples of a collection whose files lie in object stores; see `Reader`.
 
     Args:
-        collection: Index and shards.
+        collection: Index and objects.
         timeout_seconds: How long the caller waits for a batch.
 
     Raises:
@@ -87,18 +116,21 @@ class RemoteReader:
 
     def __init__(self, collection: Collection, *, timeout_seconds: float = 300.0) -> None:
         self._index, self._files = collection.index, collection.files
-        self._objects: list[tuple[Bucket, Shard, Cache | None]] = []  # by number of the file
-        caches: list[Cache] = []
+        self._parts: list[tuple[RemoteFiles, Cache | None]] = []
+        self._firsts: list[int] = []  # number of the first file of each part
+        count = 0
         for part in _parts_of(collection):
-            if not isinstance(part, RemoteShards):
+            if not isinstance(part, RemoteFiles):
                 raise ShardError(
                     "some of the data lie in an object store and others on a disk; give addresses"
                     " alone, or folders alone"
                 )
-            cache = _cache_of(part)
-            caches += [cache] if cache else []
-            self._objects += [(part.bucket, shard, cache) for shard in part.shards]
+            self._parts.append((part, _cache_of(part)))
+            self._firsts.append(count)
+            count += len(part)
+        caches = [cache for _, cache in self._parts if cache]
         self._cached = bool(caches)
+        self._tables = SeekTables(collection)
         self._requests = Requests(timeout_seconds=timeout_seconds * _LIMIT_SHARE)
         self._coming: dict[int, _Coming] = {}  # by row
         self._later: dict[int, int] = {}  # rows to ask for, and how many reads of each will come
@@ -132,16 +164,19 @@ class RemoteReader:
         encoded = laid_out(records, scratch)
         images = [encoded[i] for i in range(len(rows))]
         wanted = rows.tolist()
-        lacking = self._fill(wanted, encoded, images)
+        lacking, gone = self._fill(wanted, encoded, images)
         if lacking:  # was thrown out of the cache, after it was asked for
-            self._fill_anew(wanted, lacking, images)
+            gone |= self._fill_anew(wanted, lacking, images)
         bad, changed = differing(encoded, images, records)
-        if bad:
-            self._fill_anew(wanted, sorted(bad), images)
+        if again := sorted(bad.keys() - gone.keys()):
+            gone |= self._fill_anew(wanted, again, images)
             bad, changed = differing(encoded, images, records)
         for i in changed:
-            self._check_unchanged(wanted[i], bad[i])
-        return encoded, bad
+            if i not in gone:
+                bad[i] = self._explained(wanted[i], bad[i])
+        if encoded.tables is not None:
+            bad |= self._tables.read(rows, encoded.tables)
+        return encoded, bad | gone
 
     def locate(self, row: int) -> SamplePlace:
         """See `Reader.locate`."""
@@ -149,7 +184,7 @@ class RemoteReader:
 
     def file_of(self, row: int) -> str:
         """See `Reader.file_of`."""
-        return self._object(row)[1].name
+        return self._object(row).name
 
     def forget(self) -> None:
         """See `Reader.forget`: requests are cancelled, a `read` that waits fails."""
@@ -166,6 +201,7 @@ class RemoteReader:
     def close(self) -> None:
         """See `Reader.close`."""
         self._coming = {}
+        self._tables.close()
         self._finalizer()
 
     def _expect_own_process(self) -> None:
@@ -176,12 +212,25 @@ class RemoteReader:
                 ' multiprocessing_context="spawn" or "forkserver"'
             )
 
-    def _object(self, row: int) -> tuple[Bucket, Shard, Cache | None]:
-        return self._objects[int(self._index["file"][row])]
+    def _part(self, number: int) -> tuple[RemoteFiles, Cache | None, int]:
+        """The part that a file is in, and its number there."""
+        place = bisect_right(self._firsts, number) - 1
+        return *self._parts[place], number - self._firsts[place]
+
+    def _object_of(self, number: int) -> _Object:
+        part, cache, own = self._part(number)
+        kept_in = ("", 0) if cache is None else part.in_cache(own)
+        return _Object(part.bucket, part.name(own), cache, kept_in)
+
+    def _object(self, row: int) -> _Object:
+        return self._object_of(int(self._index["file"][row]))
 
     def _in_cache(self, row: int) -> bool:
-        _, shard, cache = self._object(row)
-        return cache is not None and cache.has(shard.name, int(self._index["offset"][row]))
+        one = self._object(row)
+        if one.cache is None:
+            return False
+        file, shift = one.kept_in
+        return one.cache.has(file, int(self._index["offset"][row]) + shift)
 
     def _plan_next(self) -> list[_Coming]:
         """Note the next rows that are to be asked for as coming; the lock is held."""
@@ -203,8 +252,12 @@ class RemoteReader:
         one, number = None, -1
         for i in np.lexsort((offsets, records["file"])).tolist():
             if one is None or numbers[i] != number or not _near(one.fetch, begins[i], ends[i]):
-                bucket, shard, cache = self._objects[number := numbers[i]]
-                fetch = Fetch(bucket, shard.name, begins[i], ends[i], keeper=cache)
+                held = self._object_of(number := numbers[i])
+                fetch = Fetch(
+                    *(held.bucket, held.name, begins[i], ends[i]),
+                    keeper=held.cache,
+                    kept_in=held.kept_in,
+                )
                 one = _Coming(fetch, [], first=i)
                 found.append(one)
             one.fetch.end = max(one.fetch.end, ends[i])
@@ -230,8 +283,14 @@ class RemoteReader:
             if self._coming.get(row) is one:
                 del self._coming[row]
 
-    def _fill(self, rows: list[int], encoded: Encoded, images: list[memoryview]) -> list[int]:
-        """Copy samples to their places, from memory or from the cache; returns those not there."""
+    def _fill(
+        self, rows: list[int], encoded: Encoded, images: list[memoryview]
+    ) -> tuple[list[int], dict[int, str]]:
+        """Copy samples to their places, from memory or from the cache.
+
+        Returns:
+            The places of those that are not there, and of those whose object is gone, with reasons.
+        """
         with self._lock:
             asked = []
             while any(row in self._later for row in rows):
@@ -250,11 +309,13 @@ class RemoteReader:
                 coming[i].uses += 1
         late = {one.fetch for one in coming.values() if not one.fetch.started}
         self._requests.ask(list(late), urgent=True)
-        kept = []
+        kept, gone = [], {}
         try:
             for i, one in coming.items():
-                data = one.fetch.outcome.result()
-                if data is None:
+                data, reason = self._result(one.fetch, rows[i])
+                if reason:
+                    gone[i] = reason
+                elif data is None:
                     kept.append(i)
                 else:
                     begin = int(self._index["offset"][rows[i]]) - one.fetch.begin
@@ -267,7 +328,17 @@ class RemoteReader:
             raise
         self._requests.release(self._read_from(coming.values()))
         found = self._read_cached(rows, kept, encoded)
-        return [i for i in kept if i not in found]
+        return [i for i in kept if i not in found], gone
+
+    def _result(self, fetch: Fetch, row: int) -> tuple[memoryview | None, str]:
+        """What came, or why the object of a sample that lies in it alone has no such bytes."""
+        try:
+            return fetch.outcome.result(), ""
+        except (ChangedObjectError, MissingObjectError) as error:
+            part, _, own = self._part(int(self._index["file"][row]))
+            if not part.alone(np.array([own]))[0]:
+                raise
+            return None, f"{error.reason}; {part.remedy(own)}"
 
     def _read_cached(self, rows: list[int], places: list[int], encoded: Encoded) -> set[int]:
         """Read samples from the cache's files into their places; returns those that were there."""
@@ -275,9 +346,10 @@ class RemoteReader:
             return set()
         held, offsets = [], []
         for i in places:
-            _, shard, cache = self._object(rows[i])
-            offsets.append(int(self._index["offset"][rows[i]]))
-            held.append(cache.file_with(shard.name, offsets[-1]) if cache else None)
+            one = self._object(rows[i])
+            file, shift = one.kept_in
+            offsets.append(int(self._index["offset"][rows[i]]) + shift)
+            held.append(one.cache.file_with(file, offsets[-1]) if one.cache else None)
         there = [k for k, file in enumerate(held) if file is not None]
         chosen = [places[k] for k in there]
         part = Encoded(encoded.buffer, encoded.starts[chosen], encoded.sizes[chosen])
@@ -285,35 +357,48 @@ class RemoteReader:
         complete = read_ranges(opened, np.array(offsets, np.int64)[there], part)
         return {place for place, whole in zip(chosen, complete.tolist(), strict=True) if whole}
 
-    def _fill_anew(self, rows: list[int], places: list[int], images: list[memoryview]) -> None:
-        """Fetch samples past the cache, and copy them to their places."""
-        fetches = []
+    def _fill_anew(
+        self, rows: list[int], places: list[int], images: list[memoryview]
+    ) -> dict[int, str]:
+        """Fetch samples past the cache, and copy them to their places; returns as `_fill`."""
+        fetches, gone = [], {}
         for i in places:
-            bucket, shard, cache = self._object(rows[i])
+            one = self._object(rows[i])
             begin = int(self._index["offset"][rows[i]])
-            if cache is not None:
-                cache.drop(shard.name, begin)
-            fetches.append(Fetch(bucket, shard.name, begin, begin + len(images[i])))
+            if one.cache is not None:
+                file, shift = one.kept_in
+                one.cache.drop(file, begin + shift)
+            fetches.append(Fetch(one.bucket, one.name, begin, begin + len(images[i])))
         self._requests.ask(fetches, urgent=True)
         try:
             for i, fetch in zip(places, fetches, strict=True):
-                data = fetch.outcome.result()
-                if data is not None:
+                data, reason = self._result(fetch, rows[i])
+                if reason:
+                    gone[i] = reason
+                elif data is not None:
                     images[i][:] = data
         finally:
             self._requests.release(fetches)
+        return gone
 
-    def _check_unchanged(self, row: int, reason: str) -> None:
-        """See that a sample whose bytes are others is in an object as long as at the start."""
-        bucket, shard, _ = self._object(row)
+    def _explained(self, row: int, reason: str) -> str:
+        """Why a sample has other bytes in the store.
+
+        Raises:
+            ChangedObjectError: If it is in an object of many samples that is another one.
+        """
+        part, _, own = self._part(int(self._index["file"][row]))
+        if part.alone(np.array([own]))[0]:
+            return f"{reason}; it changed since it was indexed: {part.remedy(own)}"
         limit = self._requests.timeout_seconds
-        found = self._requests.run(size_of(bucket, shard.name, timeout_seconds=limit))
-        if found != shard.bytes:
-            raise ShardError(
-                f"{reason}, and the object has {found} bytes, the manifest says {shard.bytes}: it"
-                " was replaced while it was in use; start again with the new data",
+        request = look_at(part.bucket, part.name(own), timeout_seconds=limit)
+        if difference := part.difference(own, self._requests.run(request)):
+            raise ChangedObjectError(
+                f"{reason}, and the object {difference}: it was replaced while it was in use;"
+                f" {part.remedy(own)}",
                 where=self.locate(row),
             )
+        return reason
 
 
 def _near(fetch: Fetch, begin: int, end: int) -> bool:
@@ -327,12 +412,12 @@ def _parts_of(collection: Collection) -> tuple[object, ...]:
     return files.parts if isinstance(files, JoinedFiles) else (files,)
 
 
-def _cache_of(part: RemoteShards) -> Cache | None:
+def _cache_of(part: RemoteFiles) -> Cache | None:
     access = part.bucket.access
     if access.cache is None:
         return None
     folder = Path(access.cache).expanduser().absolute()
-    return Cache(folder, part.fingerprint, most_bytes=access.cache_bytes)
+    return Cache(folder, part.kept_as, most_bytes=access.cache_bytes)
 
 
 def _end(requests: Requests, caches: list[Cache]) -> None:

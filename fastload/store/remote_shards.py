@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastload.console.shell import module_command
 from fastload.errors import FastloadError, SamplePlace, ShardError, StalledError
 from fastload.store.facts import JSON_BYTES
 from fastload.store.holders import Stamp
 from fastload.store.index import check_split, index_bytes, index_in, index_name
 from fastload.store.manifest import MANIFEST_NAME, REBUILD, Manifest, Shard, manifest_in
-from fastload.store.objects import MissingObjectError, bytes_of, sizes_of, whole
+from fastload.store.objects import Listed, MissingObjectError, bytes_of, objects_below, whole
 from fastload.store.remote import Bucket
 from fastload.store.requests import Requests
 from fastload.store.tar import TAR_BLOCK, key_in
@@ -72,20 +73,39 @@ class RemoteShards:
     def place(self, number: int, offset: int) -> SamplePlace:
         """See `Holders.place`: the key of the sample costs a request."""
         name = self.shards[number].name
-        try:
-            with Requests(timeout_seconds=_KEY_SECONDS) as requests:
-                begin, limit = offset - TAR_BLOCK, requests.timeout_seconds
-                header = requests.run(
-                    bytes_of(self.bucket, name, begin, offset, timeout_seconds=limit)
-                )
-            key = key_in(bytes(header))
-        except FastloadError:
-            key = "?"
-        return SamplePlace(self.bucket.of(name), key, offset)
+        return SamplePlace(self.bucket.of(name), remote_key(self.bucket, name, offset), offset)
 
     def remedy(self, _number: int, /) -> str:
         """See `Holders.remedy`."""
         return "start again with the new data"
+
+    @property
+    def kept_as(self) -> str:
+        """Name of these data in a cache: equal names, equal data."""
+        return self.fingerprint
+
+    def name(self, number: int) -> str:
+        """Name of the object."""
+        return self.shards[number].name
+
+    def in_cache(self, number: int) -> tuple[str, int]:
+        """Name of the file that a cache has for an object, and where the object begins in it."""
+        return self.shards[number].name, 0
+
+    def difference(self, number: int, found: Listed | None) -> str:
+        """What is other of an object, or of none, than was listed; "" if nothing."""
+        return size_fault(self.shards[number], found)
+
+
+def remote_key(bucket: Bucket, name: str, offset: int) -> str:
+    """Key of the image that begins at `offset` of a tar, as `tar.read_key`; costs a request."""
+    try:
+        with Requests(timeout_seconds=_KEY_SECONDS) as requests:
+            begin, limit = offset - TAR_BLOCK, requests.timeout_seconds
+            header = requests.run(bytes_of(bucket, name, begin, offset, timeout_seconds=limit))
+    except FastloadError:
+        return "?"
+    return key_in(bytes(header))
 
 
 def read_remote_manifest(bucket: Bucket) -> Manifest:
@@ -100,11 +120,13 @@ def read_manifest_bytes(bucket: Bucket) -> bytes:
         MissingObjectError: If there are no shards.
         ShardError: If they cannot be read; says why.
     """
-    data = _read(bucket, MANIFEST_NAME, JSON_BYTES)
+    data = read_object(bucket, MANIFEST_NAME, JSON_BYTES)
     if data is None:
+        index = module_command("fastload.index", bucket.address)
         raise MissingObjectError(
-            f"there is no complete set of shards (no {MANIFEST_NAME}, which is written last); give"
-            " the address of a folder that `python -m fastload.shard` has written, copied whole",
+            f"there is no complete set of shards (no {MANIFEST_NAME}, which is written last) and no"
+            f" index; photographs and tars are indexed by `{index}`, shards are written by"
+            " `python -m fastload.shard` and copied whole",
             where=bucket.address,
         )
     return data
@@ -118,7 +140,7 @@ def read_remote_index(bucket: Bucket, manifest: Manifest, split: str) -> NDArray
     """
     check_split(manifest, split, bucket.address)
     name = index_name(split)
-    data = _read(bucket, name, index_bytes(manifest, split))
+    data = read_object(bucket, name, index_bytes(manifest, split))
     if data is None:
         raise ShardError(f"is missing; copy it again, or {REBUILD}", where=bucket.of(name))
     samples = index_in(io.BytesIO(data), manifest, split, bucket.of(name))
@@ -126,7 +148,8 @@ def read_remote_index(bucket: Bucket, manifest: Manifest, split: str) -> NDArray
     return samples
 
 
-def _read(bucket: Bucket, name: str, most: int) -> bytes | None:
+def read_object(bucket: Bucket, name: str, most: int) -> bytes | None:
+    """All bytes of an object of at most `most`; None where there is none."""
     with Requests(timeout_seconds=OPENING_SECONDS) as requests:
         try:
             return requests.run(whole(bucket, name, most=most, timeout_seconds=OPENING_SECONDS))
@@ -140,8 +163,7 @@ def _check_listed(bucket: Bucket, shards: tuple[Shard, ...]) -> None:
     """See that all shards are there, as long as the manifest says, where the store lists them."""
     if len(shards) > MOST_LISTED:
         return
-    with Requests(timeout_seconds=OPENING_SECONDS) as requests:
-        found = requests.run(sizes_of(bucket, most=MOST_LISTED, timeout_seconds=OPENING_SECONDS))
+    found = listed_objects(bucket)
     if not found:  # not allowed, or a server that has no lists
         return
     for shard in shards:
@@ -149,9 +171,16 @@ def _check_listed(bucket: Bucket, shards: tuple[Shard, ...]) -> None:
             raise ShardError(f"{fault}; copy it again, or {REBUILD}", where=bucket.of(shard.name))
 
 
-def size_fault(shard: Shard, found: int | None) -> str:
-    """What is wrong with an object of so many bytes, or with none; "" if nothing."""
+def listed_objects(bucket: Bucket) -> dict[str, Listed] | None:
+    """The objects below an address, by name; None where they are not listed, or are many."""
+    with Requests(timeout_seconds=OPENING_SECONDS) as requests:
+        listing = objects_below(bucket, most=MOST_LISTED, timeout_seconds=OPENING_SECONDS)
+        return requests.run(listing)
+
+
+def size_fault(shard: Shard, found: Listed | None) -> str:
+    """What is wrong with an object, or with none; "" if nothing."""
     if found is None:
         return MISSING
-    wrong = f"has {found} bytes, the manifest says {shard.bytes}"
-    return "" if found == shard.bytes else wrong
+    wrong = f"has {found.bytes} bytes, the manifest says {shard.bytes}"
+    return "" if found.bytes == shard.bytes else wrong

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from fastload.errors import ResourceError, StalledError
-from fastload.store.objects import bytes_of
+from fastload.store.objects import Version, bytes_of
 from fastload.store.remote import Bucket
 
 MOST_IN_FLIGHT = 64  # 64 of 100 kB at 50 ms each are 128 MB a second
@@ -50,6 +50,8 @@ class Fetch:
         end: Behind the last byte.
         samples: Where the samples in it begin, that are the reason for it.
         keeper: Where it goes; None to leave it in memory.
+        kept_in: Name of the keeper's file, and where the object begins in it.
+        version: The state of the object that is meant; None for any.
         outcome: The bytes; None where the keeper has them now.
         started: Whether it has left the queue.
         holds: Bytes of memory that count for it.
@@ -61,6 +63,8 @@ class Fetch:
     end: int
     samples: list[int] = field(default_factory=list)
     keeper: Keeper | None = None
+    kept_in: tuple[str, int] = ("", 0)
+    version: Version | None = None
     outcome: Future[memoryview | None] = field(default_factory=Future)
     started: bool = False
     holds: int = 0
@@ -179,9 +183,10 @@ class Requests:
         self._start_more()
 
     async def _get(self, fetch: Fetch) -> memoryview:
-        limit = self.timeout_seconds
         data = await bytes_of(
-            fetch.bucket, fetch.name, fetch.begin, fetch.end, timeout_seconds=limit
+            *(fetch.bucket, fetch.name, fetch.begin, fetch.end),
+            timeout_seconds=self.timeout_seconds,
+            version=fetch.version,
         )
         self.count += 1
         self.bytes += len(data)

@@ -16,8 +16,7 @@ from PIL import Image
 from fastload.errors import FastloadError, LayoutError
 from fastload.pixels import native
 from fastload.prepare.examine import (
-    CHUNK_BYTES,
-    CHUNK_FILES,
+    CHUNK,
     MOST_IN_A_ROW,
     chunks_of,
     examine_file,
@@ -224,9 +223,9 @@ def test_a_picture_too_large_for_the_memory_is_not_called_corrupt(
 
 def test_chunks_are_bounded_in_files_and_bytes():
     files = [file(str(n), size=1000) for n in range(40)]
-    assert [len(chunk) for chunk in chunks_of(files)] == [CHUNK_FILES, CHUNK_FILES, 8]
-    large = [file(str(n), size=CHUNK_BYTES // 2 + 1) for n in range(3)]
-    assert [len(chunk) for chunk in chunks_of(large)] == [1, 1, 1]
+    assert [len(chunk) for chunk in chunks_of(files, CHUNK)] == [16, 16, 8]
+    large = [file(str(n), size=CHUNK.bytes // 2 + 1) for n in range(3)]
+    assert [len(chunk) for chunk in chunks_of(large, CHUNK)] == [1, 1, 1]
 
 
 def test_a_worker_without_the_core_does_not_store_other_bytes(

@@ -205,6 +205,28 @@ def test_the_nodes_upload_their_shards_to_a_bucket(
     assert s3.contents(place) == expected
 
 
+@pytest.mark.s3
+def test_the_nodes_read_a_bucket(s3, root, expected, tmp_path, monkeypatch):
+    pytest.importorskip("obstore", reason="needs obstore: pip install -e '.[dev]' in the checkout")
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    place = f"nodes/{uuid.uuid4().hex}"
+    for path in root.rglob("*"):
+        if path.is_file():
+            s3.put(place, path.relative_to(root).as_posix(), path.read_bytes())
+    source = f"s3://{BUCKET}/{place}"
+    with head("1,1") as cluster:
+        words = (source, "--out", "shards", *OPTIONS, *on_nodes(address_of(cluster)))
+        done = run(tmp_path, "shard", *words)
+    assert done.returncode == 0, done.stderr
+    assert len(images_by_node(done.stderr)) == 2
+    found = snapshot(tmp_path / "shards")
+    named = {"manifest.json"}  # it holds a digest of the files, with their times
+    assert {name: found[name] for name in found.keys() - named} == (
+        {name: expected[name] for name in expected.keys() - named}
+    )
+
+
 def test_two_nodes_index_what_one_machine_indexes(root, address, tmp_path):
     for name, words in (("alone", ()), ("spread", on_nodes(address))):
         done = run(tmp_path, "index", root, "--out", name, "--min-side", "16", *words)

@@ -416,7 +416,7 @@ def test_words_may_lead_up_from_where_one_is(tmp_path: Path, monkeypatch: pytest
         ("none-{0..2}.tar", "no file is there, such as none-0.tar"),
         ("other*.tar", "matches no file"),
         ("https://host/x.tar", "is no file here"),
-        ("s3://bucket/set/x-{0..9}.tar", "fastload.fetch s3://bucket/set photographs"),
+        ("s3://", "names no bucket; give SCHEME://BUCKET/PREFIX"),
         ("pipe:aws s3 cp x -", "is no file here"),
         ("missing.tar", "is not there"),
     ],

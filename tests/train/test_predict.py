@@ -599,6 +599,12 @@ def test_a_full_disk_leaves_the_former_file(run, photographs, tmp_path, capsys):
     assert (tmp_path / "a.csv").read_text() == "former"
 
 
+def test_photographs_in_a_bucket_are_copied_first(run, tmp_path, capsys):
+    said = sentence(capsys, run, "s3://bucket/photographs", "--out", tmp_path / "a.csv")
+
+    assert "images in an object store are not read in place; copy them first: " in said
+
+
 def test_a_model_that_answers_with_nan_is_refused(run, photographs, tmp_path, capsys):
     content = read_tensors(run / "best.pt")
     del content["format"]
