@@ -31,7 +31,7 @@ from fastload.store import freshness
 from fastload.store.places import cache_folder
 from fastload.store.remote_reader import RemoteReader
 from fastload.world import World
-from tests.faulty_proxy import FaultyProxy
+from tests.faulty_proxy import FaultyProxy, Request
 from tests.pictures import encoded, flower_tree, jpeg, picture, with_orientation, write_tree
 from tests.s3 import BUCKET, Server
 from tests.test_buckets import trained
@@ -601,6 +601,45 @@ def test_a_file_of_the_index_that_is_missing_is_named_with_the_remedy(s3, indexe
         match=rf"files.npy: is missing: .*remove {address}/.fastload and run `.*index {address}`",
     ):
         Loader(address)
+
+
+def test_an_index_that_is_replaced_while_it_is_copied_is_read_anew(s3, indexed, proxy, machine):
+    prefix, address = indexed
+
+    def index_files() -> dict[str, bytes]:
+        return {n: d for n, d in s3.contents(prefix).items() if n.startswith(".fastload/")}
+
+    def replace(old: dict[str, bytes], new: dict[str, bytes]) -> None:
+        for name in sorted(new, key=lambda name: name.endswith("index.json")):
+            s3.put(prefix, name, new[name])
+        for name in old.keys() - new.keys():
+            s3.delete(prefix, name)
+
+    former, before = index_files(), len(TarDataset(address))
+    machine("first")
+    s3.put(prefix, "train/daisy/more.jpg", jpeg(4713))
+    assert make(address) == 0
+    later = index_files()
+    replace(later, former)
+    machine("third")
+    at: list[Request] = []
+
+    def fault(each):
+        if each.path.endswith("/folders") and not at:
+            at.append(each)
+            replace(former, later)
+        return ""
+
+    proxy.fault = fault
+    assert len(TarDataset(address)) == before + 1
+    assert at
+
+
+def test_a_photograph_that_the_store_refuses_is_no_bad_sample(indexed, proxy):
+    _, address = indexed
+    proxy.fault = lambda each: "forbid" if each.path.endswith("/5.jpg") else ""
+    with pytest.raises(ShardError, match=r"/5\.jpg.*permission was denied"):
+        list(loader(address, max_corrupt_fraction=1.0))
 
 
 def test_a_run_mends_an_index_of_the_bucket_that_lost_a_file(s3, indexed, machine):

@@ -99,7 +99,7 @@ def refuse_addresses(words: Iterable[str | os.PathLike[str]]) -> None:
         folder = _parts_to_list(address)
         copy = module_command("fastload.fetch", "/".join(folder), Path("photographs"))
         raise LayoutError(
-            f"{address}: images in an object store are not read in place; copy them first: {copy}"
+            f"{address}: photographs of an object store are not read here; copy them first: {copy}"
         )
 
 

@@ -226,8 +226,7 @@ class RemoteReader:
         return self._object_of(int(self._index["file"][row]))
 
     def _in_cache(self, row: int) -> bool:
-        one = self._object(row)
-        if one.cache is None:
+        if not self._cached or (one := self._object(row)).cache is None:
             return False
         file, shift = one.kept_in
         return one.cache.has(file, int(self._index["offset"][row]) + shift)

@@ -216,10 +216,15 @@ def test_the_nodes_read_a_bucket(s3, root, expected, tmp_path, monkeypatch):
             s3.put(place, path.relative_to(root).as_posix(), path.read_bytes())
     source = f"s3://{BUCKET}/{place}"
     with head("1,1") as cluster:
-        words = (source, "--out", "shards", *OPTIONS, *on_nodes(address_of(cluster)))
-        done = run(tmp_path, "shard", *words)
+        nodes = on_nodes(address_of(cluster))
+        done = run(tmp_path, "shard", source, "--out", "shards", *OPTIONS, *nodes)
+        spread = run(tmp_path, "index", source, "--out", "spread", "--min-side", "16", *nodes)
     assert done.returncode == 0, done.stderr
     assert len(images_by_node(done.stderr)) == 2
+    alone = run(tmp_path, "index", source, "--out", "alone", "--min-side", "16")
+    assert spread.returncode == alone.returncode == 0, spread.stderr + alone.stderr
+    assert images_by_node(spread.stderr)
+    assert snapshot(tmp_path / "spread") == snapshot(tmp_path / "alone")
     found = snapshot(tmp_path / "shards")
     named = {"manifest.json"}  # it holds a digest of the files, with their times
     assert {name: found[name] for name in found.keys() - named} == (

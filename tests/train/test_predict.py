@@ -602,7 +602,7 @@ def test_a_full_disk_leaves_the_former_file(run, photographs, tmp_path, capsys):
 def test_photographs_in_a_bucket_are_copied_first(run, tmp_path, capsys):
     said = sentence(capsys, run, "s3://bucket/photographs", "--out", tmp_path / "a.csv")
 
-    assert "images in an object store are not read in place; copy them first: " in said
+    assert "photographs of an object store are not read here; copy them first: " in said
 
 
 def test_a_model_that_answers_with_nan_is_refused(run, photographs, tmp_path, capsys):
