@@ -27,9 +27,12 @@ SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "https", "http")
 _GROUPS = frozenset(("client_options", "credential_provider", "config"))
 # Options of the HTTP client that people also give beside those of the store.
 _OF_CLIENT = frozenset(("allow_http", "allow_invalid_certificates", "timeout", "connect_timeout"))
+# Which of them the client reads in the environment, as long as it is given none.
+_OF_ENVIRONMENT = ("allow_invalid_certificates", "timeout", "connect_timeout", "proxy_url")
 _ALLOWING_HTTP = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
 _TRUE = frozenset(("1", "true", "on", "yes", "y"))  # as object_store reads AWS_ALLOW_HTTP
 _NO_RETRIES = {"max_retries": 0}  # `objects` tries again, and knows until when
+_LONGEST_REQUEST = "1h"  # as good as none: obstore's own is 30 s, and `objects` has limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,18 +124,19 @@ class Bucket:
         _refuse_fork(self.address)
         with self._lock:
             if self._store is None:
-                self._store = self.opened(retries=_NO_RETRIES)
+                self._store = self.opened(retries=_NO_RETRIES, timeout=_LONGEST_REQUEST)
             return self._store
 
-    def opened(self, *, retries: Mapping[str, Any], **more: Any) -> Any:  # noqa: ANN401  obstore's own
+    def opened(self, *, retries: Mapping[str, Any], timeout: str) -> Any:  # noqa: ANN401  obstore's own
         """Another client, which tries again itself; errors as of `store`.
 
         Args:
             retries: obstore's `RetryConfig`.
-            more: Options that count where `storage_options` does not have them.
+            timeout: Of one request, such as "30s"; that of `storage_options` or of the environment
+                counts before it.
         """
         _refuse_fork(self.address)
-        return _opened(self.address, {**more, **(self.access.storage_options or {})}, retries)
+        return _opened(self.address, self.access.storage_options or {}, retries, timeout)
 
 
 _first_process: int | None = None  # that has used a client: obstore's threads are in it alone
@@ -150,23 +154,17 @@ def _refuse_fork(address: str) -> None:
         )
 
 
-def _opened(address: str, options: Mapping[str, Any], retries: Mapping[str, Any]) -> Any:  # noqa: ANN401  obstore's own
+def _opened(
+    address: str, options: Mapping[str, Any], retries: Mapping[str, Any], timeout: str
+) -> Any:  # noqa: ANN401  obstore's own
     obstore = _obstore(address)
-    store, client = {}, dict(options.get("client_options") or {})
-    for key, value in options.items():
-        if key.lower().removeprefix("aws_") in _OF_CLIENT:
-            client[key.lower().removeprefix("aws_")] = value
-        elif key != "client_options":
-            store[key] = value
-    # obstore reads the environment's word on HTTP where there are no such options, but not of http.
-    unread = client or address.lower().startswith("http:")
-    if unread and any(os.environ.get(name, "").lower() in _TRUE for name in _ALLOWING_HTTP):
-        client.setdefault("allow_http", True)
-    more = {"client_options": client} if client else {}
+    store, client = _divided(options, timeout)
     if wrong := why_no_endpoint(address, store):
         raise ShardError(wrong, where=address)
     try:
-        return obstore.store.from_url(_as_url(address), retry_config=retries, **store, **more)
+        return obstore.store.from_url(
+            _as_url(address), retry_config=retries, client_options=client, **store
+        )
     except (ValueError, TypeError, obstore.exceptions.BaseError) as error:
         raise ShardError(_why_not_opened(error, [*store, *client]), where=address) from None
     except BaseException as error:
@@ -181,6 +179,25 @@ def _opened(address: str, options: Mapping[str, Any], retries: Mapping[str, Any]
 def _as_url(address: str) -> str:
     """The address as the client takes it: it decodes %20, which in a bucket is part of a name."""
     return address if address.lower().startswith("http") else address.replace("%", "%25")
+
+
+def _divided(options: Mapping[str, Any], timeout: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the store, and those of its HTTP client."""
+    store: dict[str, Any] = {}
+    client = dict(options.get("client_options") or {})
+    for key, value in options.items():
+        if key.lower().removeprefix("aws_") in _OF_CLIENT:
+            client[key.lower().removeprefix("aws_")] = value
+        elif key != "client_options":
+            store[key] = value
+    for key in _OF_ENVIRONMENT:
+        if value := os.environ.get(f"AWS_{key.upper()}"):
+            client.setdefault(key, value)
+    allowed = any(os.environ.get(name, "").lower() in _TRUE for name in _ALLOWING_HTTP)
+    if allowed or os.environ.get("GOOGLE_BASE_URL", "").startswith("http:"):
+        client.setdefault("allow_http", True)
+    client.setdefault("timeout", timeout)
+    return store, client
 
 
 def _why_not_opened(error: Exception, keys: list[str]) -> str:

@@ -24,7 +24,7 @@ from fastload.store import requests
 from fastload.store.collection import open_collection
 from fastload.store.endpoints import why_no_endpoint
 from fastload.store.reader import Scratch
-from fastload.store.remote import Access
+from fastload.store.remote import Access, Bucket
 from fastload.store.remote_reader import RemoteReader
 from fastload.world import World
 from tests.faulty_proxy import FaultyProxy
@@ -433,3 +433,13 @@ def test_importing_fastload_does_not_load_the_client():
         [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_a_request_may_take_longer_than_the_clients_own_limit(monkeypatch):
+    address = "s3://tests/shards"
+    assert Bucket(address).store.client_options["timeout"] == "1h"
+    monkeypatch.setenv("AWS_TIMEOUT", "50s")
+    assert Bucket(address).store.client_options["timeout"] == "50s"
+    for options in ({"timeout": "7s"}, {"client_options": {"timeout": "7s"}}):
+        given = Bucket(address, Access(storage_options=options))
+        assert given.store.client_options["timeout"] == "7s"
