@@ -18,10 +18,13 @@ def module_command(module: str, *words: str | Path) -> str:
 
 
 def trainer_command(*words: str | Path) -> str:
-    """`python train/run.py WORDS`, with the Python that runs and the trainer where it lies."""
+    """`python train/run.py WORDS`, with the Python that runs and the trainer where it lies.
+
+    Of a wheel it is `python -m train.run WORDS`.
+    """
     python, checkout = shell_word(python_name()), find_origin().checkout
     if checkout is None:
-        return f"{python} train/run.py{_rest(words)}  # in a checkout of fastload"
+        return f"{python} -m train.run{_rest(words)}"
     script, here = checkout / "train" / "run.py", Path.cwd()
     near = script.relative_to(here) if script.is_relative_to(here) else script
     return f"{python} {shell_word(near)}{_rest(words)}"

@@ -75,7 +75,7 @@ def test_the_trainer_is_named_from_where_the_user_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert trainer_command().endswith(f" {shlex.quote(str(ROOT / 'train' / 'run.py'))}")
     monkeypatch.setattr(shell, "find_origin", lambda: Origin(None))
-    assert trainer_command("--check").endswith(" train/run.py --check  # in a checkout of fastload")
+    assert trainer_command("--check").endswith(" -m train.run --check")
 
 
 def test_python_is_called_as_the_shell_finds_it(tmp_path, monkeypatch):
