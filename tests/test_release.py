@@ -150,7 +150,17 @@ def test_what_a_command_of_the_wheel_says_to_do_next_can_be_done(installed: Path
     said = ask(installed, tmp_path, "-m", "fastload.shard", "data")
     (line,) = re.findall(r"^next +(\S+) (-m train\.run .*)$", said, re.MULTILINE)
     assert line[0] == "python"  # that of the environment, which comes first on the path
-    recipe = "--model resnet18 --size 32 --init scratch --batch-size 4 --check".split()
+    recipe = [
+        "--model",
+        "resnet18",
+        "--size",
+        "32",
+        "--init",
+        "scratch",
+        "--batch-size",
+        "4",
+        "--check",
+    ]
     checked = ask(installed, tmp_path, *line[1].split(), *recipe)
     assert "check passed" in checked
 
