@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastload.arguments import check_integer, shown
+from fastload.arguments import check_integer, did_you_mean, shown
 from fastload.console.terminal import say
 from fastload.cores import usable_cores
 
@@ -101,7 +101,9 @@ class CommandParser(argparse.ArgumentParser):
             return message
         name, what = found[1].partition("/")[0], found[2]
         if choice := re.fullmatch(r"invalid choice: (.*) \(choose from (.*)\)", what, re.DOTALL):
-            return f"{name} must be one of {choice[2].replace(chr(39), '')}, got {choice[1]}"
+            known = choice[2].replace("'", "")
+            near = did_you_mean(choice[1].strip("'"), known.split(", "))
+            return f"{name} must be one of {known}, got {choice[1]}{near}"
         if value := re.fullmatch(r"invalid (\w+) value: (.*)", what, re.DOTALL):
             return f"{name} must be {_KINDS.get(value[1], value[1])}, got {value[2]}"
         if value := re.fullmatch(r"ignored explicit argument (.*)", what, re.DOTALL):
