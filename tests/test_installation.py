@@ -218,6 +218,20 @@ def test_beside_a_clone_called_fastload_the_package_is_imported_and_not_the_clon
 
 @needs_pip
 @pytest.mark.slow
+def test_the_installed_script_runs_and_names_itself(clone: Clone):
+    assert (
+        clone.shell("fastload/.venv/bin/fastload --version") == f"fastload {fastload.__version__}"
+    )
+    said = clone.shell("PATH=$PWD/fastload/.venv/bin:$PATH; fastload; fastload shard --help")
+    assert re.search(r"^  fastload shard data/ ", said, re.MULTILINE)
+    assert "usage: fastload shard [-h]" in said
+    status = clone.shell("cd fastload; .venv/bin/fastload verify . 2>&1 || echo $?")
+    assert status.startswith("fastload verify: .: ")
+    assert status.endswith("\n1")
+
+
+@needs_pip
+@pytest.mark.slow
 def test_who_follows_the_advice_has_this_package_and_no_other(clone: Clone):
     program = (
         "from fastload.installation import *; print(install_command('dali')); "

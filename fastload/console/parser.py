@@ -28,6 +28,11 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False, **arguments})
         self.color = False  # Python 3.14 colours the help, which `say` would escape
 
+    @property
+    def name(self) -> str:
+        """What messages of the command begin with: its program, without Python."""
+        return self.prog.removeprefix("python -m ")
+
     def read(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """The options of a command line; those of this process for None."""
         words = self._join_values(sys.argv[1:] if argv is None else argv)
@@ -52,7 +57,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one sentence, and end the command with status 2."""
-        say(f"{self.prog.removeprefix('python -m ')}: {self._in_words(message)}", error=True)
+        say(f"{self.name}: {self._in_words(message)}", error=True)
         sys.exit(2)
 
     def print_help(self, file: Any = None) -> None:  # noqa: ANN401  argparse's protocol is private
