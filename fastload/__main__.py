@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from fastload.console.command import run_command
+from fastload.console.completion import SHELLS, completion_script
 from fastload.console.parser import CommandParser
 from fastload.console.shell import module_command, program, trainer_command
 from fastload.console.terminal import say, table
@@ -41,29 +42,45 @@ def _run(words: list[str]) -> int:
     if words and words[0] in COMMANDS:
         status: int = import_module(f"fastload.{words[0]}").main(words[1:])
         return status
+    if words and not words[0].startswith("-"):
+        words = words[:1]  # the options behind an unknown command are not those of the overview
     parser = command_line()
-    unknown = words[:1] if words and not words[0].startswith("-") else words
-    options = parser.read(unknown)
+    options = parser.read(words)
     if options.version:
         say(f"fastload {version()}")
+    elif options.print_completion:
+        whole = command_line("fastload", with_options=True)
+        say(*completion_script(whole, options.print_completion).split("\n"))
     else:
         parser.print_help()
     return 0
 
 
-def command_line() -> CommandParser:
-    """What `fastload` takes; the commands are in it by name only."""
+def command_line(name: str = "", *, with_options: bool = False) -> CommandParser:
+    """What `fastload` takes.
+
+    Args:
+        name: Of the program, instead of what the user typed.
+        with_options: Import all commands, and add what each takes.
+    """
     parser = CommandParser(
-        prog=program("fastload"),
+        prog=name or program("fastload"),
         usage="%(prog)s COMMAND ...",
         description="\n".join(["An image loader for training. The usual path:", "", *_path()]),
         epilog="%(prog)s COMMAND --help says what a command takes.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument(
+        "--print-completion",
+        choices=SHELLS,
+        metavar="SHELL",
+        help=f"print the script that completes `fastload` in {', '.join(SHELLS)}",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog=parser.prog)
     for command, what in COMMANDS.items():
-        commands.add_parser(command, help=what)
+        takes = [import_module(f"fastload.{command}").command_line()] if with_options else []
+        commands.add_parser(command, help=what, parents=takes, add_help=not takes)
     return parser
 
 
