@@ -122,15 +122,17 @@ def _command(options: list[str], what: str, origin: Origin) -> str:
 
 def python_name(folder: Path | None = None) -> str:
     """The Python that runs, as a shell in that folder finds it; the current folder for None."""
+    return name_in_shell(Path(sys.executable), folder) if sys.executable else "python"
+
+
+def name_in_shell(program: Path, folder: Path | None = None) -> str:
+    """What a shell in that folder calls the program; the current folder for None."""
     folder = Path.cwd() if folder is None else folder
-    if not sys.executable:
-        return "python"
-    python = Path(sys.executable)
-    if shutil.which(python.name) == str(python):
-        return python.name
-    if python.is_relative_to(folder):
-        return str(python.relative_to(folder))
-    return str(python)
+    if shutil.which(program.name) == str(program):
+        return program.name
+    if program.is_relative_to(folder):
+        return str(program.relative_to(folder))
+    return str(program)
 
 
 def _is_checkout(folder: Path) -> bool:
