@@ -1,7 +1,8 @@
 """Checks of arguments: an error names the argument, what was expected, and what was passed.
 
 A value of a wrong type is a `TypeError`; a value out of range is a `ValueError`. NumPy's scalars
-are integers and numbers; a bool is not.
+are integers and numbers; a bool is not. NumPy is imported by the functions that need it: it would
+take half of the time of `fastload --help`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
-
-import numpy as np
 
 LONGEST_SHOWN = 120  # characters of a value in a message; a mask of a split has millions
 
@@ -112,6 +111,8 @@ def check_callable(name: str, value: object) -> None:
 
 def plain(value: object) -> Any:  # noqa: ANN401  of the type that it was
     """Python's own numbers and tuples for other numbers, arrays and lists of them."""
+    import numpy as np
+
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Real) and not isinstance(value, int | float):  # such as a fraction
@@ -136,6 +137,8 @@ def shown(value: object) -> str:
 
 
 def _typed(value: object) -> str:
+    import numpy as np
+
     if isinstance(value, np.ndarray) and value.size > LONGEST_SHOWN:
         value = value.ravel()[: LONGEST_SHOWN + 1]
     if isinstance(value, np.generic | np.ndarray):
@@ -150,6 +153,8 @@ def _typed(value: object) -> str:
 
 def _numbers(value: object) -> list[float] | None:
     """The numbers of a row of numbers; None if the value is anything else."""
+    import numpy as np
+
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if not isinstance(value, tuple | list):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, add_seed_option, add_workers_option
-from fastload.console.shell import module_command, with_options
+from fastload.console.shell import module_command, program, with_options
 from fastload.console.terminal import say
 from fastload.prepare.cluster import is_address, joined
 from fastload.prepare.folder import clean_folder
@@ -244,10 +244,10 @@ def parse_layout(parser: CommandParser, options: argparse.Namespace) -> LayoutOp
         parser.refuse(error)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+def command_line() -> CommandParser:
+    """What the command takes."""
     parser = CommandParser(
-        prog="python -m fastload.clean",
+        prog=program("fastload.clean"),
         description="Say which images must not be trained on, and why.",
     )
     add_data_argument(parser)
@@ -261,10 +261,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help=f"where to list them (default {REPORT_NAME})",
     )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = command_line()
     words = sys.argv[1:] if argv is None else argv
     options = parser.read(words)
     rules, layout = parse_rules(parser, options), parse_layout(parser, options)
-    return run_command("fastload.clean", lambda: _run(options, rules, layout, words))
+    return run_command(parser.name, lambda: _run(options, rules, layout, words))
 
 
 if __name__ == "__main__":

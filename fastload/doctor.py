@@ -22,14 +22,15 @@ from fastload.advise.examples import made_examples, stored_examples
 from fastload.advise.versions import installed_versions
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser
+from fastload.console.shell import program
 from fastload.console.terminal import say
 from fastload.store.making import make_missing_indexes
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+def command_line() -> CommandParser:
+    """What the command takes."""
     parser = CommandParser(
-        prog="python -m fastload.doctor", description="Try every back-end on ten images."
+        prog=program("fastload.doctor"), description="Try every back-end on ten images."
     )
     parser.add_argument(
         "shards",
@@ -43,8 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="cuda:0",
         help="the GPU for the back-end dali (default cuda:0)",
     )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = command_line()
     options = parser.read(argv)
-    return run_command("fastload.doctor", lambda: _doctor(options))
+    return run_command(parser.name, lambda: _doctor(options))
 
 
 def _doctor(options: argparse.Namespace) -> int:

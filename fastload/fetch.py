@@ -13,7 +13,7 @@ from pathlib import Path
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, local_folder
 from fastload.console.progress import Progress
-from fastload.console.shell import module_command, trainer_command
+from fastload.console.shell import module_command, program, trainer_command
 from fastload.console.terminal import byte_size, counted, say
 from fastload.errors import ShardError
 from fastload.store.copying import copy_shards, plan_copy
@@ -61,10 +61,10 @@ def _copy_files(copy: FileCopy) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+def command_line() -> CommandParser:
+    """What the command takes."""
     parser = CommandParser(
-        prog="python -m fastload.fetch",
+        prog=program("fastload.fetch"),
         description="Copy shards from an object store to a folder, and verify them; or photographs,"
         " as they are. Credentials and endpoint come from the environment, such as"
         " AWS_ACCESS_KEY_ID; see docs/scale.md.",
@@ -78,10 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help="copy only this split; may be given several times",
     )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = command_line()
     options = parser.read(argv)
-    return run_command(
-        "fastload.fetch", lambda: _run(options.address, options.folder, options.split)
-    )
+    return run_command(parser.name, lambda: _run(options.address, options.folder, options.split))
 
 
 if __name__ == "__main__":

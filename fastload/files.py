@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import errno
 import fcntl
@@ -181,13 +182,30 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
 
 
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table as CSV in UTF-8 with `replacing`; names that are not UTF-8 keep their bytes.
+    """Write a table for programs as CSV with `replacing`: UTF-8, without a byte-order mark.
+
+    Names that are not UTF-8 keep their bytes.
 
     Raises:
         OSError: If the file cannot be written.
     """
+    write_atomically(path, _as_csv(names, rows))
+
+
+def write_spreadsheet(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table for people: as `write_csv` does, with a byte-order mark before it.
+
+    Excel takes CSV without the mark for the code page of the system, such as GBK.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    write_atomically(path, codecs.BOM_UTF8 + _as_csv(names, rows))
+
+
+def _as_csv(names: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     text = "".join(map(_csv_line, [names, *rows]))
-    write_atomically(path, text.encode("utf-8", "surrogateescape"))
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _csv_line(cells: Sequence[str]) -> str:

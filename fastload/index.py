@@ -28,7 +28,7 @@ from fastload.clean import (
 )
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, add_seed_option, local_folder
-from fastload.console.shell import module_command, trainer_command
+from fastload.console.shell import module_command, program, trainer_command
 from fastload.console.terminal import counted, say
 from fastload.errors import ShardError, StalledError
 from fastload.pixels import native
@@ -166,10 +166,10 @@ def deciding_words(arguments: argparse.Namespace) -> tuple[str, ...]:
     return (*words, *(f"--exclude={name}" for name in arguments.exclude))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+def command_line() -> CommandParser:
+    """What the command takes."""
     parser = CommandParser(
-        prog="python -m fastload.index",
+        prog=program("fastload.index"),
         description="Index images where they lie, to train from them without a copy.",
     )
     add_data_argument(parser)
@@ -185,12 +185,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_seed_option(parser, "of the order, and of the split where there is none")
     add_missing_classes_option(parser)
     add_engine_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = command_line()
     words = sys.argv[1:] if argv is None else argv
     options = parser.read(words)
     check_engine(parser, options, words)
     rules, layout = parse_rules(parser, options), parse_layout(parser, options)
     rules = Rules(store="in place", convert=rules.convert, min_side=rules.min_side)
-    return run_command("fastload.index", lambda: _run(options, rules, layout))
+    return run_command(parser.name, lambda: _run(options, rules, layout))
 
 
 if __name__ == "__main__":

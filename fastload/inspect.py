@@ -19,6 +19,7 @@ from fastload.advise.contents import report
 from fastload.advise.sheet import draw_sheet
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, add_seed_option, whole_number
+from fastload.console.shell import program
 from fastload.console.terminal import counted, say
 from fastload.errors import ShardError
 from fastload.files import write_atomically
@@ -37,8 +38,9 @@ AUGMENTS: dict[str, Callable[[int], Augment]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    options = _parser().read(argv)
-    return run_command("fastload.inspect", lambda: _inspect(options))
+    parser = command_line()
+    options = parser.read(argv)
+    return run_command(parser.name, lambda: _inspect(options))
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -67,9 +69,10 @@ def _inspect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> CommandParser:
+def command_line() -> CommandParser:
+    """What the command takes."""
     parser = CommandParser(
-        prog="python -m fastload.inspect",
+        prog=program("fastload.inspect"),
         description="Print what is in shards or a folder of images, and draw augmented samples.",
     )
     parser.add_argument(

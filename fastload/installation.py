@@ -2,7 +2,8 @@
 
 The distribution is not called as the package is: the package index's `fastload` is another project,
 a download tool. fastload is not on that index, so a command that this module makes installs a
-folder, the checkout, and names nothing that pip would look up there but what fastload needs.
+folder, the checkout, or, where fastload came as a wheel, what an extra of it names; pip looks up
+nothing there but what fastload needs.
 """
 
 from __future__ import annotations
@@ -80,7 +81,30 @@ def install_command(extra: str, origin: Origin | None = None) -> str:
 
     An editable installation stays editable, and it goes into the Python that runs.
     """
-    return _command([], f".[{extra}]", origin or find_origin())
+    origin = origin or find_origin()
+    if origin.checkout is None and (packages := _packages_of(extra)):
+        return f"{shlex.quote(python_name())} -m pip install {shlex.join(packages)}"
+    return _command([], f".[{extra}]", origin)
+
+
+def _packages_of(extra: str) -> list[str]:
+    """What an extra of the distribution that is installed names, as pip takes it."""
+    try:
+        required = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return []
+    found = []
+    for line in required:
+        package, _, marker = line.partition(";")
+        if not re.search(rf"""extra == ['"]{re.escape(extra)}['"]""", marker):
+            continue
+        inner = re.fullmatch(rf"{DISTRIBUTION}\[(.+)\]", package.strip())
+        found += (
+            [one for part in inner[1].split(",") for one in _packages_of(part.strip())]
+            if inner
+            else [package.strip()]
+        )
+    return found
 
 
 def reinstall_command(origin: Origin | None = None) -> str:
@@ -98,15 +122,17 @@ def _command(options: list[str], what: str, origin: Origin) -> str:
 
 def python_name(folder: Path | None = None) -> str:
     """The Python that runs, as a shell in that folder finds it; the current folder for None."""
+    return name_in_shell(Path(sys.executable), folder) if sys.executable else "python"
+
+
+def name_in_shell(program: Path, folder: Path | None = None) -> str:
+    """What a shell in that folder calls the program; the current folder for None."""
     folder = Path.cwd() if folder is None else folder
-    if not sys.executable:
-        return "python"
-    python = Path(sys.executable)
-    if shutil.which(python.name) == str(python):
-        return python.name
-    if python.is_relative_to(folder):
-        return str(python.relative_to(folder))
-    return str(python)
+    if shutil.which(program.name) == str(program):
+        return program.name
+    if program.is_relative_to(folder):
+        return str(program.relative_to(folder))
+    return str(program)
 
 
 def _is_checkout(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, add_workers_option, whole_number
-from fastload.console.shell import module_command
+from fastload.console.shell import module_command, program
 from fastload.console.terminal import counted, say
 from fastload.prepare.flowers import SPECIES
 from fastload.prepare.sample_folder import SMALLEST, class_counts, write_sample
@@ -37,10 +37,10 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+def command_line() -> CommandParser:
+    """What the command takes."""
     parser = CommandParser(
-        prog="python -m fastload.sample",
+        prog=program("fastload.sample"),
         description="Draw a small, long-tailed data set of flowers to try everything with.",
     )
     parser.add_argument("folder", type=Path, help="folder to write, such as data/")
@@ -59,8 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="another seed, other flowers (default 0)",
     )
     add_workers_option(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = command_line()
     options = parser.read(argv)
-    return run_command("fastload.sample", lambda: _run(options))
+    return run_command(parser.name, lambda: _run(options))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from fastload.clean import (
 )
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, add_seed_option, local_folder
-from fastload.console.shell import module_command, trainer_command, with_options
+from fastload.console.shell import module_command, program, trainer_command, with_options
 from fastload.console.terminal import byte_size, counted, say
 from fastload.pixels import native
 from fastload.prepare.bucket import LARGEST_SHARD, bucket_target
@@ -196,10 +196,10 @@ def _run(
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+def command_line() -> CommandParser:
+    """What the command takes."""
     parser = CommandParser(
-        prog="python -m fastload.shard",
+        prog=program("fastload.shard"),
         description="Clean a set of images and store it as shards to train from.",
     )
     add_data_argument(parser)
@@ -243,6 +243,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_seed_option(parser, "of the order within the shards")
     add_missing_classes_option(parser)
     add_engine_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = command_line()
     words = sys.argv[1:] if argv is None else argv
     options = parser.read(words)
     check_engine(parser, options, words)
@@ -253,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _target(options) as target:
             return _run(options, target, rules, layout, words)
 
-    return run_command("fastload.shard", run)
+    return run_command(parser.name, run)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from fastload.advise.recipe import recipe_text, write_recipe
 from fastload.advise.trials import TIME_SECONDS, Question, run_trials
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, positive_number, whole_number
-from fastload.console.shell import trainer_command
+from fastload.console.shell import program, trainer_command
 from fastload.console.terminal import say
 from fastload.cores import explain_cores
 from fastload.errors import FastloadError
@@ -43,7 +43,7 @@ from fastload.store.making import make_missing_indexes
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = _parser()
+    parser = command_line()
     options = parser.read(argv)
     card = None
     if options.gpu is not None:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seconds=options.seconds,
     )
     return run_command(
-        "fastload.tune", lambda: _tune(question, options.out, card=card, images=options.images)
+        parser.name, lambda: _tune(question, options.out, card=card, images=options.images)
     )
 
 
@@ -102,9 +102,10 @@ def _tune(question: Question, out: Path, *, card: Card | None, images: int | Non
     return 0
 
 
-def _parser() -> CommandParser:
+def command_line() -> CommandParser:
+    """What the command takes."""
     parser = CommandParser(
-        prog="python -m fastload.tune",
+        prog=program("fastload.tune"),
         description="Find the parameters for this machine; takes less than 3 minutes.",
         epilog=f"Cards that --gpu knows: {', '.join(card_table().cards)}.",
     )

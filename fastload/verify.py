@@ -14,6 +14,7 @@ from pathlib import Path
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser
 from fastload.console.progress import Progress
+from fastload.console.shell import program
 from fastload.console.terminal import counted, say
 from fastload.store.collection import ShardBucket, find_data
 from fastload.store.faults import find_faults, find_placed_faults
@@ -68,10 +69,10 @@ def _collect(checked: Iterator[tuple[int, str]], total: int, faults: list[str]) 
                 faults.append(fault)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+def command_line() -> CommandParser:
+    """What the command takes."""
     parser = CommandParser(
-        prog="python -m fastload.verify",
+        prog=program("fastload.verify"),
         description="Check every byte of a shard directory, or of indexed images where they lie; "
         "exit status 1 if anything is wrong.",
     )
@@ -80,8 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a shard directory, its address such as s3://bucket/shards, or indexed images: the"
         " same word as for fastload.index",
     )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = command_line()
     options = parser.read(argv)
-    return run_command("fastload.verify", lambda: _run(options.directory))
+    return run_command(parser.name, lambda: _run(options.directory))
 
 
 if __name__ == "__main__":

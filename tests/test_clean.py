@@ -28,7 +28,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
         return list(csv.DictReader(lines))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import errno
 import hashlib
+import io
 import os
 import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from fastload.files import (
     sync_file,
     write_atomically,
     write_csv,
+    write_spreadsheet,
 )
 
 
@@ -110,12 +113,25 @@ def test_the_hash_is_that_of_the_whole_file(tmp_path: Path):
     assert sha256_of(tmp_path / "file") == hashlib.sha256(data).hexdigest()
 
 
-def test_a_table_keeps_any_name(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("write", "encoding"), [(write_csv, "utf-8"), (write_spreadsheet, "utf-8-sig")]
+)
+def test_a_table_keeps_any_name(
+    tmp_path: Path, write: Callable[[Path, Sequence[str], list[list[str]]], None], encoding: str
+):
     rows = [['with "quotes", commas', "new\nline"], ["中文", os.fsdecode(b"caf\xe9")]]
     rows += [["carriage\rreturn", "\r"], ["\r\n", " "]]
-    write_csv(tmp_path / "t.csv", ("a", "b"), rows)
-    with (tmp_path / "t.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
-        assert list(csv.reader(lines)) == [["a", "b"], *rows]
+    write(tmp_path / "t.csv", ("a", "b"), rows)
+    text = (tmp_path / "t.csv").read_bytes().decode(encoding, "surrogateescape")
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [["a", "b"], *rows]
+
+
+def test_a_table_for_people_begins_with_the_mark_that_spreadsheets_look_for(tmp_path: Path):
+    write_csv(tmp_path / "programs.csv", ("name",), [["玫瑰"]])
+    write_spreadsheet(tmp_path / "people.csv", ("name",), [["玫瑰"]])
+    plain = (tmp_path / "programs.csv").read_bytes()
+    assert plain == "name\n玫瑰\n".encode()
+    assert (tmp_path / "people.csv").read_bytes() == b"\xef\xbb\xbf" + plain
 
 
 def test_a_path_lies_within_a_folder_wherever_links_lead(tmp_path: Path):

@@ -65,7 +65,7 @@ def make(root: Path, *options: str) -> int:
 
 
 def report_of(root: Path) -> dict[str, str]:
-    with (root / ".fastload/cleaning.csv").open(newline="", encoding="utf-8") as lines:
+    with (root / ".fastload/cleaning.csv").open(newline="", encoding="utf-8-sig") as lines:
         return {row["path"]: row["reason"] for row in csv.DictReader(lines)}
 
 
@@ -121,7 +121,7 @@ def test_the_samples_are_the_files_in_their_order_and_nothing_is_changed(root, c
 def test_what_is_left_out_and_why_is_what_shard_says(root, tmp_path):
     assert make(root) == 0
     assert shard.main([str(root), "--out", str(tmp_path / "out"), *SIDE]) == 0
-    with (tmp_path / "out/cleaning.csv").open(newline="", encoding="utf-8") as lines:
+    with (tmp_path / "out/cleaning.csv").open(newline="", encoding="utf-8-sig") as lines:
         rows = {row["path"]: row["reason"] for row in csv.DictReader(lines)}
     aside = {path: reason for path, reason in rows.items() if reason != "changed"}
     found = {path: reason for path, reason in report_of(root).items() if reason != "changed"}

@@ -81,7 +81,7 @@ def test_the_guard_knows_such_a_text(words: str):
 
 def test_the_distribution_has_the_name_that_pyproject_gives_it():
     assert re.findall(r'^name = "(.*?)"', PYPROJECT, re.MULTILINE) == [DISTRIBUTION]
-    extras = "dali,examples,export,parquet,ray,remote,report,safetensors"
+    extras = "completion,dali,examples,export,parquet,ray,release,remote,train"
     assert f'"{DISTRIBUTION}[{extras}]"' in PYPROJECT
     assert DISTRIBUTION != installation.PACKAGE.name == "fastload"
 
@@ -101,9 +101,14 @@ def test_a_command_goes_to_the_checkout_and_keeps_the_kind_of_installation(edita
     assert shlex.split(command)[1:] == ["-m", "pip", "install", *what]
 
 
-def test_without_a_checkout_the_command_asks_for_one():
-    assert install_command("dali", Origin(None)).startswith("in a checkout of fastload, ")
-    assert install_command("dali", Origin(None)).endswith(" -m pip install '.[dali]'")
+def test_without_a_checkout_the_command_names_what_an_extra_installs():
+    assert install_command("dali", Origin(None)).endswith(
+        " -m pip install 'nvidia-dali-cuda120>=2.2'"
+    )
+    assert install_command("train", Origin(None)).endswith(
+        " -m pip install 'matplotlib>=3.8' 'tensorboard>=2.15' 'safetensors>=0.4'"
+    )
+    assert reinstall_command(Origin(None)).startswith("in a checkout of fastload, ")
 
 
 def test_the_python_that_runs_is_called_as_the_reader_would(monkeypatch: pytest.MonkeyPatch):
@@ -214,6 +219,20 @@ def test_beside_a_clone_called_fastload_the_package_is_imported_and_not_the_clon
     assert found == str(clone.folder / "fastload" / "__init__.py")
     usage = clone.shell("fastload/.venv/bin/python -m fastload.doctor --help")
     assert usage.startswith("usage: python -m fastload.doctor")
+
+
+@needs_pip
+@pytest.mark.slow
+def test_the_installed_script_runs_and_names_itself(clone: Clone):
+    assert (
+        clone.shell("fastload/.venv/bin/fastload --version") == f"fastload {fastload.__version__}"
+    )
+    said = clone.shell("PATH=$PWD/fastload/.venv/bin:$PATH; fastload; fastload shard --help")
+    assert re.search(r"^  fastload shard data/ ", said, re.MULTILINE)
+    assert "usage: fastload shard [-h]" in said
+    status = clone.shell("cd fastload; .venv/bin/fastload verify . 2>&1 || echo $?")
+    assert status.startswith("fastload verify: .: ")
+    assert status.endswith("\n1")
 
 
 @needs_pip

@@ -27,6 +27,7 @@ ORDER: list[tuple[str, ...]] = [
     ("advise",),
     ("clean", "doctor", "fetch", "inspect", "sample", "tune", "verify"),
     ("shard", "index"),  # they clean too, and take the options of `clean`
+    ("__main__",),
     ("__init__",),
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

@@ -81,7 +81,7 @@ def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def reasons_in(report: Path) -> dict[str, str]:
     """Reason of each odd file that a report sets aside, by its name."""
-    with report.open(newline="", encoding="utf-8") as lines:
+    with report.open(newline="", encoding="utf-8-sig") as lines:
         rows = [row for row in csv.DictReader(lines) if row["reason"] != "changed"]
     assert all(row["path"].startswith(f"{FOLDER}/") for row in rows)
     return {Path(row["path"]).name: row["reason"] for row in rows}

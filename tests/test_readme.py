@@ -13,7 +13,7 @@ from tests.pictures import write_tree
 from tests.shards import flat_picture
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
@@ -43,11 +43,22 @@ def test_every_command_of_the_readme_exists():
         assert (ROOT / script).is_file(), script
 
 
+def headings_of(document: Path) -> set[str]:
+    """The names by which links reach the headings of a document, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_every_link_of_the_documents_leads_somewhere():
     links = 0
-    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
+    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        for target, heading in re.findall(
+            r"\]\(([^)#]*)#?([^)]*)\)", document.read_text(encoding="utf-8")
+        ):
             links += 1
             if not target.startswith("http"):
-                assert (document.parent / target).exists(), (document.name, target)
+                place = document.parent / target if target else document
+                assert place.exists(), (document.name, target)
+                assert not heading or heading in headings_of(place), (document.name, heading)
     assert links > 10

@@ -178,7 +178,7 @@ def test_timm_finds_its_info(out: Path):
 
 
 def test_the_report_lists_what_was_set_aside_or_changed(out: Path):
-    with (out / "cleaning.csv").open(newline="", encoding="utf-8") as file:
+    with (out / "cleaning.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = {(row["path"], row["reason"]) for row in csv.DictReader(file)}
     assert rows == {
         ("train/daisy/grey.jpg", "grey"),

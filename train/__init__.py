@@ -1,4 +1,4 @@
-"""The trainer: `python train/run.py`. It is part of the checkout and is not installed.
+"""The trainer: `python train/run.py` in a checkout, `python -m train.run` where it is installed.
 
     run           the page: epochs, one epoch, one step
     command       command line -> options; recipe reads and writes them as TOML

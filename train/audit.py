@@ -22,7 +22,7 @@ from torch import Tensor
 from fastload import Loader, TarDataset
 from fastload.console.terminal import say
 from fastload.errors import FastloadError
-from fastload.files import write_csv
+from fastload.files import write_spreadsheet
 from fastload.load.selection import Select
 from fastload.store.collection import open_collection
 from train.assembly import Run
@@ -214,7 +214,7 @@ def write_audit(path: Path, audit: Audit, images: TarDataset) -> None:
                 f"{float(audit.losses[place]):.6g}",
             ]
         )
-    write_csv(path, COLUMNS, rows)
+    write_spreadsheet(path, COLUMNS, rows)
 
 
 def find_doubtful(audit: Audit, pictures: Pictures) -> list[Finding]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fastload.errors import OutputError
-from fastload.files import write_atomically, write_csv
+from fastload.files import write_atomically, write_spreadsheet
 from train.command import Command
 from train.log import Log, Row, cell
 from train.metrics import Evaluation
@@ -168,7 +168,7 @@ def write_classes(
         ]
         for label, facts in enumerate(classes)
     ]
-    write_csv(path, ["label", "class", "name", "train_images", *columns], rows)
+    write_spreadsheet(path, ["label", "class", "name", "train_images", *columns], rows)
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ def run_command(name: str, body: Callable[[], int]) -> int:
     """Run the body of a command; turn an explained error into one sentence and an exit status.
 
     Args:
-        name: The command as the user typed it, such as "fastload.shard".
+        name: The command as the user typed it, such as "fastload.shard" or "fastload shard".
         body: Does the work and returns the exit status.
 
     Returns:

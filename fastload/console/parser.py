@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastload.arguments import check_integer, shown
+from fastload.arguments import check_integer, did_you_mean, shown
 from fastload.console.terminal import say
 from fastload.cores import usable_cores
 
@@ -27,6 +27,11 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, **arguments: Any) -> None:  # noqa: ANN401  as argparse has them
         super().__init__(**{"allow_abbrev": False, **arguments})
         self.color = False  # Python 3.14 colours the help, which `say` would escape
+
+    @property
+    def name(self) -> str:
+        """What messages of the command begin with: its program, without Python."""
+        return self.prog.removeprefix("python -m ")
 
     def read(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """The options of a command line; those of this process for None."""
@@ -52,7 +57,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one sentence, and end the command with status 2."""
-        say(f"{self.prog.removeprefix('python -m ')}: {self._in_words(message)}", error=True)
+        say(f"{self.name}: {self._in_words(message)}", error=True)
         sys.exit(2)
 
     def print_help(self, file: Any = None) -> None:  # noqa: ANN401  argparse's protocol is private
@@ -101,7 +106,9 @@ class CommandParser(argparse.ArgumentParser):
             return message
         name, what = found[1].partition("/")[0], found[2]
         if choice := re.fullmatch(r"invalid choice: (.*) \(choose from (.*)\)", what, re.DOTALL):
-            return f"{name} must be one of {choice[2].replace(chr(39), '')}, got {choice[1]}"
+            known = choice[2].replace("'", "")
+            near = did_you_mean(choice[1].strip("'"), known.split(", "))
+            return f"{name} must be one of {known}, got {choice[1]}{near}"
         if value := re.fullmatch(r"invalid (\w+) value: (.*)", what, re.DOTALL):
             return f"{name} must be {_KINDS.get(value[1], value[1])}, got {value[2]}"
         if value := re.fullmatch(r"ignored explicit argument (.*)", what, re.DOTALL):

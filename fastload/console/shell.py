@@ -9,19 +9,44 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastload.console.terminal import for_encoding, printable
-from fastload.installation import find_origin, python_name
+from fastload.installation import PACKAGE, find_origin, name_in_shell, python_name
+
+
+def program(module: str) -> str:
+    """A command of fastload, as it is called by the door that the user came through.
+
+    Args:
+        module: The module of the command, such as "fastload.shard"; "fastload" for all of them.
+
+    Returns:
+        "fastload shard" or "python -m fastload shard" in a process that was started so; otherwise,
+        as in a program that imports fastload, "python -m fastload.shard".
+    """
+    started = Path(*sys.argv[:1])  # an embedded Python has no argv[0]
+    if started.name == "fastload":
+        return module.replace(".", " ")
+    if started.resolve() == PACKAGE / "__main__.py":
+        return f"python -m {module.replace('.', ' ')}"
+    return f"python -m {module}"
 
 
 def module_command(module: str, *words: str | Path) -> str:
-    """`python -m MODULE WORDS`, with the Python that runs."""
-    return f"{shell_word(python_name())} -m {module}{_rest(words)}"
+    """The `program` of a module with these words, as a shell in the current folder runs it."""
+    called = program(module)
+    python = called.startswith("python ")
+    found = python_name() if python else name_in_shell(Path(sys.argv[0]).absolute())
+    rest = called.removeprefix("python" if python else "fastload")
+    return f"{shell_word(found)}{rest}{_rest(words)}"
 
 
 def trainer_command(*words: str | Path) -> str:
-    """`python train/run.py WORDS`, with the Python that runs and the trainer where it lies."""
+    """`python train/run.py WORDS`, with the Python that runs and the trainer where it lies.
+
+    Of a wheel it is `python -m train.run WORDS`.
+    """
     python, checkout = shell_word(python_name()), find_origin().checkout
     if checkout is None:
-        return f"{python} train/run.py{_rest(words)}  # in a checkout of fastload"
+        return f"{python} -m train.run{_rest(words)}"
     script, here = checkout / "train" / "run.py", Path.cwd()
     near = script.relative_to(here) if script.is_relative_to(here) else script
     return f"{python} {shell_word(near)}{_rest(words)}"

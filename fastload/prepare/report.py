@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastload.errors import OutputError
-from fastload.files import lies_within, write_csv
+from fastload.files import lies_within, write_spreadsheet
 from fastload.prepare.reasons import Reason
 from fastload.prepare.source import File, Source
 from fastload.prepare.verdict import Dropped, Verdict
@@ -61,7 +62,7 @@ def write_report(path: Path, rows: Iterable[Row]) -> None:
         OSError: If the report cannot be written.
     """
     lines = ((row.path, row.reason, row.detail, row.action) for row in rows)
-    write_csv(path, REPORT_FIELDS, lines)
+    write_spreadsheet(path, REPORT_FIELDS, lines)
 
 
 def reason_table(counts: Mapping[str, int]) -> list[str]:
@@ -147,7 +148,8 @@ def refuse_foreign_report(path: Path) -> None:
         raise
     if path.exists():
         with path.open("rb") as file:
-            if file.readline().strip() != ",".join(REPORT_FIELDS).encode():
+            head = file.readline().removeprefix(codecs.BOM_UTF8).strip()
+            if head != ",".join(REPORT_FIELDS).encode():
                 raise OutputError(
                     f"{path} is there and is no cleaning report; choose --report FILE"
                 )

@@ -56,6 +56,11 @@ def refusal(capsys: pytest.CaptureFixture[str], name: str, arguments: Sequence[s
             "data --store raw",
             "--store must be one of seekable, original, got 'raw'",
         ),
+        (
+            "fastload.shard",
+            "data --store orginal",
+            "--store must be one of seekable, original, got 'orginal'; did you mean 'original'?",
+        ),
         ("fastload.clean", "data --workers 0", "--workers must be at least 1, got 0"),
         ("fastload.clean", "data --min-side", "--min-side needs a value"),
         ("fastload.clean", "data --convert=yes", "--convert takes no value, got 'yes'"),

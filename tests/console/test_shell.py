@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from fastload.console import shell
-from fastload.console.shell import module_command, shell_word, trainer_command
+from fastload.console.shell import module_command, program, shell_word, trainer_command
 from fastload.console.terminal import say
-from fastload.installation import Origin, python_name
+from fastload.installation import PACKAGE, Origin, python_name
 from tests.pictures import flower_tree
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def test_the_trainer_is_named_from_where_the_user_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert trainer_command().endswith(f" {shlex.quote(str(ROOT / 'train' / 'run.py'))}")
     monkeypatch.setattr(shell, "find_origin", lambda: Origin(None))
-    assert trainer_command("--check").endswith(" train/run.py --check  # in a checkout of fastload")
+    assert trainer_command("--check").endswith(" -m train.run --check")
 
 
 def test_python_is_called_as_the_shell_finds_it(tmp_path, monkeypatch):
@@ -90,6 +90,39 @@ def test_python_is_called_as_the_shell_finds_it(tmp_path, monkeypatch):
     assert python_name() == "an environment/bin/python"
     monkeypatch.setenv("PATH", str(python.parent))
     assert python_name() == "python"
+
+
+@pytest.mark.parametrize(
+    ("started", "shown", "typed"),
+    [
+        ("/a b/bin/fastload", "fastload shard", "'/a b/bin/fastload' shard"),
+        ("bin/fastload", "fastload shard", "bin/fastload shard"),
+        (str(PACKAGE / "__main__.py"), "python -m fastload shard", "{} -m fastload shard"),
+        (str(PACKAGE / "verify.py"), "python -m fastload.shard", "{} -m fastload.shard"),
+        ("train.py", "python -m fastload.shard", "{} -m fastload.shard"),
+        ("-c", "python -m fastload.shard", "{} -m fastload.shard"),
+        (None, "python -m fastload.shard", "{} -m fastload.shard"),
+    ],
+)
+def test_a_command_is_called_as_the_user_called_the_one_that_runs(
+    started, shown, typed, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [] if started is None else [started, "data"])
+    assert program("fastload.shard") == shown
+    python = shlex.quote(python_name())
+    assert module_command("fastload.shard", "a b") == f"{typed.format(python)} 'a b'"
+
+
+def test_the_script_is_called_as_the_shell_finds_it(tmp_path, monkeypatch):
+    script = tmp_path / "bin" / "fastload"
+    script.parent.mkdir()
+    script.write_text("")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    assert module_command("fastload.shard") == f"{script} shard"
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert module_command("fastload.shard") == "fastload shard"
 
 
 def next_command(printed: str) -> str:

@@ -60,7 +60,7 @@ def stored_in(shards: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def test_what_is_kept_is_the_file_itself_and_all_else_is_said(shards: Path):
-    with (shards / "cleaning.csv").open(newline="", encoding="utf-8") as lines:
+    with (shards / "cleaning.csv").open(newline="", encoding="utf-8-sig") as lines:
         said = {Path(row["path"]).name: row for row in csv.DictReader(lines)}
     kept = 0
     for name, data in stored_in(shards):

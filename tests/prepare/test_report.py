@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fastload.errors import OutputError
 from fastload.prepare.report import (
     Row,
     count_reasons,
@@ -27,7 +28,9 @@ def test_the_report_keeps_any_name(tmp_path: Path):
     names = ['with "quotes", commas', "new\nline", "中文", os.fsdecode(b"caf\xe9"), "-rf"]
     rows = [Row(name, "grey", "has one channel", "set aside") for name in names]
     write_report(tmp_path / "r.csv", rows)
-    with (tmp_path / "r.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+    with (tmp_path / "r.csv").open(
+        newline="", encoding="utf-8-sig", errors="surrogateescape"
+    ) as lines:
         assert [row["path"] for row in csv.DictReader(lines)] == names
 
 
@@ -84,6 +87,16 @@ def test_a_file_system_without_permissions_gets_the_file_all_the_same(
     assert move(root, elsewhere) == "moved"
     assert (elsewhere / "a.jpg").read_bytes() == bytes(50_000)
     assert not (root / "a.jpg").exists()
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])  # reports of earlier versions have none
+def test_a_report_replaces_a_report_and_no_other_file(tmp_path: Path, mark: bytes):
+    path = tmp_path / "r.csv"
+    path.write_bytes(mark + b"path,reason,detail,action\nx.jpg,grey,,set aside\n")
+    refuse_foreign_report(path)
+    path.write_bytes(mark + b"path,label\nx.jpg,rose\n")
+    with pytest.raises(OutputError, match="no cleaning report; choose --report FILE"):
+        refuse_foreign_report(path)
 
 
 @pytest.mark.parametrize("folder", ["missing", "/proc/self"])

@@ -44,7 +44,7 @@ LEARNING = ("--epochs", "5", "--optimizer", "adamw", "--lr", "0.002", "--crop", 
 
 
 def listed(folder: Path) -> list[dict[str, str]]:
-    with (folder / "audit.csv").open(encoding="utf-8", newline="") as file:
+    with (folder / "audit.csv").open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -30,7 +30,7 @@ def test_classes_csv_has_a_row_for_each_class_whatever_its_name(tmp_path):
 
     write_classes(tmp_path / "classes.csv", names, {"val": found})
 
-    with (tmp_path / "classes.csv").open(encoding="utf-8", newline="") as file:
+    with (tmp_path / "classes.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == list(CLASSES)
     assert [row["val_top1"] for row in rows] == ["1.0", "1.0", "0.5", ""]

@@ -916,7 +916,7 @@ def test_data_in_place_without_validation_are_told_a_command_that_works(tmp_path
 def test_classes_csv_agrees_with_the_macro_average(shards, tmp_path):
     main(arguments(shards, tmp_path, "a", "--epochs", "1"))
 
-    with (tmp_path / "a" / "classes.csv").open(encoding="utf-8", newline="") as file:
+    with (tmp_path / "a" / "classes.csv").open(encoding="utf-8-sig", newline="") as file:
         classes = list(csv.DictReader(file))
     result = json.loads((tmp_path / "a" / "result.json").read_text())
     assert [row["class"] for row in classes] == list(CLASSES)

@@ -1,0 +1,99 @@
+"""One command for all: `fastload shard data/` is `python -m fastload.shard data/`.
+
+`fastload COMMAND ...` imports the module of that command only and passes on its exit status.
+`fastload` alone is an overview, which imports neither NumPy nor torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from fastload.console.command import run_command
+from fastload.console.completion import SHELLS, completion_script
+from fastload.console.parser import CommandParser
+from fastload.console.shell import module_command, program, trainer_command
+from fastload.console.terminal import say, table
+from fastload.installation import version
+
+COMMANDS = {
+    "sample": "draw a small data set to try everything with",
+    "inspect": "print what the data hold, and draw augmented samples",
+    "clean": "say which images must not be trained on, and why",
+    "index": "index images where they lie, to train without a copy",
+    "shard": "clean images, and store them as shards to train from",
+    "verify": "check every byte of shards, or of indexed images",
+    "fetch": "copy shards or photographs from an object store",
+    "tune": "find the parameters for this machine",
+    "doctor": "try every back-end on ten images",
+}
+"""The modules of fastload that are commands, and what each does."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command("fastload", lambda: _run(words))
+
+
+def _run(words: list[str]) -> int:
+    if words and words[0] in COMMANDS:
+        status: int = import_module(f"fastload.{words[0]}").main(words[1:])
+        return status
+    if words and not words[0].startswith("-"):
+        words = words[:1]  # the options behind an unknown command are not those of the overview
+    parser = command_line()
+    options = parser.read(words)
+    if options.version:
+        say(f"fastload {version()}")
+    elif options.print_completion:
+        whole = command_line("fastload", with_options=True)
+        say(*completion_script(whole, options.print_completion).split("\n"))
+    else:
+        parser.print_help()
+    return 0
+
+
+def command_line(name: str = "", *, with_options: bool = False) -> CommandParser:
+    """What `fastload` takes.
+
+    Args:
+        name: Of the program, instead of what the user typed.
+        with_options: Import all commands, and add what each takes.
+    """
+    parser = CommandParser(
+        prog=name or program("fastload"),
+        usage="%(prog)s COMMAND ...",
+        description="\n".join(["An image loader for training. The usual path:", "", *_path()]),
+        epilog="%(prog)s COMMAND --help says what a command takes.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument(
+        "--print-completion",
+        choices=SHELLS,
+        metavar="SHELL",
+        help=f"print the script that completes `fastload` in {', '.join(SHELLS)}",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog=parser.prog)
+    for command, what in COMMANDS.items():
+        takes = [import_module(f"fastload.{command}").command_line()] if with_options else []
+        commands.add_parser(command, help=what, parents=takes, add_help=not takes)
+    return parser
+
+
+def _path() -> list[str]:
+    steps = [
+        (module_command("fastload.sample", "data/"), "or your own: data/{train,val,test}/CLASS/"),
+        (module_command("fastload.inspect", "data/"), "what they hold, indexed where they lie"),
+        (module_command("fastload.shard", "data/"), "a copy in shards/, where that reads faster"),
+        (trainer_command("--data", "data/"), "or shards/"),
+    ]
+    lines = table([(do, f"# {why}") for do, why in steps], left=(0, 1))
+    return [f"  {line.rstrip()}" for line in lines]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""`fastload COMMAND` is `python -m fastload.COMMAND`, for every command that there is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import fastload
+from fastload.__main__ import COMMANDS, main
+
+PACKAGE = Path(fastload.__file__).parent
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process as the installed script would have started it, on a wide terminal."""
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/fastload"])
+    monkeypatch.setenv("COLUMNS", "2000")
+
+
+def test_every_module_that_runs_is_a_command_and_every_command_is_such_a_module():
+    runs = {
+        path.stem for path in PACKAGE.rglob("*.py") if '__name__ == "__main__"' in path.read_text()
+    }
+    assert set(COMMANDS) == runs - {"__main__"}
+
+
+def test_the_script_that_pip_installs_is_this_command():
+    pyproject = (PACKAGE.parent / "pyproject.toml").read_text()
+    assert '\n[project.scripts]\nfastload = "fastload.__main__:main"\n' in pyproject
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_has_the_same_help_by_both_ways(command, script, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main([command, "--help"])
+    assert raised.value.code == 0
+    by_script = capsys.readouterr().out
+    assert by_script.startswith(f"usage: fastload {command} ")
+    monkeypatch.setattr(sys, "argv", [str(PACKAGE / f"{command}.py"), "--help"])
+    with pytest.raises(SystemExit):
+        import_module(f"fastload.{command}").main()
+    by_module = capsys.readouterr().out
+    assert by_module.startswith(f"usage: python -m fastload.{command} ")
+    assert by_script == by_module.replace(
+        f"python -m fastload.{command} ", f"fastload {command} ", 1
+    )
+
+
+def test_the_status_and_the_sentence_of_a_command_are_passed_on(script, tmp_path, capsys):
+    assert main(["verify", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("fastload verify: ")
+    with pytest.raises(SystemExit) as raised:
+        main(["verify"])
+    assert raised.value.code == 2
+    assert capsys.readouterr().err == (
+        "fastload verify: directory is missing; --help says what is expected\n"
+    )
+
+
+def test_alone_it_is_an_overview(script, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([]) == 0
+    overview = capsys.readouterr().out
+    with pytest.raises(SystemExit) as raised:
+        main(["--help"])
+    assert raised.value.code == 0
+    assert capsys.readouterr().out == overview
+    for command, what in COMMANDS.items():
+        assert re.search(rf"^ +{command} +{re.escape(what)}$", overview, re.MULTILINE), command
+    path = re.findall(r"^  (\S.*?) +# ", overview, re.MULTILINE)
+    assert [line.rpartition("/fastload ")[2] for line in path[:3]] == [
+        "sample data/",
+        "inspect data/",
+        "shard data/",
+    ]
+    assert path[3].endswith(" --data data/")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["shrad", "data/", "--out", "x"], "'shrad'; did you mean 'shard'?"),
+        (["Verify"], "'Verify'; did you mean 'verify'?"),
+        (["qqq"], "'qqq'"),
+    ],
+)
+def test_an_unknown_command_is_one_sentence(words, said, script, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(words)
+    assert raised.value.code == 2
+    assert capsys.readouterr().err == (
+        f"fastload: COMMAND must be one of {', '.join(COMMANDS)}, got {said}\n"
+    )
+
+
+def test_a_misspelt_option_is_one_sentence(script, capsys):
+    with pytest.raises(SystemExit):
+        main(["--verison"])
+    assert capsys.readouterr().err == (
+        "fastload: --verison is no option; did you mean --version?\n"
+    )
+
+
+def test_it_says_its_version(script, capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fastload {fastload.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "light"),
+    [([], ("numpy", "torch", "obstore", "shtab")), (["verify", "--help"], ("torch", "shtab"))],
+)
+def test_only_the_command_that_is_typed_is_imported(words, light):
+    program = (
+        "import atexit, runpy, sys\n"
+        f"sys.argv[1:] = {words}\n"
+        "atexit.register(lambda: print('\\n', *sys.modules))\n"
+        "runpy.run_module('fastload', run_name='__main__', alter_sys=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "fastload.console.parser" in loaded
+    assert not loaded & set(light)
+    assert {name for name in COMMANDS if f"fastload.{name}" in loaded} == set(words) & set(COMMANDS)
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"'{sys.executable}' -m fastload | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("usage: python -m fastload COMMAND ...\n0\n", "")
