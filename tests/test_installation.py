@@ -81,7 +81,7 @@ def test_the_guard_knows_such_a_text(words: str):
 
 def test_the_distribution_has_the_name_that_pyproject_gives_it():
     assert re.findall(r'^name = "(.*?)"', PYPROJECT, re.MULTILINE) == [DISTRIBUTION]
-    extras = "completion,dali,examples,export,parquet,ray,release,remote,train"
+    extras = "completion,dali,docs,examples,export,parquet,ray,release,remote,train"
     assert f'"{DISTRIBUTION}[{extras}]"' in PYPROJECT
     assert DISTRIBUTION != installation.PACKAGE.name == "fastload"
 

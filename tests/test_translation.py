@@ -12,36 +12,25 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import ROOT, blocks_of, check_extras, prose_of, text_of
 from tests.pictures import write_tree
 from tests.train.pictures import striped_picture
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs" / "zh-CN").glob("*.md"))
 RECIPES = sorted((ROOT / "train" / "recipes").glob("*.toml"))
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-SHELL_BLOCK = re.compile(r"\n\n((?: {4}.*\n)+)")
-PYTHON_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
-
-
-def text_of(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-ENGLISH, CHINESE = text_of(ROOT / "README.md"), text_of(ROOT / "README.zh-CN.md")
+ENGLISH, CHINESE = text_of("README.md"), text_of("README.zh-CN.md")
 SOURCES = "\n".join(map(text_of, [ROOT / "README.md", *ROOT.glob("docs/*.md"), *RECIPES]))
 
 
 def code_of(text: str) -> list[str]:
     """The lines of code, without comments."""
-    blocks = PYTHON_BLOCK.findall(text) + SHELL_BLOCK.findall(text)
-    lines = (re.sub(r"\s*# .*", "", line) for block in blocks for line in block.splitlines())
-    return [line.strip() for line in lines if line.strip()]
+    return [line for block in blocks_of(text) for line in block.lines]
 
 
 def sections_of(text: str) -> list[str]:
     """The text between headings, without code."""
-    prose = SHELL_BLOCK.sub("\n\n", PYTHON_BLOCK.sub("", text))
-    return re.split(r"^#+ .*", prose, flags=re.MULTILINE)[1:]
+    return re.split(r"^#+ .*", prose_of(text), flags=re.MULTILINE)[1:]
 
 
 def numbers_of(text: str) -> list[str]:
@@ -161,10 +150,3 @@ def test_every_command_of_the_pages_runs(tmp_path: Path):
     ):
         assert (tmp_path / name).is_file(), name
     assert "玫瑰" in (tmp_path / "answers.csv").read_text(encoding="utf-8-sig")
-
-
-def check_extras(requirement: str) -> None:
-    """See that `.[a,b]` names extras of this project."""
-    facts = text_of(ROOT / "pyproject.toml").split("[project.optional-dependencies]")[1]
-    for extra in requirement.removeprefix(".").strip("[]").split(","):
-        assert re.search(rf"^{extra} = ", facts, re.MULTILINE), extra
