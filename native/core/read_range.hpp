@@ -24,14 +24,14 @@ inline bool read_range(int descriptor, int64_t offset, uint8_t* out, size_t size
     return true;
 }
 
-// Reads a file of exactly `size` bytes; false where it has others, is a pipe, a folder or a device of
-// characters (which have no such end), or a call fails. Not by fstat: glibc has that one as a symbol
-// only from 2.33 on, and without it one build runs on glibc 2.17.
+// Reads a file of exactly `size` bytes; false where it has others, is a pipe, a folder or a device
+// of characters (which have no such end), or a call fails. Not by fstat: glibc has that one as a
+// symbol only from 2.33 on, and without it one build runs on glibc 2.17.
 inline bool read_file(const char* path, uint8_t* out, size_t size) {
     const int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (descriptor < 0) return false;
-    const bool whole = lseek(descriptor, 0, SEEK_END) == off_t(size) &&
-                       read_range(descriptor, 0, out, size);
+    const bool whole =
+        lseek(descriptor, 0, SEEK_END) == off_t(size) && read_range(descriptor, 0, out, size);
     close(descriptor);
     return whole;
 }
