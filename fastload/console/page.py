@@ -1,6 +1,7 @@
 """Pages of HTML in one file: no scripts, text in any script, pictures inside.
 
-report.html and the page of answers are made of these parts. A page reads well from 400 pixels on.
+Every page of ours is made of these parts. A page reads well from 400 pixels on, in light and dark,
+opens without a network, and asks for nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -9,32 +10,19 @@ import base64
 import html
 import os
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastload.console.style import STYLE
 from fastload.console.terminal import printable
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; color: #222;
-       background: #fff; max-width: 980px; margin: 2em auto; padding: 0 1em;
-       overflow-wrap: anywhere }
-h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }
-table { border-collapse: collapse } td, th { padding: .2em .5em; text-align: left;
-       border-bottom: 1px solid #ddd; vertical-align: top; overflow-wrap: normal }
-td.n, th.n { text-align: right } td.n { white-space: nowrap }
-td bdi { display: inline-block; min-width: 7em; overflow-wrap: anywhere }
-.pair { display: flex; flex-wrap: wrap; gap: .3em 1.5em; padding: .6em 0;
-       border-bottom: 1px solid #ddd } .pair > div { width: 23em; max-width: 100% }
-.wide { max-width: 100%; overflow-x: auto }
-figure { display: inline-block; margin: .5em 1em .5em 0; max-width: 100%; vertical-align: top }
-figure.card { width: 10.5em; margin-right: .7em }
-figcaption, .place { font-size: .9em; color: #555 } .place { font-size: .8em }
-svg { max-width: 100%; height: auto } svg text { font-family: inherit !important }
-img { max-width: 100%; border-radius: 3px; vertical-align: top; margin: 0 .2em .2em 0 }
-.bar { display: inline-block; height: .7em; background: #0072b2; border-radius: 2px }
-code { font-size: .9em } pre { overflow-x: auto }
-"""
+# No script, no font, no picture and no frame from elsewhere: what a name smuggles in cannot act.
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none';"
+    " form-action 'none'"
+)
+_PNG = b"\x89PNG"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +44,7 @@ class Picture:
         place = escaped(self.place)
         shown = f'<span class="place">{place}</span>'
         if self.jpeg is not None:
-            source = base64.b64encode(self.jpeg).decode("ascii")
-            shown = f'<img alt="{place}" title="{place}" src="data:image/jpeg;base64,{source}">'
+            shown = image(self.jpeg, self.place)
         return f'<a href="{html.escape(self.link)}">{shown}</a>' if self.link else shown
 
 
@@ -71,8 +58,10 @@ def document(title: str, parts: Iterable[str]) -> str:
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width">',
-            f"<title>{escaped(title)}</title><style>{_STYLE}</style></head><body>",
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            f"<title>{escaped(title)}</title><style>{STYLE}</style></head><body>",
             f"<h1>{escaped(title)}</h1>",
             *parts,
             "</body></html>\n",
@@ -80,24 +69,61 @@ def document(title: str, parts: Iterable[str]) -> str:
     )
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int]) -> str:
+def table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Collection[int],
+    marked: Collection[str] = (),
+) -> str:
     """A table, which scrolls where the page is narrow.
 
     Args:
-        heads: The heads of the columns, as HTML.
+        heads: The heads of the columns, as HTML; none: the table has no line of heads.
         rows: The cells, as HTML.
         numbers: The columns that are aligned to the right.
+        marked: First cells of the rows that stand out.
     """
 
-    def line(tag: str, cells: Sequence[str]) -> str:
+    def line(tag: str, cells: Sequence[str], kind: str = "") -> str:
         kinds = [' class="n"' if place in numbers else "" for place in range(len(cells))]
         inner = "".join(
             f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
         )
-        return f"<tr>{inner}</tr>"
+        return f"<tr{kind}>{inner}</tr>"
 
-    body = "".join(line("td", row) for row in rows)
-    return f'<div class="wide"><table>{line("th", heads)}{body}</table></div>'
+    head = f"<thead>{line('th', heads)}</thead>" if heads else ""
+    body = "".join(line("td", row, ' class="ours"' if row[0] in marked else "") for row in rows)
+    return f'<div class="wide" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def facts(lines: Iterable[tuple[str, str]]) -> str:
+    """A table of names and values, both as HTML, which never scrolls."""
+    rows = "".join(f"<tr><th>{head}</th><td>{value}</td></tr>" for head, value in lines)
+    return f'<table class="facts">{rows}</table>'
+
+
+def chart(svg: str, caption: str) -> str:
+    """A drawing as wide as the page, below its title; both as HTML."""
+    return f'<figure class="chart"><figcaption>{caption}</figcaption>{svg}</figure>'
+
+
+def image(data: bytes, words: str, *, side: int | None = None) -> str:
+    """A JPEG or PNG within the page; the browser decodes it when it comes into view.
+
+    Args:
+        data: The file.
+        words: What it shows, as text.
+        side: Height and width of a square one, in pixels, where they are known.
+    """
+    kind = "png" if data.startswith(_PNG) else "jpeg"
+    source = base64.b64encode(data).decode("ascii")
+    size = "" if side is None else f' width="{side}" height="{side}"'
+    said = escaped(words)
+    return (
+        f'<img alt="{said}" title="{said}" loading="lazy"{size}'
+        f' src="data:image/{kind};base64,{source}">'
+    )
 
 
 def figure(body: str, caption: str) -> str:
@@ -122,8 +148,11 @@ def escaped(text: str) -> str:
 
 
 def name(text: str) -> str:
-    """A name within a sentence: its own direction of writing does not turn the words around it."""
-    return f"<bdi>{escaped(text)}</bdi>"
+    """A name within a sentence: its own direction of writing does not turn the words around it.
+
+    Its language is unknown, and need not be the page's.
+    """
+    return f'<bdi lang="">{escaped(text)}</bdi>'
 
 
 def link_to(file: Path, folder: Path) -> str:
