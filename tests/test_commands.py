@@ -49,8 +49,8 @@ def test_from_drawn_photographs_to_a_look_at_the_shards(tmp_path):
     assert "102 are fit to train on, 10 are not" in cleaned.stdout
 
     assert run(tmp_path, "fastload.verify", "my shards/").returncode == 0
-    assert run(tmp_path, "fastload.inspect", "my shards/", "--count", "4").returncode == 0
-    assert list(tmp_path.glob("*-sheet.html"))
+    assert run(tmp_path, "fastload.inspect", "my shards/", "--size", "32").returncode == 0
+    assert list(tmp_path.glob("*-inspect.html"))
 
     again = run(tmp_path, "fastload.shard", "my data/", "--out", "my shards/")
     assert again.returncode == 0

@@ -65,5 +65,16 @@ img {{ max-width: 100%; height: auto; border-radius: 3px; vertical-align: top;
 details {{ border-bottom: 1px solid var(--rule); padding: .2em 0 }}
 summary {{ cursor: pointer }} summary:focus-visible, a:focus-visible, .wide:focus-visible {{
        outline: 2px solid var(--link); outline-offset: 2px }}
+summary .bar {{ margin-left: .4em }}
+.plot {{ display: grid; grid-template-columns: 4em 1fr; margin: .6em 0 1.2em; max-width: 46rem;
+       font-size: .8em; color: var(--soft) }}
+.plot svg {{ width: 100%; height: 11em; border-bottom: 1px solid var(--rule); display: block }}
+.plot .beside {{ position: relative }}
+.plot .beside span {{ position: absolute; right: .5em; transform: translateY(50%); line-height: 1 }}
+.plot .below {{ grid-column: 2; display: flex; justify-content: space-between }}
+.bars {{ fill: var(--first) }}
+.guide {{ stroke: var(--guide); stroke-dasharray: 5 4; vector-effect: non-scaling-stroke }}
+.plots {{ display: grid; gap: 0 1.5em; grid-template-columns: repeat(auto-fit, minmax(17em, 1fr)) }}
+.copies {{ border-left: 3px solid var(--rule); padding-left: .7em; margin: .6em 0 }}
 code {{ font-size: .9em }} pre {{ overflow-x: auto }}
 """

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fastload.arguments import shown
 from fastload.errors import ShardError
+from fastload.files import explain_os_error, open_regular
 from fastload.store.freshness import warn_of_changes
 from fastload.store.holders import Holders, JoinedFiles, ShardFiles
 from fastload.store.index import check_split, index_of
@@ -29,7 +30,12 @@ from fastload.store.places import (
     read_places,
 )
 from fastload.store.remote import Access, Bucket, is_remote
-from fastload.store.remote_shards import RemoteShards, read_remote_index, read_remote_manifest
+from fastload.store.remote_shards import (
+    RemoteShards,
+    read_object,
+    read_remote_index,
+    read_remote_manifest,
+)
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -168,6 +174,27 @@ def find_local(path: str | os.PathLike[str]) -> ShardDirectory | PlacedData:
     if not (Path(path) / MANIFEST_NAME).exists() and (folder := find_index(path)):
         return read_places(folder)
     return ShardDirectory(Path(path), read_manifest(path))
+
+
+def read_beside(found: Found, name: str, most: int) -> bytes | None:
+    """All of a file beside the manifest or the index, such as cleaning.csv; None without one.
+
+    Raises:
+        ShardError: If it cannot be read, or has more than `most` bytes.
+    """
+    if isinstance(found, ShardBucket):
+        return read_object(found.bucket, name, most)
+    path = found.path / name
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            data = file.read(most + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ShardError(explain_os_error(error)) from error
+    if len(data) > most:
+        raise ShardError(f"has more than {most:,} bytes", where=str(path))
+    return data
 
 
 def open_collection(path: Paths, split: str, access: Access | None = None) -> Collection:

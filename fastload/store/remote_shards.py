@@ -100,7 +100,7 @@ def read_manifest_bytes(bucket: Bucket) -> bytes:
         MissingObjectError: If there are no shards.
         ShardError: If they cannot be read; says why.
     """
-    data = _read(bucket, MANIFEST_NAME, JSON_BYTES)
+    data = read_object(bucket, MANIFEST_NAME, JSON_BYTES)
     if data is None:
         raise MissingObjectError(
             f"there is no complete set of shards (no {MANIFEST_NAME}, which is written last); give"
@@ -118,7 +118,7 @@ def read_remote_index(bucket: Bucket, manifest: Manifest, split: str) -> NDArray
     """
     check_split(manifest, split, bucket.address)
     name = index_name(split)
-    data = _read(bucket, name, index_bytes(manifest, split))
+    data = read_object(bucket, name, index_bytes(manifest, split))
     if data is None:
         raise ShardError(f"is missing; copy it again, or {REBUILD}", where=bucket.of(name))
     samples = index_in(io.BytesIO(data), manifest, split, bucket.of(name))
@@ -126,7 +126,12 @@ def read_remote_index(bucket: Bucket, manifest: Manifest, split: str) -> NDArray
     return samples
 
 
-def _read(bucket: Bucket, name: str, most: int) -> bytes | None:
+def read_object(bucket: Bucket, name: str, most: int) -> bytes | None:
+    """All of an object of a bounded size; None where there is none of that name.
+
+    Raises:
+        ShardError: If it cannot be read, or has more than `most` bytes.
+    """
     with Requests(timeout_seconds=OPENING_SECONDS) as requests:
         try:
             return requests.run(whole(bucket, name, most=most, timeout_seconds=OPENING_SECONDS))
