@@ -775,6 +775,6 @@ def test_rows_name_no_folder_of_the_machine_that_measured(path: Path):
 
 def said_by(page: str) -> list[str]:
     """Cells, paragraphs, and what stands behind each bar; the drawing differs between versions."""
-    found = re.findall(r"<(td|p|title)>(.*?)</\1>", page, re.DOTALL)
+    found = re.findall(r"<(td|p|title)(?: class=\"n\")?>(.*?)</\1>", page, re.DOTALL)
     assert len(found) > 100
     return [text for _, text in found]

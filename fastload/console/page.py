@@ -104,8 +104,9 @@ def facts(lines: Iterable[tuple[str, str]]) -> str:
 
 
 def chart(svg: str, caption: str) -> str:
-    """A drawing as wide as the page, below its title; both as HTML."""
-    return f'<figure class="chart"><figcaption>{caption}</figcaption>{svg}</figure>'
+    """A drawing as wide as the page, which scrolls on a narrow one, below its title; as HTML."""
+    wide = f'<div class="wide" tabindex="0">{svg}</div>'
+    return f'<figure class="chart"><figcaption>{caption}</figcaption>{wide}</figure>'
 
 
 def image(data: bytes, words: str, *, side: int | None = None) -> str:

@@ -57,7 +57,7 @@ figure.chart {{ display: block; margin-right: 0 }}
 figure.card {{ width: 10.5em; margin-right: .7em }} .cards figure.card {{ margin-right: 0 }}
 figcaption, .place {{ font-size: .9em; color: var(--soft) }} .place {{ font-size: .8em }}
 figure.chart > figcaption {{ font-weight: 600; color: var(--ink) }}
-svg {{ max-width: 100%; height: auto }} figure.chart > svg {{ width: 100% }}
+svg {{ max-width: 100%; height: auto }} figure.chart svg {{ width: 100%; min-width: 600px }}
 svg text {{ font-family: inherit !important }}
 img {{ max-width: 100%; height: auto; border-radius: 3px; vertical-align: top;
        margin: 0 .2em .2em 0 }}
