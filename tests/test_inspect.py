@@ -20,7 +20,7 @@ from fastload.load.loader import Loader
 from fastload.store.index import read_index
 from fastload.store.manifest import read_manifest
 from fastload.world import World
-from tests.advise.test_sheet import Page
+from tests.load.test_drawing import Page
 from tests.shards import flip_bit, noisy_picture, numbered, write_shards
 
 pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core")

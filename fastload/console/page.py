@@ -151,9 +151,9 @@ def escaped(text: str) -> str:
 def name(text: str) -> str:
     """A name within a sentence: its own direction of writing does not turn the words around it.
 
-    Its language is unknown, and need not be the page's.
+    Its language is unknown, and need not be the page's. It is one line, whatever it holds.
     """
-    return f'<bdi lang="">{escaped(text)}</bdi>'
+    return f'<bdi lang="">{html.escape(printable(text))}</bdi>'
 
 
 def link_to(file: Path, folder: Path) -> str:
