@@ -24,6 +24,8 @@ NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
 nbformat.write(notebook, sys.argv[2])
 """
 
+OWN = ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR")
+
 pytestmark = pytest.mark.slow
 
 
@@ -37,7 +39,7 @@ def execute(notebook: Path, folder: Path) -> list[list[dict[str, Any]]]:
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(notebook), str(out)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "IPYTHONDIR": str(folder / "i")},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)} | dict.fromkeys(OWN, str(folder)),
         capture_output=True,
         text=True,
         check=False,

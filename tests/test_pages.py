@@ -17,7 +17,10 @@ from tests.pictures import encoded, jpeg, picture, write_tree
 from tests.train.test_report import report
 from train.answers import Answer, Answers, as_html
 
-pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:fastload's native core"),
+]
 
 NAME = "玫瑰 <b onclick='x'>&amp;"
 LONG = "Schmalblättriges" * 15
@@ -91,7 +94,6 @@ def page(request, tmp_path_factory) -> tuple[Path, str]:
     return WRITE[request.param](tmp_path_factory.mktemp(request.param)), name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
 def test_a_page_opens_without_an_error_or_a_request_and_fits(browser, page, width, dark):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,20 @@ def test_a_name_is_never_markup_and_turns_no_line_around(drawn):
     sources = [value for name, value in reader.attributes if name == "src"]
     assert sources
     assert all(value.startswith("data:image/") for value in sources)
+
+
+def test_members_of_a_tar_that_were_set_aside_are_shown(tmp_path):
+    files = {f"{i}.cls": b"0" for i in range(4)}
+    files |= {f"{i}.jpg": jpeg(i) for i in range(3)} | {"3.jpg": grey(3)}
+    with tarfile.open(tmp_path / "train-0.tar", "w") as tar:
+        for name in sorted(files):
+            info = tarfile.TarInfo(name)
+            info.size = len(files[name])
+            tar.addfile(info, io.BytesIO(files[name]))
+    assert index.main([str(tmp_path / "train-0.tar"), "--workers", "1"]) == 0
+    html, reader = page_of(tmp_path / "train-0.tar")
+    assert "train-0.tar/3.jpg" in reader.text
+    assert len(pictures(part(html, "(grey)"))) == 1
 
 
 def test_shards_show_what_was_set_aside_where_the_source_is_named(data, tmp_path):
