@@ -20,7 +20,7 @@ from pandas import DataFrame
 from fastload.console.page import chart, escaped
 from fastload.console.style import COLOURS, in_variables
 
-_VARIABLES = ("ink", "soft", "rule", "link", "peer", "floor", "guide")
+_VARIABLES = ("ink", "soft", "rule", "accent", "peer", "floor", "guide")
 INK, SOFT, RULE, OURS, PEER, FLOOR, GUIDE = (COLOURS[name][0] for name in _VARIABLES)
 KINDS = {"ours": OURS, "peer": PEER, "floor": FLOOR}
 LINES = [OURS, GUIDE, "#3f9142", "#8b5fbf", "#b7791f", "#d64583", "#2a9d9d", "#808a96"]

@@ -638,7 +638,7 @@ def test_bars_are_as_long_as_their_values():
         "a & b: 100 images/s [90, 110]",
         "c: 50 images/s [50, 50]",
     ]
-    assert "var(--ours)" in chart.svg()  # the page's colour, light or dark
+    assert "var(--accent)" in chart.svg()  # the page's colour, light or dark
 
 
 def test_the_same_numbers_give_the_same_drawing():

@@ -8,7 +8,7 @@ COLOURS = {
     "soft": ("#5d6570", "#9aa3ae"),
     "rule": ("#e3e5e8", "#2c3138"),
     "mark": ("#eef4fb", "#1b2836"),
-    "link": ("#1f6fb8", "#58a6ee"),
+    "accent": ("#1f6fb8", "#58a6ee"),
     "peer": ("#aab3bf", "#5f6975"),
     "floor": ("#dcdfe4", "#3a414a"),
     "guide": ("#c2410c", "#f59e6b"),
@@ -39,7 +39,7 @@ body {{ margin: 0 auto; max-width: 980px; padding: 1.5rem 1rem 4rem; background:
        color: var(--ink); overflow-wrap: anywhere;
        font: 15px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif }}
 h1 {{ font-size: 1.6em; margin: 0 0 .3em }} h2 {{ font-size: 1.2em; margin: 2.2em 0 .4em }}
-p {{ max-width: 46rem; margin: .4em 0 .8em }} a {{ color: var(--link) }}
+p {{ max-width: 46rem; margin: .4em 0 .8em }} a {{ color: var(--accent) }}
 table {{ border-collapse: collapse; margin: .6em 0; font-variant-numeric: tabular-nums }}
 td, th {{ padding: .2em .6em; text-align: left; border-bottom: 1px solid var(--rule);
        vertical-align: top; overflow-wrap: normal }}
@@ -64,7 +64,7 @@ img {{ max-width: 100%; height: auto; border-radius: 3px; vertical-align: top;
 .bar {{ display: inline-block; height: .7em; background: var(--first); border-radius: 2px }}
 details {{ border-bottom: 1px solid var(--rule); padding: .2em 0 }}
 summary {{ cursor: pointer }} summary:focus-visible, a:focus-visible, .wide:focus-visible {{
-       outline: 2px solid var(--link); outline-offset: 2px }}
+       outline: 2px solid var(--accent); outline-offset: 2px }}
 summary .bar {{ margin-left: .4em }}
 .plot {{ display: grid; grid-template-columns: 4em 1fr; margin: .6em 0 1.2em; max-width: 46rem;
        font-size: .8em; color: var(--soft) }}
