@@ -31,6 +31,7 @@ from fastload.store.collection import open_collection, read_contents
 from fastload.store.making import make_missing_indexes
 from fastload.store.remote import name_of
 
+SHEET_IMAGES = 48
 AUGMENTS: dict[str, Callable[[int], Augment]] = {
     "train": Augment.train,
     "plantnet": lambda size: Augment.plantnet().resized(size),
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = command_line()
     options = parser.read(argv)
+    for name in ("count", "reweight"):
+        if getattr(options, name) is not None and options.sheet is None:
+            parser.error(f"--{name} is about the contact sheet; name its file with --sheet")
     return run_command(parser.name, lambda: _inspect(options))
 
 
@@ -62,16 +66,17 @@ def _inspect(options: argparse.Namespace) -> int:
     write_atomically(out, page.encode())
     say("", f"{out}: counts, sizes, samples and what was set aside; open it in a browser")
     if options.sheet:
+        count = options.count or SHEET_IMAGES
         sheet = draw_sheet(
             directory,
             split,
             augment=augment,
-            count=options.count,
+            count=count,
             seed=options.seed,
             reweight=options.reweight,
         )
         write_atomically(options.sheet, sheet.encode())
-        shown = counted(min(options.count, len(index)), "sample")
+        shown = counted(min(count, len(index)), "sample")
         say(f"{options.sheet}: a contact sheet of {shown}")
     return 0
 
@@ -123,9 +128,8 @@ def command_line() -> CommandParser:
     parser.add_argument(
         "--count",
         type=whole_number(1, 1000),
-        default=48,
         metavar="N",
-        help="number of images of --sheet (default 48)",
+        help=f"number of images of --sheet (default {SHEET_IMAGES})",
     )
     add_seed_option(parser, "of order and crops")
     parser.add_argument(

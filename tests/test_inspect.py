@@ -175,6 +175,8 @@ def test_mistakes_are_one_sentence(shards, tmp_path, capsys):
         (["--count", "0"], r"--count must be in \[1, 1000\], got 0"),
         (["--seed", "-1"], r"--seed must be in \[0, \d+\], got -1"),
         (["--reweight", "cube"], "--reweight must be inverse, sqrt or effective:BETA"),
+        (["--count", "7"], "--count is about the contact sheet; name its file with --sheet"),
+        (["--reweight", "sqrt"], "--reweight is about the contact sheet; name its file with"),
         (
             ["--sheet", "a.png"],
             "--sheet must end in .html, as it is an HTML page, got 'a.png'",
@@ -191,7 +193,7 @@ def test_wrong_arguments_are_refused(shards, arguments, said, capsys):
 def test_the_command_runs_in_an_ascii_terminal(shards, tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "60", "RANK": "3"}
     done = subprocess.run(
-        [sys.executable, "-m", "fastload.inspect", str(shards), "--count", "2", "--size", "16"],
+        [sys.executable, "-m", "fastload.inspect", str(shards), "--size", "16"],
         env=environment,
         cwd=tmp_path,
         capture_output=True,

@@ -17,7 +17,7 @@ def draw_sheet(
     split: str,
     *,
     augment: Augment,
-    count: int = 48,
+    count: int,
     seed: int = 0,
     reweight: str | None = None,
 ) -> str:
