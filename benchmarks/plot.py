@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,11 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-VARIABLES = {
-    "#1c1f24": "--ink",
-    "#5d6570": "--soft",
-    "#e3e5e8": "--rule",
-    "#1f6fb8": "--ours",
-    "#aab3bf": "--peer",
-    "#dcdfe4": "--floor",
-    "#c2410c": "--guide",
-}
-"""The light colours of page/template.html, and the variables they become."""
+from fastload.console.page import chart, escaped
+from fastload.console.style import COLOURS, in_variables
 
-INK, SOFT, RULE, OURS, PEER, FLOOR, GUIDE = VARIABLES
+_VARIABLES = ("ink", "soft", "rule", "accent", "peer", "floor", "guide")
+INK, SOFT, RULE, OURS, PEER, FLOOR, GUIDE = (COLOURS[name][0] for name in _VARIABLES)
 KINDS = {"ours": OURS, "peer": PEER, "floor": FLOOR}
 LINES = [OURS, GUIDE, "#3f9142", "#8b5fbf", "#b7791f", "#d64583", "#2a9d9d", "#808a96"]
 PARTS = [OURS, "#7fb3de", GUIDE, "#eda06d", "#3f9142", "#96c598", "#8b5fbf", "#c4abe0"]
@@ -82,13 +74,11 @@ class Chart:
         text = text[text.index("<svg") :]
         for number, tip in enumerate(self.tips):
             group = f'<g id="bar-{number}">'
-            text = text.replace(group, f"{group}<title>{escape(tip)}</title>")
-        for colour, variable in VARIABLES.items():
-            text = text.replace(colour, f"var({variable})")
+            text = text.replace(group, f"{group}<title>{escaped(tip)}</title>")
         # Several drawings stand on one page, and each must have names of its own.
         name = re.sub(r"\W+", "-", self.title.lower()).strip("-")
         text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-        return f"<figure><figcaption>{escape(self.title)}</figcaption>{text}</figure>"
+        return chart(in_variables(text), escaped(self.title))
 
 
 @contextmanager

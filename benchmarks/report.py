@@ -8,7 +8,6 @@ committed rows, so that each of their numbers comes from rows that are in the re
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,8 @@ from benchmarks.standings import (
     table_of,
 )
 from fastload.console.command import run_command
+from fastload.console.page import document, escaped, facts
+from fastload.console.page import table as table_of_cells
 from fastload.console.parser import CommandParser
 
 COMPARISON = ROWS / "comparison.jsonl"
@@ -42,8 +43,7 @@ TABLES = {
     "docs/training.md": (recipe_tables.tables, ROWS / "recipe.jsonl"),
 }
 """What writes the table of a document, and from which rows."""
-TEMPLATE = ROWS.parent / "page" / "template.html"
-PAGE = TEMPLATE.with_name("index.html")
+PAGE = ROWS.parent / "page" / "index.html"
 NEEDED = plot.Guide(400, "ResNet-50 on an RTX 3060 (estimate): 400")
 """Between the estimates of 350 and 470 images/s, scaled from measurements on an RTX 3090."""
 
@@ -68,8 +68,8 @@ def page(rows: list[Row], sources: Iterable[str]) -> str:
         _failed(table),
         _method(rows, sources),
     ]
-    body = "\n".join(section for section in sections if section)
-    return TEMPLATE.read_text(encoding="utf-8").replace("<!-- body -->", body)
+    about = "Losses stand beside wins. Every number is the median of rows in benchmarks/rows/."
+    return document("fastload: measurements", [_paragraph(about), *filter(None, sections)])
 
 
 def _of(rows: DataFrame, benchmark: str) -> DataFrame:
@@ -81,23 +81,22 @@ def _section(title: str, *parts: str) -> str:
     if not kept:
         return ""
     name = title.lower().replace(" ", "-").replace(",", "")
-    return f'<section id="{name}"><h2>{escape(title)}</h2>{"".join(kept)}</section>'
+    return f'<section id="{name}"><h2>{escaped(title)}</h2>{"".join(kept)}</section>'
 
 
 def _paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>"
+    return f"<p>{escaped(text)}</p>"
 
 
 def _table(
     titles: Sequence[str], lines: Iterable[Sequence[str]], *, marked: Collection[Any] = ()
 ) -> str:
-    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
-    body = ""
-    for line in lines:
-        kind = ' class="ours"' if line[0] in marked else ""
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in line)
-        body += f"<tr{kind}>{cells}</tr>"
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return table_of_cells(
+        [escaped(title) for title in titles],
+        [[escaped(cell) for cell in line] for line in lines],
+        numbers=range(1, len(titles) - 1),
+        marked=[escaped(name) for name in marked],
+    )
 
 
 def _bars(title: str, found: DataFrame, guides: Iterable[plot.Guide] = ()) -> str:
@@ -357,14 +356,14 @@ def _method(rows: list[Row], sources: Iterable[str]) -> str:
             versions[row["package"]] = row["version"]
     commands = dict.fromkeys(command_of(row) for row in rows if "command" in row)
     commits = dict.fromkeys(row["commit"] for row in rows)
-    facts = [
+    lines = [
         ("machine", "; ".join(machines)),
         ("commit", ", ".join(commits)),
         ("versions", ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))),
         ("commands", "; ".join(commands)),
         ("rows", ", ".join(sources)),
     ]
-    return _section("How it was measured", _table(("", ""), facts))
+    return _section("How it was measured", facts((head, escaped(value)) for head, value in lines))
 
 
 def write_pngs(rows: DataFrame, folder: Path) -> list[Path]:

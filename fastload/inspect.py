@@ -1,8 +1,9 @@
 """Look at a shard directory, or at data in place: `python -m fastload.inspect shards/`.
 
 Prints what is in it: splits, the classes of one split from the most to the least frequent, sizes of
-the images, how they were stored and what was set aside. Draws a contact sheet of what a model would
-see: samples in the order of an epoch, augmented, with their labels.
+the images, how they were stored and what was set aside. Writes one page that shows the same in a
+browser, with augmented samples of each class and thumbnails of what was set aside. With `--sheet`
+it draws a contact sheet too: samples in the order of an epoch, to the pixel as a model gets them.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 
 from fastload.advise.contents import report
 from fastload.advise.sheet import draw_sheet
+from fastload.advise.survey import draw_page
 from fastload.console.command import run_command
-from fastload.console.parser import CommandParser, add_seed_option, whole_number
+from fastload.console.parser import CommandParser, add_seed_option, local_folder, whole_number
 from fastload.console.shell import program
 from fastload.console.terminal import counted, say
 from fastload.errors import ShardError
@@ -29,6 +31,7 @@ from fastload.store.collection import open_collection, read_contents
 from fastload.store.making import make_missing_indexes
 from fastload.store.remote import name_of
 
+SHEET_IMAGES = 48
 AUGMENTS: dict[str, Callable[[int], Augment]] = {
     "train": Augment.train,
     "plantnet": lambda size: Augment.plantnet().resized(size),
@@ -40,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = command_line()
     options = parser.read(argv)
+    for name in ("count", "reweight"):
+        if getattr(options, name) is not None and options.sheet is None:
+            parser.error(f"--{name} is about the contact sheet; name its file with --sheet")
     return run_command(parser.name, lambda: _inspect(options))
 
 
@@ -54,18 +60,24 @@ def _inspect(options: argparse.Namespace) -> int:
     say(*report(contents, split, index, width=width, whole=options.all, encoding=encoding))
     if not len(index):
         raise ShardError(f"split {split!r} has no images to draw", where=directory)
-    sheet = options.sheet or Path(f"{name_of(directory)}-sheet.html")
-    page = draw_sheet(
-        directory,
-        split,
-        augment=AUGMENTS[options.augment](options.size),
-        count=options.count,
-        seed=options.seed,
-        reweight=options.reweight,
-    )
-    write_atomically(sheet, page.encode())
-    shown = min(options.count, len(index))
-    say("", f"{sheet}: a contact sheet of {counted(shown, 'sample')}; open it in a browser")
+    augment = AUGMENTS[options.augment](options.size)
+    out = options.out or Path(f"{name_of(directory)}-inspect.html")
+    page = draw_page(directory, split, augment=augment, seed=options.seed, source=options.source)
+    write_atomically(out, page.encode())
+    say("", f"{out}: counts, sizes, samples and what was set aside; open it in a browser")
+    if options.sheet:
+        count = options.count or SHEET_IMAGES
+        sheet = draw_sheet(
+            directory,
+            split,
+            augment=augment,
+            count=count,
+            seed=options.seed,
+            reweight=options.reweight,
+        )
+        write_atomically(options.sheet, sheet.encode())
+        shown = counted(min(count, len(index)), "sample")
+        say(f"{options.sheet}: a contact sheet of {shown}")
     return 0
 
 
@@ -73,7 +85,7 @@ def command_line() -> CommandParser:
     """What the command takes."""
     parser = CommandParser(
         prog=program("fastload.inspect"),
-        description="Print what is in shards or a folder of images, and draw augmented samples.",
+        description="Print what is in shards or a folder of images, and draw it for a browser.",
     )
     parser.add_argument(
         "shards",
@@ -83,7 +95,22 @@ def command_line() -> CommandParser:
     parser.add_argument("--split", help="whose classes are listed and drawn; the first by default")
     parser.add_argument("--all", action="store_true", help="list every class")
     parser.add_argument(
-        "--sheet", type=_page, metavar="FILE.html", help="default SHARDS-sheet.html, here"
+        "--out",
+        type=_page,
+        metavar="FILE.html",
+        help="the page (default SHARDS-inspect.html, here)",
+    )
+    parser.add_argument(
+        "--source",
+        type=local_folder,
+        metavar="DIR",
+        help="the folder that shards were made from, to show what was set aside",
+    )
+    parser.add_argument(
+        "--sheet",
+        type=_page,
+        metavar="FILE.html",
+        help="draw the first samples of an epoch too, on a page of their own",
     )
     parser.add_argument(
         "--augment",
@@ -101,16 +128,15 @@ def command_line() -> CommandParser:
     parser.add_argument(
         "--count",
         type=whole_number(1, 1000),
-        default=48,
         metavar="N",
-        help="number of images (default 48)",
+        help=f"number of images of --sheet (default {SHEET_IMAGES})",
     )
     add_seed_option(parser, "of order and crops")
     parser.add_argument(
         "--reweight",
         type=_rule,
         metavar="RULE",
-        help="draw as Loader(reweight=RULE) would: inverse, sqrt or effective:BETA",
+        help="draw --sheet as Loader(reweight=RULE) would: inverse, sqrt or effective:BETA",
     )
     return parser
 
@@ -128,9 +154,7 @@ def _rule(text: str) -> str:
 def _page(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() != ".html":
-        raise argparse.ArgumentTypeError(
-            f"must end in .html, since the contact sheet is an HTML page, got {text!r}"
-        )
+        raise argparse.ArgumentTypeError(f"must end in .html, as it is an HTML page, got {text!r}")
     return path
 
 

@@ -268,7 +268,7 @@ def test_a_second_run_reads_no_image_again_and_says_so(both, proxy, capsys):
 def test_an_index_is_copied_once_and_found_by_every_command(
     both, proxy, machine, capsys, tmp_path, monkeypatch
 ):
-    _, address = both
+    local, address = both
     machine("second")
     batches(address)
     before = len(proxy.gets("files.npy"))
@@ -276,7 +276,10 @@ def test_an_index_is_copied_once_and_found_by_every_command(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(doctor, "BACKENDS", ("libjpeg",))
     assert verify.main([address]) == 0, capsys.readouterr().err
-    assert inspect.main([address, "--count", "4", "--size", "32"]) == 0
+    assert inspect.main([address, "--size", "32", "--out", "there.html"]) == 0
+    assert inspect.main([str(local), "--size", "32", "--out", "here.html"]) == 0
+    broken = "broken.jpg" if (local / "train").is_dir() else "4.jpg"
+    assert all(broken in Path(name).read_text() for name in ("there.html", "here.html"))
     assert doctor.main([address]) == 0
     tuning = ["--device", "cpu", "--seconds", "1", "--size", "32", "--model", "shufflenet_v2_x0_5"]
     assert tune.main([address, *tuning, "--out", "tuned.toml"]) == 0

@@ -234,9 +234,9 @@ def test_inspect_reports_and_draws_a_bucket_as_it_does_a_folder(
     monkeypatch.chdir(tmp_path)
     said = []
     for data in (str(folder), address):
-        assert inspect.main([data, "--count", "6", "--size", "32"]) == 0
-        said.append((capsys.readouterr().out, Path("shards-sheet.html").read_text()))
-        Path("shards-sheet.html").unlink()
+        assert inspect.main([data, "--sheet", "s.html", "--count", "6", "--size", "32"]) == 0
+        pages = [Path(name).read_text() for name in ("shards-inspect.html", "s.html")]
+        said.append((capsys.readouterr().out, *pages))
     assert said[0] == said[1]
 
 

@@ -49,8 +49,8 @@ def test_from_drawn_photographs_to_a_look_at_the_shards(tmp_path):
     assert "102 are fit to train on, 10 are not" in cleaned.stdout
 
     assert run(tmp_path, "fastload.verify", "my shards/").returncode == 0
-    assert run(tmp_path, "fastload.inspect", "my shards/", "--count", "4").returncode == 0
-    assert list(tmp_path.glob("*-sheet.html"))
+    assert run(tmp_path, "fastload.inspect", "my shards/", "--size", "32").returncode == 0
+    assert list(tmp_path.glob("*-inspect.html"))
 
     again = run(tmp_path, "fastload.shard", "my data/", "--out", "my shards/")
     assert again.returncode == 0
@@ -77,7 +77,7 @@ def test_a_wrong_folder_is_one_sentence(tmp_path, words: list[str]):
 def test_a_closed_output_ends_no_work(tmp_path):
     """As `command >&- 2>&-` in a shell, or a daemon without a terminal."""
     shards = numbered(tmp_path / "shards", {"train": 20}, classes=2)
-    inspect = ["inspect", str(shards), "--count", "2", "--size", "16"]
+    inspect = ["inspect", str(shards), "--size", "16"]
     for words in (["verify", str(shards)], inspect, ["clean", "nowhere/"]):
         command = shlex.join([sys.executable, "-m", f"fastload.{words[0]}", *words[1:]])
         for closed in (">&-", "2>&-", ">&- 2>&-"):

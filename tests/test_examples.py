@@ -204,8 +204,8 @@ def test_an_example_says_how_it_is_run(path):
 
 def test_the_documentation_names_every_example_and_only_tests_that_exist():
     text = (EXAMPLES.parent / "docs" / "examples.md").read_text()
-    linked = set(re.findall(r"\(\.\./examples/(\w+\.py)\)", text))
-    assert linked == {path.name for path in EXAMPLES.glob("*.py")}
+    linked = set(re.findall(r"\(\.\./examples/(\w+\.\w+)\)", text))
+    assert linked == {path.name for path in EXAMPLES.iterdir() if path.is_file()}
     tests = (EXAMPLES.parent / "tests" / "load" / "test_dataset.py").read_text()
     for name in re.findall(r"`(test_\w+)`", text):
         assert f"def {name}(" in tests

@@ -756,13 +756,13 @@ def test_a_link_to_a_file_is_read_through(tmp_path):
 # The other commands
 
 
-def test_inspect_doctor_and_the_sheet_read_data_in_place(indexed, tmp_path, capsys, monkeypatch):
+def test_inspect_and_doctor_read_data_in_place(indexed, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert inspect.main([str(indexed), "--count", "4", "--size", "32"]) == 0
+    assert inspect.main([str(indexed), "--size", "32"]) == 0
     text = said(capsys)
     assert "train" in text
     assert "stored: " in text
-    assert (tmp_path / "data-sheet.html").is_file()
+    assert (tmp_path / "data-inspect.html").is_file()
     assert doctor.main([str(indexed)]) == 0
 
 

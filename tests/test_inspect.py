@@ -20,7 +20,7 @@ from fastload.load.loader import Loader
 from fastload.store.index import read_index
 from fastload.store.manifest import read_manifest
 from fastload.world import World
-from tests.advise.test_sheet import Page
+from tests.load.test_drawing import Page
 from tests.shards import flip_bit, noisy_picture, numbered, write_shards
 
 pytestmark = pytest.mark.filterwarnings("ignore:fastload's native core")
@@ -114,9 +114,12 @@ def test_an_ascii_terminal_gets_ascii(shards):
 
 def test_the_sheet_shows_the_first_samples_of_the_loader(shards, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert inspect.main([str(shards), "--count", "6", "--size", "64", "--seed", "9"]) == 0
-    assert "shards-sheet.html: a contact sheet of 6 samples" in capsys.readouterr().out
-    page = Page(Path("shards-sheet.html").read_text(encoding="utf-8"))
+    words = ["--sheet", "sheet.html", "--count", "6", "--size", "64", "--seed", "9"]
+    assert inspect.main([str(shards), *words]) == 0
+    said = capsys.readouterr().out
+    assert "shards-inspect.html: counts, sizes, samples and what was set aside" in said
+    assert "sheet.html: a contact sheet of 6 samples" in said
+    page = Page(Path("sheet.html").read_text(encoding="utf-8"))
     augment = inspect.AUGMENTS["train"](64)
     with Loader(shards, batch_size=6, augment=augment, seed=9, world=World()) as loader:
         images, labels = next(iter(loader))
@@ -127,8 +130,8 @@ def test_the_sheet_shows_the_first_samples_of_the_loader(shards, tmp_path, monke
 
 def test_the_same_seed_draws_the_same_sheet(shards, tmp_path: Path):
     def draw(name: str, *more: str) -> list[bytes]:
-        sheet = tmp_path / name
-        options = ["--sheet", str(sheet), "--count", "4", "--size", "32", *more]
+        sheet, out = tmp_path / name, str(tmp_path / "page.html")
+        options = ["--out", out, "--sheet", str(sheet), "--count", "4", "--size", "32", *more]
         assert inspect.main([str(shards), *options]) == 0
         page = Page(sheet.read_text(encoding="utf-8"))
         return [picture.tobytes() for picture in page.pictures]
@@ -144,18 +147,18 @@ def test_the_same_seed_draws_the_same_sheet(shards, tmp_path: Path):
 def test_a_damaged_sample_does_not_stop_the_look(tmp_path, caplog):
     directory = numbered(tmp_path / "shards", {"train": 12})
     flip_bit(directory / "train-000000.tar", int(read_index(directory, "train")["offset"][4]) + 300)
-    options = ["--sheet", str(tmp_path / "sheet.html"), "--size", "32"]
+    options = ["--out", str(tmp_path / "page.html"), "--size", "32"]
     assert inspect.main([str(directory), *options]) == 0
     assert "train-000000.tar, sample 000004" in caplog.text
 
 
 def test_mistakes_are_one_sentence(shards, tmp_path, capsys):
-    nowhere = str(tmp_path / "nowhere" / "sheet.html")
+    nowhere = str(tmp_path / "nowhere" / "page.html")
     empty = write_shards(tmp_path / "empty", {"train": []}, classes=["a"])
     for arguments, said in [
         ([str(tmp_path)], "there is no complete set of shards"),
         ([str(shards), "--split", "test"], "there is no split 'test'"),
-        ([str(shards), "--sheet", nowhere], "there is no such file or folder"),
+        ([str(shards), "--out", nowhere], "there is no such file or folder"),
         ([str(empty)], "split 'train' has no images to draw"),
     ]:
         assert inspect.main(arguments) == 1
@@ -172,9 +175,11 @@ def test_mistakes_are_one_sentence(shards, tmp_path, capsys):
         (["--count", "0"], r"--count must be in \[1, 1000\], got 0"),
         (["--seed", "-1"], r"--seed must be in \[0, \d+\], got -1"),
         (["--reweight", "cube"], "--reweight must be inverse, sqrt or effective:BETA"),
+        (["--count", "7"], "--count is about the contact sheet; name its file with --sheet"),
+        (["--reweight", "sqrt"], "--reweight is about the contact sheet; name its file with"),
         (
             ["--sheet", "a.png"],
-            "--sheet must end in .html, since the contact sheet is an HTML page, got 'a.png'",
+            "--sheet must end in .html, as it is an HTML page, got 'a.png'",
         ),
     ],
 )
@@ -188,7 +193,7 @@ def test_wrong_arguments_are_refused(shards, arguments, said, capsys):
 def test_the_command_runs_in_an_ascii_terminal(shards, tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "60", "RANK": "3"}
     done = subprocess.run(
-        [sys.executable, "-m", "fastload.inspect", str(shards), "--count", "2", "--size", "16"],
+        [sys.executable, "-m", "fastload.inspect", str(shards), "--size", "16"],
         env=environment,
         cwd=tmp_path,
         capture_output=True,
@@ -196,4 +201,4 @@ def test_the_command_runs_in_an_ascii_terminal(shards, tmp_path):
         check=True,
     )
     assert done.stdout.isascii()
-    assert (tmp_path / "shards-sheet.html").exists()
+    assert (tmp_path / "shards-inspect.html").exists()

@@ -144,7 +144,7 @@ def test_every_command_of_the_pages_runs(tmp_path: Path):
             ran += 1
     assert ran >= 12
     for name in (
-        *("answers.csv", "answers.html", "runs/plantnet/model.onnx", "plantnet_300K-sheet.html"),
+        *("answers.csv", "answers.html", "runs/plantnet/model.onnx", "plantnet_300K-inspect.html"),
         *("plantnet_300K/.fastload/cleaning.csv", "tuned.toml", "shards/manifest.json"),
         *(f"runs/plantnet/{name}" for name in ("classes.csv", "audit.csv", "report.html")),
     ):

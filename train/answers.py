@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastload.console import page
 from fastload.console.terminal import counted
 from fastload.files import write_atomically
-from train import page
 
 PICTURES_SHOWN = 500  # on a page: some 5 MB of thumbnails
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute

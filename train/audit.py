@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fastload import Loader, TarDataset
+from fastload.console.page import Picture
 from fastload.console.terminal import say
 from fastload.errors import FastloadError
 from fastload.files import write_spreadsheet
@@ -29,7 +30,6 @@ from train.assembly import Run
 from train.data import DataError
 from train.evaluation import Scores, score
 from train.interrupt import Interrupt
-from train.page import Picture
 from train.pictures import Pictures
 from train.readings import DivergedError
 

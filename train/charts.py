@@ -1,6 +1,7 @@
 """The charts of report.html as SVG, drawn by matplotlib where it is installed.
 
-Text stays text, so the browser chooses the fonts. Equal data give equal bytes.
+Text stays text, so the browser chooses the fonts; colours are those of the page, light or dark.
+Equal data give equal bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ParamSpec
 
+from fastload.console.style import COLOURS, in_variables
 from fastload.console.terminal import printable
 from fastload.errors import first_line
 
@@ -24,21 +26,23 @@ if TYPE_CHECKING:
 _Data = ParamSpec("_Data")
 WIDTH, HEIGHT = 460, 240  # pixels
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-# Okabe and Ito's colours, told apart by people with any colour vision.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+_COLOURS = tuple(COLOURS[name][0] for name in ("first", "second", "third", "fourth"))
+_SOFT, _RULE = COLOURS["soft"][0], COLOURS["rule"][0]
 _STYLE = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",  # for the measures; the page sets its own fonts
     "font.size": 11,
-    "text.color": "#555",
-    "axes.labelcolor": "#555",
-    "xtick.color": "#555",
-    "ytick.color": "#555",
-    "axes.edgecolor": "#ddd",
+    "text.color": _SOFT,
+    "axes.labelcolor": _SOFT,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+    "axes.edgecolor": _RULE,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "grid.color": "#ddd",
+    "grid.color": _RULE,
 }
+
+_NOTHING = {"Date": None, "Creator": None}  # no metadata: equal data give equal bytes
 
 ElementTree.register_namespace("", _SVG)
 ElementTree.register_namespace("xlink", _LINK)
@@ -147,7 +151,7 @@ def reliability_chart(name: str, series: Mapping[str, Sequence[tuple[float, floa
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import PercentFormatter
 
-        axes.plot([0, 1], [0, 1], "--", color="#aaa", lw=1)
+        axes.plot([0, 1], [0, 1], "--", color=_SOFT, lw=1)
         for number, (label, points) in enumerate(series.items()):
             colour = _COLOURS[number % len(_COLOURS)]
             across, upwards = [x for x, _, _ in points], [y for _, y, _ in points]
@@ -178,8 +182,8 @@ def _drawn(name: str, draw: Callable[[Axes], None]) -> ElementTree.Element:
         axes.grid(axis="y")
         axes.set_axisbelow(True)
         draw(axes)
-        figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
-    root = ElementTree.fromstring(drawing.getvalue())
+        figure.savefig(drawing, format="svg", transparent=True, metadata=_NOTHING)
+    root = ElementTree.fromstring(in_variables(drawing.getvalue().decode("utf-8")))
     root.attrib.update({"width": str(WIDTH), "height": str(HEIGHT), "role": "img"})
     root.attrib.update({"aria-label": name, "style": "stroke-linejoin: round"})
     for parent, child in (("", "metadata"), (f"/{{{_SVG}}}defs", "style")):
@@ -201,5 +205,6 @@ def _text(root: ElementTree.Element) -> str:
 
 _EMPTY = (
     f'<svg xmlns="{_SVG}" width="{WIDTH}" height="{HEIGHT}">'
-    f'<text x="{WIDTH // 2}" y="{HEIGHT // 2}" text-anchor="middle">nothing yet</text></svg>'
+    f'<text x="{WIDTH // 2}" y="{HEIGHT // 2}" text-anchor="middle" fill="var(--soft)">'
+    "nothing yet</text></svg>"
 )

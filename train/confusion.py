@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fastload.console.page import Picture
 from train.metrics import confused_pairs
-from train.page import Picture
 from train.pictures import Pictures
 
 _PAIRS_SHOWN = 12

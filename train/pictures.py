@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from fastload import TarDataset
+from fastload.console.page import Picture, link_to
 from fastload.errors import ImageError, ShardError
-from train.page import Picture, link_to
 
 _THUMBNAIL = 112  # pixels of the longer side
 

@@ -10,6 +10,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fastload.console.page import (
+    Picture,
+    bar,
+    card,
+    document,
+    escaped,
+    facts,
+    figure,
+    name,
+    table,
+)
 from fastload.console.terminal import counted, printable
 from fastload.installation import install_command
 from train.audit import Finding
@@ -17,7 +28,6 @@ from train.calibration import Calibration
 from train.charts import can_draw, line_chart, reliability_chart, scatter_chart
 from train.class_sizes import ClassTable, group_by_size
 from train.confusion import Confusion
-from train.page import Picture, bar, card, document, escaped, figure, name, table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +80,10 @@ class Report:
 
     def html(self) -> str:
         """The whole document."""
-        facts = "".join(
-            f"<tr><th>{escaped(key)}</th><td>{escaped(value)}</td></tr>"
-            for key, value in self.facts.items()
-        )
         return document(
             self.title,
             [
-                f"<table>{facts}</table>",
+                facts((escaped(key), escaped(value)) for key, value in self.facts.items()),
                 f"<h2>By epoch</h2>{_curves(self.log)}",
                 f"<h2>By class</h2>{_scatter(self.classes)}{_hardest(self.classes)}",
                 f"<h2>By number of training images</h2>{_by_size(self.classes)}",

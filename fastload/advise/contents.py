@@ -1,4 +1,7 @@
-"""What a shard directory holds, as text: splits, classes, sizes, what was set aside."""
+"""What a shard directory holds, as text: splits, classes, sizes, what was set aside.
+
+`page` says the same in a browser, by the same sums.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def report(
         encoding: Encoding of the terminal; what it cannot show becomes ASCII.
     """
     blocks = [
-        _splits(contents),
+        table(split_rows(contents)),
         _classes(
             [for_encoding(printable(name), encoding) for name in contents.class_names],
             np.array(contents.splits[split].class_counts),
@@ -50,15 +53,16 @@ def report(
             width=min(width, WIDEST),
             whole=whole,
         ),
-        _imbalance(np.array(contents.splits[split].class_counts)),
-        _sizes(index),
+        imbalance(np.array(contents.splits[split].class_counts)),
+        table(size_rows(index)) if len(index) else [],
         _preparation(contents),
     ]
     lines = [line for block in blocks if block for line in ("", *block)]
     return [for_encoding(line, encoding) for line in lines[1:]]
 
 
-def _splits(contents: Manifest | Places) -> list[str]:
+def split_rows(contents: Manifest | Places) -> list[tuple[str, ...]]:
+    """A table of the splits, the line of heads included."""
     rows: list[tuple[str, ...]] = [("split", "images", "classes")]
     if isinstance(contents, Manifest):
         rows = [(*rows[0], "shards", "size")]
@@ -69,7 +73,7 @@ def _splits(contents: Manifest | Places) -> list[str]:
             size = sum(shard.bytes for shard in split.shards)
             row = (*row, f"{len(split.shards):,}", byte_size(size))
         rows.append(row)
-    return table(rows)
+    return rows
 
 
 def _classes(
@@ -95,7 +99,12 @@ def _classes(
     return [title, *lines]
 
 
-def _imbalance(counts: NDArray[np.int64]) -> list[str]:
+def imbalance(counts: NDArray[np.int64]) -> list[str]:
+    """How long the tail is, a sentence each.
+
+    Args:
+        counts: [C], images of each class.
+    """
     if not counts.any():
         return ["imbalance: there are no images"]
     present = counts[counts > 0]
@@ -121,19 +130,22 @@ def _have(classes: int) -> str:
     return f"{counted(classes, 'class')} {'has' if classes == 1 else 'have'}"
 
 
-def _sizes(index: Index) -> list[str]:
-    if not len(index):
-        return []
-    columns = {
+def size_rows(index: Index) -> list[tuple[str, ...]]:
+    """A table of the sizes of images, the line of heads included; the index has one at least."""
+    rows: list[tuple[str, ...]] = [("images", "smallest", "5 %", "median", "95 %", "largest")]
+    for name, values in size_columns(index).items():
+        marks = np.percentile(values, [0, 5, 50, 95, 100])
+        rows.append((name, *(f"{mark:,.0f}" for mark in marks)))
+    return rows
+
+
+def size_columns(index: Index) -> dict[str, NDArray[np.number]]:
+    """What is measured of each image, and in which unit -> [N]."""
+    return {
         "width, pixels": index["width"],
         "height, pixels": index["height"],
         "file, kB": index["size"] / 1000,
     }
-    rows: list[tuple[str, ...]] = [("images", "smallest", "5 %", "median", "95 %", "largest")]
-    for name, values in columns.items():
-        marks = np.percentile(values, [0, 5, 50, 95, 100])
-        rows.append((name, *(f"{mark:,.0f}" for mark in marks)))
-    return table(rows)
 
 
 def _preparation(contents: Manifest | Places) -> list[str]:

@@ -1,12 +1,17 @@
-"""How far a long command is: a bar on a terminal, a line at least every ten seconds elsewhere."""
+"""How far a long command is: a bar on a terminal and in a notebook, lines elsewhere.
+
+There is a line at least every ten seconds.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 from tqdm import tqdm
 
+from fastload.console.notebook import draws_bars
 from fastload.console.terminal import say
 
 QUIET_SECONDS = 8.0  # ten seconds, less what one count may take longer than the count before it
@@ -45,13 +50,14 @@ class Progress:
         self.count = 0
         self.note = ""
         tqdm.monitor_interval = 0  # no thread: we update often enough
-        self.bar = tqdm(
+        in_notebook = not silent and draws_bars()
+        self.bar = (_notebook_bar() if in_notebook else tqdm)(
             total=total,
             initial=done,
             unit=f" {unit}",
             desc=what or None,
             leave=not what,
-            disable=silent or sys.stderr is None or not sys.stderr.isatty(),
+            disable=silent or not (in_notebook or _on_terminal()),
             dynamic_ncols=True,
             smoothing=0.1,
         )
@@ -88,3 +94,13 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _notebook_bar() -> Any:  # noqa: ANN401  tqdm has no types
+    from tqdm.notebook import tqdm as notebook_bar
+
+    return notebook_bar

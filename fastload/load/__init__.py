@@ -22,6 +22,7 @@ operations    what TrivialAugment and RandAugment do, on the device
 apply         colours, normalisation, erasing and mixing, on the device
 backend       which back-end renders
 stats         where the time goes
+drawing       a batch with names, to look at
 loader        Loader: all of this; iterate, save, resume
 dataset       TarDataset: the same samples by index, for torch's DataLoader
 """

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 
 from fastload.arguments import check_callable, check_choice, check_kind
 from fastload.calls import explain_calls
+from fastload.console.page import escaped
 from fastload.console.terminal import counted
 from fastload.errors import CorruptImageError, ImageError, ShardError
 from fastload.load.rows import row_of
@@ -32,6 +33,7 @@ from fastload.store.making import make_missing_indexes
 from fastload.store.reader import Reader, Scratch
 from fastload.store.remote import Access
 from fastload.store.remote_reader import RemoteReader, open_reader
+from fastload.store.summary import class_table
 
 OutputKind = Literal["pil", "tensor"]
 
@@ -187,6 +189,10 @@ class TarDataset(Dataset[tuple[Any, Any]]):
             f"TarDataset({counted(len(self), 'image')} of {counted(len(self.classes), 'class')},"
             f" {self._description})"
         )
+
+    def _repr_html_(self) -> str:
+        counts = self.class_counts.tolist()
+        return f"<p>{escaped(repr(self))}</p>{class_table(self.class_names, counts)}"
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__ | {"_reader": None}

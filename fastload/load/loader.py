@@ -38,6 +38,7 @@ from fastload.load.backend import Backend, choose_backend
 from fastload.load.bad_samples import BadSamples
 from fastload.load.dataset import TarDataset
 from fastload.load.device import Sent, device_of
+from fastload.load.drawing import Drawing, drawing_of
 from fastload.load.order import OrderKind, describe_order
 from fastload.load.plan import EpochPlan
 from fastload.load.policy import resolve_policy
@@ -211,14 +212,18 @@ class Loader:
             else choose_backend(backend, self.device, num_threads=self.num_threads)
         )
         self.backend, self.backend_reason = self._backend.renderer.name, self._backend.reason
-        self._reader = open_reader(collection, timeout_seconds=timeout_seconds)
+        self._next = self._received = (0, 0)
+        self._epoch_told, self._made_at = False, repeats.line_of_caller()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Open the files, and count from 0."""
+        self._reader = open_reader(self._collection, timeout_seconds=self._policy.timeout_seconds)
         self._process = os.getpid()
         self._bad = BadSamples(self._reader, self._policy, epoch_samples=self._order.length)
         # The seconds of each worker, over all iterations.
         self._spent = [Stages() for _ in range(self._backend.num_threads)]
         self._counter, self._stages_before = DeliveryCounter(), Stages()
-        self._next = self._received = (0, 0)
-        self._epoch_told, self._made_at = False, repeats.line_of_caller()
         self._last_rows = np.zeros(0, np.int64)
         # Shared with the finalizer, which must not hold the loader itself.
         self._running: list[Rendering] = []
@@ -252,8 +257,7 @@ class Loader:
             [N] or with MixUp or CutMix float32 [N, classes]; both on the device. The caller may
             keep them: their memory is used again only after the caller has dropped them.
         """
-        if not self._finalizer.alive:
-            raise RuntimeError("the loader was closed; make a new one")
+        self._refuse_closed()
         if os.getpid() != self._process:
             self._process = os.getpid()
             self._reader.renew()
@@ -318,6 +322,31 @@ class Loader:
         if rows is not None:
             collection = collection.part(rows)
         return TarDataset.of_collection(collection, self._name)
+
+    def show(self, count: int = 16) -> Drawing:
+        """The first images of the epoch to come with the names of their classes, to look at.
+
+        They are as the model will get them, but for `dtype` and `transform`. Nothing changes by it:
+        not the position, not the numbers of `stats`; an epoch under way goes on.
+
+        Args:
+            count: Images at most; those of one batch.
+
+        Returns:
+            What a notebook shows as pictures; its `write(path)` makes a page of them.
+        """
+        check_integer("count", count, 1)
+        self._refuse_closed()
+        twin = object.__new__(Loader)
+        vars(twin).update(vars(self))
+        twin._policy = replace(self._policy, dtype=torch.uint8)
+        twin._transform, twin._epoch_told = None, True
+        twin._backend = choose_backend(self.backend, self.device, num_threads=self.num_threads)
+        twin._begin()
+        with twin:
+            images, labels = next(iter(twin))
+            title = f"{self._name}, epoch {self.epoch}"
+            return drawing_of(images[:count], labels[:count], self.class_names, title=title)
 
     @property
     def batch_size(self) -> int:
@@ -544,6 +573,10 @@ class Loader:
                 sent.images, sent.labels = _pair(self._transform(sent.images, sent.labels))
             self._counter.stages.finish += time.perf_counter() - began
         return sent
+
+    def _refuse_closed(self) -> None:
+        if not self._finalizer.alive:
+            raise RuntimeError("the loader was closed; make a new one")
 
     @property
     def _may_repeat(self) -> bool:

@@ -6,7 +6,7 @@
           |
     the caller
 
-`print(loader.stats())` shows a table of the stages, and names the bottleneck.
+`print(loader.stats())` shows a table of the stages, and names the bottleneck; so does a notebook.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from fastload.console.page import escaped
+from fastload.console.page import table as cells_as_html
 from fastload.console.terminal import counted, table
 from fastload.cores import usable_cores
 from fastload.pixels import native
@@ -163,20 +165,30 @@ class Stats:
 
     def __str__(self) -> str:
         """A table of the stages, then speed, queue, stalls and bottleneck."""
+        facts = [f"{head:<12}{said}" for head, said in self._facts()]
+        return "\n".join([*self.table(), "", *facts])
+
+    def _facts(self) -> list[tuple[str, str]]:
         speed = f"{self.images_per_second:,.0f} images/s: {self.images:,} in {self.seconds:,.1f} s"
         stalls = f"{self.stalls:,} of {self.batches:,} requests"
-        lines = [
-            *self.table(),
-            "",
-            f"speed       {speed}, back-end {self.backend}",
-            f"queue       {self.ready_batches:.1f} of {self.most_ready} batches ready at a request",
-            f"stalls      {stalls}; the longest {self.longest_wait * 1000:,.0f} ms",
-            f"bottleneck  {self.bottleneck}",
+        return [
+            ("speed", f"{speed}, back-end {self.backend}"),
+            ("queue", f"{self.ready_batches:.1f} of {self.most_ready} batches ready at a request"),
+            ("stalls", f"{stalls}; the longest {self.longest_wait * 1000:,.0f} ms"),
+            ("bottleneck", self.bottleneck),
         ]
-        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        heads, *rows = [[escaped(cell) for cell in row] for row in self._rows()]
+        facts = "".join(f"<p><b>{head}</b> {escaped(said)}</p>" for head, said in self._facts())
+        return cells_as_html(heads, rows, numbers=(2, 3)) + facts
 
     def table(self) -> list[str]:
         """The stages, as lines of text."""
+        return [line.rstrip() for line in table(self._rows(), left={0, 1, 4})]
+
+    def _rows(self) -> list[tuple[str, str, str, str, str]]:
+        """The stages, the line of heads first."""
         per_image = 1e6 / max(1, self.images)  # seconds to milliseconds of 1,000 images
         threads, caller = self.stages.of_threads, self.stages.of_caller
         wholes = dict.fromkeys(threads, sum(threads.values())) | dict.fromkeys(caller, self.seconds)
@@ -186,7 +198,7 @@ class Stats:
             who = many if name in threads else "the caller"
             share = spent / wholes[name] if wholes[name] else 0.0
             rows.append((name, who, f"{spent * per_image:,.0f}", f"{share:.0%}", _WHAT[name]))
-        return [line.rstrip() for line in table(rows, left={0, 1, 4})]
+        return rows
 
 
 class DeliveryCounter:

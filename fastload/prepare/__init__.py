@@ -12,6 +12,7 @@ formats reasons verdict       what a file is; why it is set aside; what became o
 bare transcode original       one file to the JPEG that is stored, or as it is
 examine duplicates            all files, in processes (workers); the same image in several places
 report remedies               cleaning.csv, quarantine, the options that would keep more
+thumbnails                    small pictures of what was set aside
 plan                          which file goes into which shard
 write finish                  phase 1, with a journal for each shard; phase 2, with foreign_index
 target staging bucket         where shards go: a folder, or an object store by way of a folder

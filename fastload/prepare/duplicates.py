@@ -17,6 +17,7 @@ from fastload.prepare.reasons import Reason
 from fastload.prepare.source import File
 from fastload.prepare.verdict import Dropped, Kept, Verdict
 
+COPY_OF = "is also "  # before the path of another copy, in the report
 _KEEP_FIRST = ("test", "val", "train")
 
 
@@ -49,7 +50,9 @@ def find_duplicates(images: Iterable[tuple[File, str]]) -> dict[str, Dropped]:
         for file in files:
             if stranger is not None:
                 other = stranger if file.label == first.label else first
-                dropped[file.path] = Dropped(Reason.TWO_CLASSES, f"is also {printable(other.path)}")
+                dropped[file.path] = Dropped(
+                    Reason.TWO_CLASSES, f"{COPY_OF}{printable(other.path)}"
+                )
             elif file.split != first.split:
-                dropped[file.path] = Dropped(Reason.TWO_SPLITS, f"is also {printable(first.path)}")
+                dropped[file.path] = Dropped(Reason.TWO_SPLITS, f"{COPY_OF}{printable(first.path)}")
     return dropped

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import os
 import shutil
 import tempfile
@@ -12,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fastload.errors import OutputError
+from fastload.errors import OutputError, ShardError
 from fastload.files import lies_within, write_spreadsheet
 from fastload.prepare.reasons import Reason
 from fastload.prepare.source import File, Source
@@ -63,6 +65,29 @@ def write_report(path: Path, rows: Iterable[Row]) -> None:
     """
     lines = ((row.path, row.reason, row.detail, row.action) for row in rows)
     write_spreadsheet(path, REPORT_FIELDS, lines)
+
+
+def rows_in(report: bytes, where: str) -> list[Row]:
+    """The lines of a report that `write_report` wrote, whatever the file holds.
+
+    Args:
+        report: The whole file.
+        where: Where it lies, for messages.
+
+    Raises:
+        ShardError: If it is no cleaning report.
+    """
+    text = report.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        if tuple(next(reader, ())) != REPORT_FIELDS:
+            raise ShardError(
+                f"is no cleaning report: expected {','.join(REPORT_FIELDS)} in line 1", where=where
+            )
+        return [Row(*cells) for cells in reader]
+    except (csv.Error, TypeError) as error:  # TypeError: another number of cells
+        what = f"line {reader.line_num:,} of it is damaged"
+        raise ShardError(f"{what}; make the data ready again", where=where) from error
 
 
 def reason_table(counts: Mapping[str, int]) -> list[str]:

@@ -29,6 +29,7 @@
     faults      whether manifest, indexes and tars agree
     remote_faults  the same in a store
     misplaced   what a path leads to that leads to no data
+    summary     what data hold, as a notebook shows it
 
 The loader knows this wing by the collection and the reader alone. Whatever the data are, an image
 is a range of bytes in a file. Another kind of store brings an index and `holders.Holders` of its

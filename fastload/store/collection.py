@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastload.arguments import shown
 from fastload.console.shell import module_command
 from fastload.errors import ShardError
+from fastload.files import explain_os_error, open_regular
 from fastload.store.freshness import warn_of_changes
 from fastload.store.holders import Holders, JoinedFiles, ShardFiles
 from fastload.store.index import check_split, index_of
@@ -22,6 +23,7 @@ from fastload.store.manifest import MANIFEST_NAME, Manifest, digest_of, read_man
 from fastload.store.mapped import MAPPED_FROM, Index, MappedIndex, RowsByClass, rows_by_class
 from fastload.store.objects import DeniedObjectError, MissingObjectError
 from fastload.store.places import (
+    FOLDER_NAME,
     PlacedData,
     Places,
     find_index,
@@ -34,7 +36,12 @@ from fastload.store.places import (
 from fastload.store.remote import Access, Bucket, is_remote
 from fastload.store.remote_index import find_remote_places
 from fastload.store.remote_places import remote_places_of
-from fastload.store.remote_shards import RemoteShards, read_remote_index, read_remote_manifest
+from fastload.store.remote_shards import (
+    RemoteShards,
+    read_object,
+    read_remote_index,
+    read_remote_manifest,
+)
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -187,6 +194,29 @@ def _find_remote(bucket: Bucket) -> ShardBucket | PlacedData:
         if found is None:
             raise error from None
         return found
+
+
+def read_beside(found: Found, name: str, most: int) -> bytes | None:
+    """All of a file beside the manifest or the index, such as cleaning.csv; None without one.
+
+    Raises:
+        ShardError: If it cannot be read, or has more than `most` bytes.
+    """
+    if isinstance(found, ShardBucket):
+        return read_object(found.bucket, name, most)
+    path = found.path / name
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            data = file.read(most + 1)
+    except FileNotFoundError:
+        if isinstance(found, PlacedData) and found.bucket is not None:  # this is a copy of an index
+            return read_object(found.bucket, f"{FOLDER_NAME}/{name}", most)
+        return None
+    except OSError as error:
+        raise ShardError(explain_os_error(error)) from error
+    if len(data) > most:
+        raise ShardError(f"has more than {most:,} bytes", where=str(path))
+    return data
 
 
 def open_collection(path: Paths, split: str, access: Access | None = None) -> Collection:

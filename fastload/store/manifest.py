@@ -28,6 +28,7 @@ from fastload.store.facts import (
     typed,
 )
 from fastload.store.misplaced import why_no_shards
+from fastload.store.summary import contents_html
 from fastload.store.tar import TAR_BLOCK
 
 FORMAT_VERSION = 1
@@ -98,6 +99,10 @@ class Manifest:
     fingerprint: str
     recipe: str
     format_version: int = FORMAT_VERSION
+
+    def _repr_html_(self) -> str:
+        splits = {name: (one.samples, one.class_counts) for name, one in self.splits.items()}
+        return contents_html(splits, self.class_names, stored=self.stored, cleaning=self.cleaning)
 
 
 def fingerprint(classes: Sequence[str], splits: Mapping[str, Split]) -> str:

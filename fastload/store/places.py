@@ -51,6 +51,7 @@ from fastload.store.holders import FILE, PlacedFiles
 from fastload.store.index import index_name
 from fastload.store.remote import Access, Bucket, is_remote
 from fastload.store.rows import read_rows, write_rows
+from fastload.store.summary import contents_html
 
 FORMAT_VERSION = 1
 FOLDER_NAME = ".fastload"
@@ -143,6 +144,10 @@ class Places:
     points_bytes: int = 0
     digests: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    def _repr_html_(self) -> str:
+        splits = {name: (one.samples, one.class_counts) for name, one in self.splits.items()}
+        return contents_html(splits, self.class_names, stored=self.stored, cleaning=self.cleaning)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

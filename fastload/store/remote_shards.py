@@ -149,7 +149,11 @@ def read_remote_index(bucket: Bucket, manifest: Manifest, split: str) -> NDArray
 
 
 def read_object(bucket: Bucket, name: str, most: int) -> bytes | None:
-    """All bytes of an object of at most `most`; None where there is none."""
+    """All of an object of a bounded size; None where there is none of that name.
+
+    Raises:
+        ShardError: If it cannot be read, or has more than `most` bytes.
+    """
     with Requests(timeout_seconds=OPENING_SECONDS) as requests:
         try:
             return requests.run(whole(bucket, name, most=most, timeout_seconds=OPENING_SECONDS))

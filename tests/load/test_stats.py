@@ -143,3 +143,11 @@ def test_the_table_has_shares_of_the_threads_and_of_the_caller():
     ]
     assert [row[4] for row in rows] == ["2%", "8%", "60%", "20%", "10%", "50%", "0%", "0%"]
     assert [row[3] for row in rows] == ["20", "80", "600", "200", "100", "500", "0", "0"]
+
+
+def test_a_notebook_shows_what_is_printed():
+    stats = Stats(images=10, batches=2, seconds=1.0, backend="native", num_threads=2)
+    html = stats._repr_html_()
+    for line in str(stats).splitlines():
+        for word in line.split("  "):
+            assert word.strip() in html

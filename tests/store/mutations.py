@@ -262,7 +262,7 @@ class Judge:
     """Knows what is right, and what is wrong with a mutated directory."""
 
     def __init__(self, directory: Path, scratch: Path) -> None:
-        self.sheet = scratch / "sheet.html"
+        self.page = scratch / "page.html"
         self.right = {reader: reader(directory) for reader in (loaded, mapped)}
 
     def fault(self, directory: Path, *, tar_changed: bool) -> str:
@@ -279,7 +279,7 @@ class Judge:
             refused |= error is not None
         for command, arguments in (
             (verify.main, (str(directory),)),
-            (inspect.main, (str(directory), "--count=2", "--size=16", f"--sheet={self.sheet}")),
+            (inspect.main, (str(directory), "--size=16", f"--out={self.page}")),
         ):
             name = command.__module__
             ended, error = attempt(said, command, *arguments)

@@ -9,13 +9,13 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+from fastload.console.page import Picture
 from fastload.installation import install_command
 from train import report as reports
 from train.audit import Finding
 from train.calibration import Bin, Calibration
 from train.class_sizes import ClassTable
 from train.confusion import Confusion
-from train.page import Picture
 from train.report import Doubts, Report
 
 NAMES = ("<script>alert(1)</script>", "玫瑰 & Роза", "وردة")

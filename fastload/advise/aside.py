@@ -1,0 +1,127 @@
+"""What was set aside, as parts of a page: by reason, with thumbnails, and copies side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from fastload.console.page import Picture, card, escaped
+from fastload.console.terminal import counted, printable
+from fastload.prepare.duplicates import COPY_OF
+from fastload.prepare.reasons import Reason
+from fastload.prepare.report import Row
+from fastload.prepare.thumbnails import draw_thumbnails
+
+MOST_OF_A_REASON = 24  # files on a page; the report has them all
+MOST_GROUPS, MOST_COPIES = 40, 6
+# Reasons for which a file is not opened once more: it is not there, or harmed its decoder.
+_LEFT_ALONE = {
+    *(Reason.EMPTY, Reason.NOT_IMAGE, Reason.BOMB, Reason.LARGE, Reason.CRASH, Reason.SLOW),
+    *(Reason.MEMORY, Reason.UNREADABLE, Reason.NOT_FILE),
+}
+_COPIES = {Reason.TWO_CLASSES.slug, Reason.TWO_SPLITS.slug}
+
+
+def aside_parts(rows: Iterable[Row], root: Path | None) -> list[str]:
+    """The parts of a page, as HTML; none where nothing was set aside.
+
+    Args:
+        rows: Of the report.
+        root: The folder that their paths are relative to; None where it is not known.
+    """
+    dropped = [row for row in rows if row.action != "stored"]
+    if not dropped:
+        return []
+    shown: dict[str, list[Row]] = {}
+    counts: dict[str, int] = {}
+    for row in dropped:
+        counts[row.reason] = counts.get(row.reason, 0) + 1
+        if row.reason not in _COPIES and counts[row.reason] <= MOST_OF_A_REASON:
+            shown.setdefault(row.reason, []).append(row)
+    groups = _groups([row for row in dropped if row.reason in _COPIES])
+    pictured = [row.path for some in shown.values() for row in some if not _left_alone(row.reason)]
+    pictured += [path for group in groups[:MOST_GROUPS] for path in list(group)[:MOST_COPIES]]
+    jpegs = {} if root is None else draw_thumbnails(root, dict.fromkeys(pictured))
+    ordered = sorted(shown, key=lambda slug: -counts[slug])
+    parts = [
+        _reason(slug, shown[slug], counts[slug], jpegs, is_open=place < 3)
+        for place, slug in enumerate(ordered)
+    ]
+    if groups:
+        parts.append(_copies(groups, jpegs))
+    return parts
+
+
+def _left_alone(slug: str) -> bool:
+    with suppress(ValueError):
+        return Reason(slug) in _LEFT_ALONE
+    return True
+
+
+def _words(slug: str) -> str:
+    """What a reason means; the slug itself where a report has one that is unknown."""
+    with suppress(ValueError):
+        return Reason(slug).words
+    return slug
+
+
+def _reason(
+    slug: str, rows: Sequence[Row], count: int, jpegs: Mapping[str, bytes], *, is_open: bool
+) -> str:
+    cards = "".join(
+        _card(row.path, jpegs, row.detail if row.detail != _words(slug) else "", row.action)
+        for row in rows
+    )
+    more = f"<p>The first {len(rows):,}; cleaning.csv has them all.</p>" * (count > len(rows))
+    return (
+        f"<details{' open' * is_open}><summary><b>{escaped(_words(slug))}</b>"
+        f" ({escaped(slug)}): {counted(count, 'file')}</summary>{more}"
+        f'<div class="cards">{cards}</div></details>'
+    )
+
+
+def _card(path: str, jpegs: Mapping[str, bytes], detail: str, action: str) -> str:
+    lines = [f'<span class="place">{escaped(_shortened(path))}</span>'] * (path in jpegs)
+    lines += [escaped(_shortened(detail))] * bool(detail)
+    lines += [escaped(action)] * (action != "set aside")
+    return card(Picture(jpeg=jpegs.get(path), place=_shortened(path)), lines)
+
+
+def _shortened(text: str) -> str:
+    """A text of a bounded length: names of files may have thousands of letters."""
+    return text if len(text) <= 300 else f"{text[:200]}…{text[-90:]}"
+
+
+def _groups(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Copies of one picture: path -> what became of it, group by group."""
+    raw = {printable(row.path): row.path for row in rows}
+    actions = {row.path: row.action for row in rows}
+    group_of: dict[str, list[str]] = {}
+    for row in rows:
+        said = row.detail.removeprefix(COPY_OF)
+        other = raw.get(said, said)
+        mine = group_of.setdefault(row.path, [row.path])
+        theirs = group_of.setdefault(other, [other])
+        if mine is not theirs:
+            large, small = (mine, theirs) if len(mine) >= len(theirs) else (theirs, mine)
+            large += small
+            group_of |= dict.fromkeys(small, large)
+    groups = {id(group): group for group in group_of.values()}.values()
+    return [{path: actions.get(path, "stays") for path in sorted(group)} for group in groups]
+
+
+def _copies(groups: Sequence[Mapping[str, str]], jpegs: Mapping[str, bytes]) -> str:
+    count = sum(len(group) for group in groups)
+    found = f"{counted(len(groups), 'picture')} in {counted(count, 'file')}, side by side"
+    title = "<b>stand in several classes or splits</b>"
+    lines = [f"<details open><summary>{title}: {found}</summary>"]
+    if len(groups) > MOST_GROUPS:
+        lines.append(f"<p>The first {MOST_GROUPS} pictures; cleaning.csv has them all.</p>")
+    for group in groups[:MOST_GROUPS]:
+        shown = list(group.items())[:MOST_COPIES]
+        cards = "".join(_card(path, jpegs, what, "set aside") for path, what in shown)
+        more = len(group) - len(shown)
+        cards += f"<p>and {counted(more, 'copy')}</p>" * bool(more)
+        lines.append(f'<div class="copies cards">{cards}</div>')
+    return "".join([*lines, "</details>"])

@@ -1,0 +1,156 @@
+"""What the data hold, as one page to look at: counts, tail, sizes, samples, what was set aside.
+
+The page is one file without scripts. The browser draws the names, so every script is shown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastload.advise.aside import aside_parts
+from fastload.advise.by_class import ClassSamples, draw_by_class
+from fastload.advise.contents import RARE, imbalance, size_columns, size_rows, split_rows
+from fastload.advise.diagrams import histogram, long_tail
+from fastload.console import page
+from fastload.console.terminal import counted
+from fastload.errors import ShardError
+from fastload.load.augment import Augment
+from fastload.prepare.report import REPORT_NAME, rows_in
+from fastload.store.collection import Found, collection_of, find_data, read_beside
+from fastload.store.manifest import Manifest
+from fastload.store.mapped import Index
+from fastload.store.places import PlacedData, Places
+from fastload.store.remote import name_of
+
+MOST_CLASSES = 3000  # that are listed; pictures of all would be gigabytes of the browser's memory
+_OPEN = 8  # classes whose samples are shown before anyone asks
+_MOST_REPORT_BYTES = 64 << 20  # some 500,000 files
+_LONGEST = 200  # letters of a name
+
+
+def draw_page(
+    data: str | os.PathLike[str],
+    split: str,
+    *,
+    augment: Augment,
+    seed: int = 0,
+    source: Path | None = None,
+) -> str:
+    """The page of a shard directory or of data in place.
+
+    Args:
+        data: Directory or address of the shards, or data in place.
+        split: The split whose classes and sizes are shown.
+        augment: How the samples are varied.
+        seed: Of the choice of samples and of their crops.
+        source: The folder that the shards were made from, or that what was set aside was moved to;
+            None: that of data in place, and unknown for shards.
+
+    Returns:
+        HTML that encodes as UTF-8.
+
+    Raises:
+        ShardError: If the data are missing or damaged.
+    """
+    found = find_data(data)
+    in_place = isinstance(found, PlacedData)
+    contents = found.places if isinstance(found, PlacedData) else found.manifest
+    index = collection_of([found], split).index
+    counts = np.array(contents.splits[split].class_counts)
+    if source is None and isinstance(found, PlacedData) and found.bucket is None:
+        source = Path(found.root)
+    samples = draw_by_class(data, split, augment=augment, seed=seed)
+    aside = _aside(found, contents.cleaning, source)
+    parts = [
+        _facts(contents, split, in_place=in_place),
+        "<h2>The long tail</h2>",
+        f"<p>Images of each class; the dashed line is at {RARE}.</p>",
+        long_tail(counts, RARE),
+        *(f"<p>{page.escaped(line)}</p>" for line in imbalance(counts)),
+        f"<h2>Sizes</h2>{_sizes(index)}",
+        "<h2>Classes, as a model sees them</h2>",
+        *_classes(contents.class_names, counts, samples),
+        "<h2>Set aside</h2>",
+        *(aside or ["<p>Nothing.</p>"]),
+    ]
+    return page.document(f"{name_of(data)}, {split}", parts)
+
+
+def _aside(found: Found, cleaning: Mapping[str, int], source: Path | None) -> list[str]:
+    """What the report says, where it is there."""
+    try:
+        report = read_beside(found, REPORT_NAME, _MOST_REPORT_BYTES)
+        if report is None:
+            count = counted(sum(cleaning.values()), "file")
+            missing = f"<p>{count}; there is no {REPORT_NAME} that names them.</p>"
+            return [missing] if any(cleaning.values()) else []
+        parts = aside_parts(rows_in(report, REPORT_NAME), source)
+    except ShardError as error:
+        return [f"<p>Not shown: {page.escaped(str(error))}.</p>"]
+    if parts and source is None:
+        parts.insert(0, "<p>Without pictures: <code>--source DIR</code> names their folder.</p>")
+    return parts
+
+
+def _facts(contents: Manifest | Places, split: str, *, in_place: bool) -> str:
+    heads, *rows = [[page.escaped(cell) for cell in row] for row in split_rows(contents)]
+    kind = "read where they lie" if in_place else "stored as shards"
+    total = sum(one.samples for one in contents.splits.values())
+    classes = counted(len(contents.class_names), "class")
+    said = f"<p>{counted(total, 'image')} of {classes}, {kind}. Below: {page.name(split)}.</p>"
+    stored = "; ".join(f"{count:,} {name}" for name, count in contents.stored.items() if count)
+    stored = f"<p>Stored: {page.escaped(stored)}.</p>" * bool(stored)
+    return said + page.table(heads, rows, numbers=range(1, len(heads))) + stored
+
+
+def _sizes(index: Index) -> str:
+    heads, *rows = size_rows(index)
+    plots = "".join(
+        f"<div><b>{name}</b>{histogram(name, values)}</div>"
+        for name, values in size_columns(index).items()
+    )
+    table = page.table(heads, rows, numbers=range(1, len(heads)))
+    return f'{table}<div class="plots">{plots}</div>'
+
+
+def _classes(names: tuple[str, ...], counts: NDArray[np.int64], samples: ClassSamples) -> list[str]:
+    order = np.argsort(-counts, kind="stable").tolist()
+    cut = len(order) - MOST_CLASSES
+    shown = order if cut <= 0 else order[: MOST_CLASSES // 2] + order[-(MOST_CLASSES // 2) :]
+    parts = [f"<p>{_about(counts, samples)}</p>"]
+    for place, label in enumerate(shown):
+        if cut > 0 and place == MOST_CLASSES // 2:
+            parts.append(f"<p>… {cut:,} more; <code>--all</code> prints them.</p>")
+        count = int(counts[label])
+        drawn = "".join(
+            page.image(jpeg, names[label][:_LONGEST]) for jpeg in samples.jpegs.get(label, ())
+        )
+        summary = (
+            f"<b>{label}</b> {page.name(_shortened(names[label]))}: {counted(count, 'image')}"
+            f"{page.bar(count / counts.max())}"
+        )
+        is_open = " open" if place < _OPEN else ""
+        parts.append(
+            f"<details{is_open}><summary>{summary}</summary>{drawn or 'no picture'}</details>"
+        )
+    return parts
+
+
+def _about(counts: NDArray[np.int64], samples: ClassSamples) -> str:
+    present = int(np.count_nonzero(counts))
+    said = (
+        f"Up to {samples.each} of each class, cropped and varied as for training; the most "
+        "frequent class first. A class opens and closes by a click, or by Enter."
+    )
+    if len(samples.jpegs) < present:
+        said += f" {len(samples.jpegs):,} of {present:,} classes have pictures here."
+    return said
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
