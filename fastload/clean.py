@@ -35,12 +35,13 @@ from fastload.prepare.report import (
     write_report,
 )
 from fastload.prepare.source import read_source
-from fastload.store.remote import is_remote
 
 
 def place(text: str) -> Path | str:
     """What names a place: a path, or an address of an object store, without a slash at its end."""
-    return text.rstrip("/") if is_remote(text) else Path(text)
+    if "://" not in text:
+        return Path(text)
+    return text if text.endswith("://") else text.rstrip("/")
 
 
 def add_data_argument(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from fastload.console.terminal import counted
 from fastload.errors import LayoutError
 from fastload.prepare.layout import named
 from fastload.prepare.tar_members import is_header
+from fastload.store.misplaced import is_address
 from fastload.store.object_paths import AnyPath, ObjectList, ObjectPath
 from fastload.store.remote import Bucket, is_remote
 from fastload.store.tar import TAR_BLOCK
@@ -28,7 +29,6 @@ _MOST_FILES = 1_000_000  # that one pattern may stand for
 _PARTS_OF_BUCKET = 3  # SCHEME: // BUCKET
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_URL = re.compile(r"[a-z][a-z0-9+.\-]+://|pipe:")
 ARCHIVES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z")
 
 
@@ -126,8 +126,15 @@ def _parts_to_list(address: str) -> list[str]:
 
 def _places_of(word: str, listed: ObjectPath | None) -> list[AnyPath]:
     """What a word means: an address below `listed`, or else a path of this machine."""
-    if listed is None and not os.path.lexists(word) and _URL.match(word):
-        raise LayoutError(f"{word} is no file here; load it to a disk first")
+    if (
+        listed is None
+        and not os.path.lexists(word)
+        and (is_address(word) or word.startswith("pipe:"))
+    ):
+        raise LayoutError(
+            f"{word} is no file here, and no address that can be listed (s3://, gs://, az:// or"
+            " abfs://, BUCKET/PREFIX); correct it, or load it to a disk first"
+        )
     path = _place_of(word, listed)
     if _is_there(path):
         return [path]

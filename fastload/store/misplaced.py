@@ -63,6 +63,37 @@ def is_address(text: str) -> bool:
     return re.match(rf"\s*([A-Za-z][A-Za-z0-9+.-]*:/|{_STORES}(:|//))", text) is not None
 
 
+def why_no_bucket(address: str) -> str | None:
+    """What is wrong with the spelling of an address, before a client takes it for another one.
+
+    Clients drop a port or a name before the bucket, and "." in a path: one place would have many
+    names, and nobody could tell that one lies within another.
+
+    Args:
+        address: SCHEME://BUCKET/PREFIX without a slash at its end.
+
+    Returns:
+        What was found and what to do; None where nothing is.
+    """
+    scheme, _, rest = address.partition("://")
+    bucket, *parts = rest.split("/")
+    if scheme.lower() in ("s3", "gs") and set(bucket) & set("@:"):
+        return (
+            "has more than a name for its bucket; give SCHEME://BUCKET/PREFIX, and credentials and"
+            " the endpoint by the environment"
+        )
+    if bucket and not {"", ".", ".."}.isdisjoint(parts) and not scheme.lower().startswith("http"):
+        return "has an empty part, or . or .., in its path; give the path without them"
+    if sign := next((sign for sign in "?#*[{" if sign in address), ""):
+        return (
+            f"has {sign} in it, which no folder of an address may have; give SCHEME://BUCKET/PREFIX,"
+            " no pattern, and what else the server needs as storage_options"
+        )
+    if address.endswith(".tar"):
+        return "is the address of a tar, expected that of a folder: SCHEME://BUCKET/PREFIX"
+    return None
+
+
 def _of_folder(folder: Path, marker: str) -> str:
     entries = _entries(folder)
     within = [each.path for each in entries if (Path(each) / marker).is_file()]

@@ -21,7 +21,7 @@ from fastload.arguments import check_integer, check_kind, shown
 from fastload.errors import ResourceError, ShardError, first_line
 from fastload.installation import install_command
 from fastload.store.endpoints import why_no_endpoint
-from fastload.store.misplaced import is_address
+from fastload.store.misplaced import is_address, why_no_bucket
 
 SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "https", "http")
 _GROUPS = frozenset(("client_options", "credential_provider", "config"))
@@ -98,12 +98,10 @@ class Bucket:
 
     def __post_init__(self) -> None:
         self.address = self.address.rstrip("/")
-        if any(sign in self.address for sign in "?#*[{") or self.address.endswith(".tar"):
-            raise ShardError(
-                "is not the address of a folder of shards; give SCHEME://BUCKET/PREFIX, no file and"
-                " no pattern, and what else the server needs as storage_options",
-                where=self.address.partition("?")[0],  # behind it may be a signature
-            )
+        if wrong := why_no_bucket(self.address):
+            # Behind a "?" may be a signature, and before an "@" a password.
+            shown_part = re.sub(r"//[^/]*@", "//", self.address.partition("?")[0])
+            raise ShardError(wrong, where=shown_part)
         self._lock, self._store = threading.Lock(), None
 
     def __reduce__(self) -> tuple[type[Bucket], tuple[str, Access]]:
@@ -277,7 +275,6 @@ _SIGNS = (
     ("token request", _NO_CREDENTIALS, False),
     ("Received redirect", "the bucket is in another region; set AWS_REGION", False),
     ("builder error", _BAD_ENDPOINT, False),
-    ("with invalid path", "an object has a name that is no path (with // or ..); rename it", False),
     ("InvalidCertificate", _NOT_TRUSTED, False),
     ("error sending request", _NOT_REACHED, True),
     ("non-partial response", _NO_RANGES, False),
@@ -301,9 +298,8 @@ def judge(error: BaseException, right: str = TO_READ) -> Judged:
         return Judged("the server does not answer", passing=True)
     if isinstance(error, FileNotFoundError):
         return Judged("there is no such object; copy the data again, or correct the address", False)
-    for sign, words, passing in _SIGNS:
-        if sign in text:
-            return Judged(words, passing)
+    if (known := _of_sign(text)) is not None:
+        return known
     if status in (401, 403) or type(error).__name__ in (
         "PermissionDeniedError",
         "UnauthenticatedError",
@@ -318,6 +314,17 @@ def judge(error: BaseException, right: str = TO_READ) -> Judged:
     if status:
         return Judged(f"the server answers HTTP {status}{_named(text)}", passing=True)
     return Judged(f"the answer broke off ({first_line(error)})", passing=True)
+
+
+def _of_sign(text: str) -> Judged | None:
+    if unnameable := re.search(r'with invalid path: Error parsing Path "(.*?)": ', text, re.DOTALL):
+        return Judged(
+            f"an object has a name that is no path ({unnameable[1]!r}); rename it: without //, . or"
+            " .. as a part, and without line breaks",
+            passing=False,
+        )
+    found = (Judged(words, passing) for sign, words, passing in _SIGNS if sign in text)
+    return next(found, None)
 
 
 def lacks_object(error: BaseException) -> bool:

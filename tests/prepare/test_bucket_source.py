@@ -423,7 +423,10 @@ def test_a_tar_that_was_cut_off_is_refused(s3: Server, proxy: FaultyProxy, place
         ("s3://{bucket}/{place}/x-{{0..9}}.tar", "no file is there, such as s3://"),
         ("s3://{bucket}/{place}/*.tar", "matches no file"),
         ("s3://nowhere/{place}", "there is no such bucket"),
-        ("https://host/{place}", "is no file here; load it to a disk first"),
+        ("https://host/{place}", "is no file here, and no address that can be listed"),
+        ("s4://{bucket}/{place}", "s4://{bucket}/{place} is no file here, and no address that"),
+        ("s3://", "s3:// names no bucket"),
+        ("s3://{bucket}/{place}/a#b", "a#b: has # in it, which no folder of an address may have"),
     ],
 )
 def test_what_is_not_there_is_one_sentence(
@@ -437,7 +440,7 @@ def test_what_is_not_there_is_one_sentence(
 ):
     assert made(word.format(bucket=BUCKET, place=place), tmp_path / "out") == 1
     error = capsys.readouterr().err
-    assert said.format(place=place) in error
+    assert said.format(bucket=BUCKET, place=place) in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
@@ -494,6 +497,8 @@ def test_shards_are_not_written_into_their_source_or_into_others(
     for inner in (photographs, f"{photographs}/sub", f"S3://{BUCKET}/{place}/sub/"):
         assert made(photographs, inner) == 1
         assert f"lies within {photographs}; choose --out outside it" in capsys.readouterr().err
+    assert made(photographs, f"s3://{BUCKET}/./{place}/sub") == 1
+    assert "has an empty part, or . or .., in its path" in capsys.readouterr().err
     assert s3.names(place) == before
     shards = f"s3://{BUCKET}/{place}-shards"
     assert made(photographs, shards) == 0

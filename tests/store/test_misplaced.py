@@ -47,7 +47,7 @@ def pictures(tmp_path) -> Path:
         ("{root}/nowhere", "does not exist.; give a folder of images, a tar or a table"),
         ("{root}/nowhere.tar", "does not exist.; give a folder of images, a tar or a table"),
         ("{root}/my picturs", "does not exist.; .*; did you mean 'my pictures'"),
-        ("gs://bucket/train-{{0..9}}.tar", "is not the address of a folder of shards; give"),
+        ("gs://bucket/train-{{0..9}}.tar", r"has \{{ in it, which no folder of an address may"),
         ("{root}/my pictures", "no index could be made: none of the 1 files of .* --min-side 20"),
         ("{root}/my pictures/train/ash/1.JPG", "no folder of shards; give a folder, a tar"),
         ("{root}/packed/a.zip", "no folder of shards; give a folder, .*; unpack it first"),

@@ -174,6 +174,12 @@ def test_what_is_no_tree_is_refused(
         root_of(place).exists()
 
 
+def test_a_name_with_a_line_break_is_named(s3: Server, place: str, proxy: FaultyProxy):
+    s3.make_folder(f"{place}/a\nb")
+    with pytest.raises(ShardError, match=rf"no path \('{place}/a\\nb/?'\); rename it: without"):
+        root_of(place).is_dir()
+
+
 def test_who_may_not_list_is_told_the_right(place: str, proxy: FaultyProxy):
     proxy.fault = lambda _: "forbid"
     with pytest.raises(ShardError, match="need the right to list and get objects"):

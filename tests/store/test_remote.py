@@ -312,7 +312,9 @@ def test_bad_input_is_one_sentence(s3, address, folder, monkeypatch):
     bare = s3.options(endpoint="127.0.0.1:9000")
     refused(address, "endpoint in storage_options is no URL, got '127", storage_options=bare)
     refused("s3://", "names no bucket", storage_options=options)
-    refused(f"{address}/train-000000.tar", "not the address of a folder", storage_options=options)
+    refused(
+        f"{address}/train-000000.tar", "is the address of a tar, expected", storage_options=options
+    )
     refused([address, str(folder)], "give addresses alone", storage_options=options)
     with pytest.raises(TypeError, match="storage_options must be Mapping or None"):
         Loader(address, storage_options="region")  # type: ignore[arg-type]  # on purpose
@@ -320,6 +322,27 @@ def test_bad_input_is_one_sentence(s3, address, folder, monkeypatch):
         Loader(address, storage_options=options, cache_bytes=10)
     with pytest.raises(ValueError, match="cache must be a folder of this machine, got 's3:"):
         Loader(address, storage_options=options, cache=f"s3://{BUCKET}/cache")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("s3://bucket/a/./b", "^s3://bucket/a/./b: has an empty part, or . or .., in its path"),
+        ("s3://bucket/a/..", "in its path; give the path without them"),
+        ("gs://bucket//b", "has an empty part"),
+        ("s3://bucket:80/a", "has more than a name for its bucket"),
+        ("S3://me:secret@bucket/a", "^S3://bucket/a: has more than a name for its bucket"),
+        ("az://bucket/a?sig=secret", r"^az://bucket/a: has \? in it"),
+        ("az://bucket/a#b", "has # in it, which no folder of an address may have"),
+    ],
+)
+def test_one_place_has_one_address(address: str, message: str):
+    with pytest.raises(ShardError, match=message):
+        Bucket(address)
+
+
+def test_an_address_that_names_an_account_is_taken():
+    assert Bucket("abfs://container@account.dfs.core.windows.net/a/").address.endswith("net/a")
 
 
 @pytest.mark.parametrize(
