@@ -411,6 +411,7 @@ def transform(shards: Path, rounds: int) -> list[Row]:
 
         def epoch() -> float:
             with Loader(shards, select=Select(first=4 * BATCH), **settings) as loader:
+                loader.set_epoch(0)  # all do the same
                 return measured(lambda: sum(len(images) for images, _ in loader))[1]
 
         return epoch
