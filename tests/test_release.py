@@ -171,7 +171,7 @@ def test_an_extra_of_a_wheel_is_named_by_what_it_installs(installed: Path, tmp_p
         "print(command('remote')); print(command('train'))"
     )
     remote, train = ask(installed, tmp_path, "-c", program).splitlines()
-    assert remote.endswith(" -m pip install 'obstore>=0.12'")
+    assert remote.endswith(" -m pip install 'obstore>=0.11'")
     for package in ("matplotlib>=", "tensorboard>=", "safetensors>="):
         assert package in train
 
