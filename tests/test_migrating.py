@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -40,6 +40,7 @@ def diffs() -> dict[str, tuple[str, str]]:
 
 DIFFS = diffs()
 NEEDED = {"webdataset": "webdataset", "timm": "timm", "DALI": "nvidia.dali", "FFCV": "ffcv"}
+NAMES = {"nvidia.dali": "nvidia-dali-cuda120"}  # of distributions that are called otherwise
 
 
 @dataclass
@@ -96,11 +97,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def needs(library: str) -> None:
+    """Skip where a library is not installed, or does not find the libraries that it needs."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module(library)
+    except ImportError as error:
+        pytest.skip(f"needs {library} (pip install {NAMES.get(library, library)}): {error}")
+
+
 @pytest.fixture
 def programs(request, data, monkeypatch) -> tuple[str, str]:
     library = next((name for word, name in NEEDED.items() if word in request.param), None)
-    if library and importlib.util.find_spec(library.partition(".")[0]) is None:
-        pytest.skip(f"needs {library}, to run beside fastload")
+    if library:
+        needs(library)
     monkeypatch.chdir(data)
     return DIFFS[request.param]
 
