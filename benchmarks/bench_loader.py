@@ -1,7 +1,7 @@
 """What does the loader cost besides decoding, and does its cost grow with the data set?
 
     python -m benchmarks.bench_loader SHARDS [--parts PART ...]
-    pytest benchmarks/bench_loader.py             (overhead, threads, orders and memory, one round)
+    pytest benchmarks/bench_loader.py             (all but first and cold, one round)
 
 Method, each a part:
 
@@ -14,6 +14,9 @@ Method, each a part:
     first       seconds from `Loader(...)` to its first batch with an index of 300,000 samples, and
                 from `Loader(...)` and `load_state_dict` in the middle of an epoch
     memory      resident memory after many small batches, beyond the batches in flight
+    transform   CPU time of an image with a transform of the user's own, called with each image:
+                none, one that returns what it is given, torchvision's RandAugment, and beside it
+                the RandAugment of `Augment`; one thread of torch
     cold        how long reading a sample takes after the page cache was dropped, with read-ahead or
                 without, at 5,000 images a second (needs a file system that honours posix_fadvise
                 DONTNEED; the disk's own cache, or a host's, stays)
@@ -34,10 +37,13 @@ import tracemalloc
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torchvision.transforms import v2
 
 from benchmarks.bench_size import sized
 from benchmarks.conftest import Keep
@@ -46,6 +52,7 @@ from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
 from fastload.cores import usable_cores
 from fastload.load.augment import Augment
+from fastload.load.auto_augment import RandAugment
 from fastload.load.loader import Loader
 from fastload.load.order import Order, OrderKind
 from fastload.load.plan import ORDERED, EpochPlan
@@ -390,17 +397,54 @@ def cold(shards: Path, rounds: int) -> list[Row]:
     ]
 
 
+def transform(shards: Path, rounds: int) -> list[Row]:
+    """What a transform on each image costs, by the CPU time of all threads."""
+    options: dict[str, dict[str, Any]] = {
+        "none": {},
+        "identity": {"transform": lambda image: image},
+        "v2.RandAugment": {"transform": v2.RandAugment()},
+        "auto=RandAugment": {"augment": Augment.train(224, auto=RandAugment())},
+    }
+
+    def epoch_with(chosen: dict[str, Any]) -> Callable[[], float]:
+        settings: dict[str, Any] = {"augment": Augment.train(224), "batch_size": BATCH} | chosen
+
+        def epoch() -> float:
+            with Loader(shards, select=Select(first=4 * BATCH), **settings) as loader:
+                loader.set_epoch(0)  # all do the same
+                return measured(lambda: sum(len(images) for images, _ in loader))[1]
+
+        return epoch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # others would only wait for each other, and their waiting is CPU time
+    contestants = {name: epoch_with(chosen) for name, chosen in options.items()}
+    results = interleave(contestants, rounds=rounds + 1)
+    torch.set_num_threads(before)
+    kept = {name: values[1:] for name, values in results.items()}
+    for name, values in kept.items():
+        ratios = [value / least for value, least in zip(values, kept["none"], strict=True)]
+        microseconds = summarise(value * 1e6 for value in values)
+        print(f"transform {name}: {microseconds} us of CPU an image, {summarise(ratios)} of none")
+    return [
+        {"benchmark": "loader-transform", "name": name, "round": number, "cpu_us": value * 1e6}
+        for name, values in kept.items()
+        for number, value in enumerate(values)
+    ]
+
+
 PARTS: dict[str, Callable[[Path, int], list[Row]]] = {
     "overhead": overhead,
     "threads": threads,
     "orders": orders,
     "first": first,
     "memory": memory,
+    "transform": transform,
     "cold": cold,
 }
 
 
-@pytest.mark.parametrize("part", ["overhead", "threads", "orders", "memory"])
+@pytest.mark.parametrize("part", ["overhead", "threads", "orders", "memory", "transform"])
 def test_part_of_the_loader(part: str, shards: Path, keep: Keep) -> None:
     """Every part gives rows, and whatever is measured in them is above zero."""
     rows = PARTS[part](shards, 1)

@@ -24,6 +24,7 @@ MIX = 6
 RESAMPLE = 7
 WINDOW = 8
 OPERATION = 9
+TRANSFORM = 10
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, SplitMix64's increment
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)

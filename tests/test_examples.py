@@ -50,12 +50,19 @@ def load_example(name: str) -> ModuleType:
 
 def run(*command: str, cwd: Path) -> str:
     """Run a Python command; its standard output."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES)}
+    ours = os.pathsep.join([str(EXAMPLES), str(EXAMPLES.parent)])  # this checkout's fastload
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ours}
     done = subprocess.run(
         [sys.executable, *command], env=environment, cwd=cwd, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
+
+
+def needs(library: str) -> None:
+    """Skip where a library is not installed."""
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"needs {library}: pip install -e '.[examples]' in the checkout")
 
 
 def epochs_of(shards: Path, count: int) -> list[list[int]]:
@@ -180,6 +187,77 @@ def test_accelerate_resumes_in_the_middle_of_an_epoch(shards, tmp_path):
     out = run("-c", ACCELERATE, str(shards), str(tmp_path / "run"), *SMALL, cwd=tmp_path)
     assert json.loads(out.splitlines()[-1]) == epochs_of(shards, 2)
     assert re.findall(r"epoch (\d)", out) == ["0", "1"]
+
+
+TRAINER = """
+import json, sys
+import hugging_face_trainer as example
+
+seen = []
+class Recording(example.Batches):
+    def __iter__(self):
+        for batch in super().__iter__():
+            seen.append(self._loader.last_indices().tolist())
+            yield batch
+class RecordingTrainer(example.LoaderTrainer):
+    def get_train_dataloader(self):
+        return Recording(self._train)
+example.LoaderTrainer = RecordingTrainer
+
+shards, out, *small = sys.argv[1:]
+example.main([shards, "--out", out, *small, "--epochs", "1"])
+example.main([shards, "--out", out, *small, "--resume"])
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.slow
+def test_hugging_faces_trainer_goes_on_with_the_next_epoch(shards, tmp_path):
+    needs("transformers")
+    out = run("-c", TRAINER, str(shards), str(tmp_path / "run"), *SMALL, cwd=tmp_path)
+    assert json.loads(out.splitlines()[-1]) == epochs_of(shards, 2)
+    shares = [float(share) for share in re.findall(r"^accuracy (.*)%", out, re.MULTILINE)]
+    assert len(shares) == 2
+    assert all(abs(share * VAL / 100 - round(share * VAL / 100)) < 0.01 for share in shares)
+
+
+KERAS = """
+import json, sys
+import keras_fit as example
+
+seen = []
+class Recording(example.Loader):
+    def __iter__(self):
+        for images, labels in super().__iter__():
+            assert images.permute(0, 2, 3, 1).is_contiguous()
+            if self.drop_last:
+                seen.append(self.last_indices().tolist())
+            yield images, labels
+example.Loader = Recording
+example.main(sys.argv[1:])
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", ["last", "first"])
+def test_keras_fits_on_whole_epochs(shards, tmp_path, channels):
+    needs("keras")
+    out = run(
+        "-W",
+        "error:`shuffle",
+        "-c",
+        KERAS,
+        str(shards),
+        *SMALL,
+        "--channels",
+        channels,
+        cwd=tmp_path,
+    )
+    assert json.loads(out.splitlines()[-1]) == epochs_of(shards, 2)
+    shares = [float(share) for share in re.findall(r"accuracy (.*)%", out)]
+    assert len(shares) == 2
+    assert all(abs(share * VAL / 100 - round(share * VAL / 100)) < 0.01 for share in shares)
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ replacement   the neighbour that takes the place of a bad sample
 bad_samples   bad samples are logged and limited
 device        batches -> the device
 operations    what TrivialAugment and RandAugment do, on the device
+per_image     a transform of the caller's own, on each image
 apply         colours, normalisation, erasing and mixing, on the device
 backend       which back-end renders
 stats         where the time goes

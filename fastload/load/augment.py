@@ -2,6 +2,7 @@
 
     draw    (seed, epoch, positions, image sizes) -> Choices        NumPy, no state
     crop    boxes and flips go to the decoder, which reads only what they cover
+            a transform of the caller's own: see `per_image`
     apply   operations -> rotation -> colour -> normalise -> erase -> mix
                                                                     torch, batched, on the device
 

@@ -9,13 +9,12 @@ number of ranks too.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,7 +26,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from torch import Tensor
 
 from fastload import world as worlds
-from fastload.arguments import check_callable, check_integer, check_kind, shown
+from fastload.arguments import check_integer, check_kind
 from fastload.calls import explain_calls
 from fastload.cores import usable_cores
 from fastload.errors import ResourceError, StalledError, StateMismatchError, shortage_of
@@ -40,6 +39,7 @@ from fastload.load.dataset import TarDataset
 from fastload.load.device import Sent, device_of
 from fastload.load.drawing import Drawing, drawing_of
 from fastload.load.order import OrderKind, describe_order
+from fastload.load.per_image import Transform, check_transform, seeds_of, transform_images
 from fastload.load.plan import EpochPlan
 from fastload.load.policy import resolve_policy
 from fastload.load.ranks import Batches
@@ -61,8 +61,6 @@ _log = logging.getLogger(__name__)
 
 STATE_VERSION = 2  # 1 had an order that was made as a whole
 
-Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
 
 @explain_calls(
     shuffle='write order="shuffled", which is what "train" has, or order="index"',
@@ -71,7 +69,7 @@ Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     pin_memory="leave it out, memory is pinned where device is a GPU",
     sampler="write reweight=…, select=… or order=…; ranks share the batches by themselves",
     batch_sampler="write batch_size=… and order=…; ranks share the batches by themselves",
-    collate_fn="leave it out; what is done with whole batches is transform=…",
+    collate_fn="leave it out; what is done with whole batches is a line in your loop",
     prefetch_factor="leave it out, the threads work ahead as far as memory is bounded",
     persistent_workers="leave it out, there are no processes",
     worker_init_fn="leave it out, there are no processes",
@@ -121,7 +119,8 @@ class Loader:
         drop_last: Drop the tail; True, except for the order "index", where it must not be.
         max_corrupt_fraction: Share of this rank's samples of an epoch that may be bad: 0.01, and 0
             for the order "index", where bad samples are left out, not replaced.
-        transform: Called with each batch on the device; returns what the caller gets.
+        transform: Called with each image on the device, after crop and flip and before the rest of
+            `augment`: uint8 [3, S, S] to uint8 [3, S, S]. See `per_image`.
         world: This rank; taken from torch.distributed or torchrun when None.
         timeout_seconds: Longest wait for one batch.
         storage_options: What the client of an object store takes besides the environment; see
@@ -174,7 +173,7 @@ class Loader:
             num_threads=usable_cores() if num_threads is None else num_threads,
             timeout_seconds=timeout_seconds,
         )
-        _check_transform(transform)
+        check_transform(transform)
         self._transform = transform
         make_missing_indexes(path, quiet=self.world.rank > 0)
         access = Access(storage_options=storage_options, cache=cache, cache_bytes=cache_bytes)
@@ -374,7 +373,7 @@ class Loader:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the images, if no `transform` changes it."""
+        """Type of the images."""
         return self._policy.dtype
 
     @property
@@ -560,6 +559,9 @@ class Loader:
     def _send(self, batch: Batch, plan: EpochPlan) -> Sent:
         with self._backend.device.sending(batch.pixels, batch.labels) as sent:
             began = time.perf_counter()
+            if self._transform:
+                seeds = seeds_of(self.seed, plan.number, batch.positions)
+                sent.images = transform_images(self._transform, sent.images, seeds)
             with _shortages_explained():
                 sent.images, sent.labels = augment_images(
                     plan.augment,
@@ -569,8 +571,6 @@ class Loader:
                     dtype=self.dtype,
                     num_classes=len(self.classes),
                 )
-            if self._transform:
-                sent.images, sent.labels = _pair(self._transform(sent.images, sent.labels))
             self._counter.stages.finish += time.perf_counter() - began
         return sent
 
@@ -619,27 +619,6 @@ def _shortages_explained() -> Iterator[None]:
         if words := shortage_of(error):
             raise ResourceError(words) from error
         raise
-
-
-def _check_transform(transform: Transform | None) -> None:
-    check_callable("transform", transform)
-    called = transform.forward if isinstance(transform, torch.nn.Module) else transform
-    try:
-        inspect.signature(called).bind("images", "labels") if called else None
-    except TypeError as error:
-        raise TypeError(
-            f"transform must take images and labels, got {shown(transform)} ({error}); for images"
-            " alone write lambda images, labels: (function(images), labels)"
-        ) from None
-    except ValueError:
-        return  # a function in C may not say what it takes
-
-
-def _pair(result: object) -> tuple[Tensor, Tensor]:
-    # A batch of two images could be unpacked too, and so could a dictionary of two names.
-    if not isinstance(result, tuple | list) or len(result) != 2:
-        raise TypeError(f"transform must return a pair (images, labels), got {shown(result)}")
-    return result[0], result[1]
 
 
 def _end(running: list[Rendering], reader: Reader, renderer: Renderer) -> None:

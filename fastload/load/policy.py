@@ -117,8 +117,8 @@ def _check_augment(augment: object) -> None:
     instead = "write one such as Augment.train(224)"
     if callable(augment):
         instead += (
-            ". Functions and transforms of your own go to Loader(transform=…), which is given whole"
-            " batches, or to TarDataset(transform=…), which is given single images"
+            ". Functions and transforms of your own go to Loader(transform=…), which is given the"
+            " cropped images, or to TarDataset(transform=…), which is given whole ones"
         )
     raise TypeError(f"augment must be Augment, got {shown(augment)}; {instead}")
 

@@ -62,6 +62,7 @@ class Batch:
     Attributes:
         pixels: uint8 [N, S, S, 3]; the memory is used again once nothing refers to it.
         labels: int64 [N].
+        positions: int64 [N], positions in the epoch.
         rows: int64 [N], the rows of the index that were used.
         choices: What was drawn; boxes and flips are applied already.
         end: Position in the epoch after the whole global batch.
@@ -70,6 +71,7 @@ class Batch:
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    positions: NDArray[np.int64]
     rows: NDArray[np.int64]
     choices: Choices
     end: int
@@ -317,13 +319,14 @@ class Rendering:
 
     def _hand_over(self, batch: _OpenBatch) -> None:
         pixels, rows, choices = batch.pixels, batch.rows, batch.plan.choices
+        positions = batch.plan.positions
         # Another worker may still refer to `batch`; the memory shall be the caller's alone.
         del batch.pixels
         bad = tuple(sorted(batch.bad, key=lambda sample: sample.position))
         if bad and not self._replace_bad:
-            kept = ~np.isin(batch.plan.positions, [sample.position for sample in bad])
+            kept = ~np.isin(positions, [sample.position for sample in bad])
             pixels = self._buffers.select(pixels, kept)
-            rows, choices = rows[kept], choices.keep(kept)
+            positions, rows, choices = positions[kept], rows[kept], choices.keep(kept)
         labels = self._plan.index["label"][rows].astype(np.int64)
         _, end = self._plan.batches.bounds(batch.ticket.step)
-        batch.ticket.outcome.put(Batch(pixels, labels, rows, choices, end, bad))
+        batch.ticket.outcome.put(Batch(pixels, labels, positions, rows, choices, end, bad))
