@@ -140,7 +140,9 @@ def _focal(gamma: float, weights: Tensor | None) -> Loss:
 
     def focal(logits: Tensor, labels: Tensor) -> Total:
         logs = torch.log_softmax(logits.float(), 1)
-        terms = -((1 - logs.exp()).clamp_min(0) ** gamma) * logs
+        # Above 0, where the slope of a power below 1 is infinite, and times 0 no number.
+        away = (1 - logs.exp()).clamp_min(torch.finfo(logs.dtype).tiny)
+        terms = -(away**gamma) * logs
         if labels.ndim == 1:
             losses = terms.gather(1, labels[:, None]).squeeze(1)
         else:
