@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faulty_proxy import FaultyProxy
 from tests.s3 import Server, running
 
 # A shell ignores Ctrl-C for what it starts in the background, and so would what the tests start.
@@ -37,6 +38,15 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real S3 server."""
     with running(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture
+def proxy(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """What stands before the server, and makes what faults a test asks for; all clients take it."""
+    with FaultyProxy(s3.endpoint).serving() as one:
+        for name, value in {**s3.environment, "AWS_ENDPOINT_URL": one.endpoint}.items():
+            monkeypatch.setenv(name, value)
+        yield one
 
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -15,7 +15,6 @@ import sys
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from fastload.store import freshness
 from fastload.store.places import cache_folder
 from fastload.store.remote_reader import RemoteReader
 from fastload.world import World
-from tests.faulty_proxy import FaultyProxy, Request
+from tests.faulty_proxy import Request
 from tests.pictures import encoded, flower_tree, jpeg, picture, with_orientation, write_tree
 from tests.s3 import BUCKET, Server
 from tests.test_buckets import trained
@@ -84,14 +83,6 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(request: pytest.FixtureRequest) -> Path:
     found: Path = request.getfixturevalue(request.param)
     return found
-
-
-@pytest.fixture
-def proxy(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    with FaultyProxy(s3.endpoint).serving() as one:
-        for name, value in {**s3.environment, "AWS_ENDPOINT_URL": one.endpoint}.items():
-            monkeypatch.setenv(name, value)
-        yield one
 
 
 @pytest.fixture(autouse=True)

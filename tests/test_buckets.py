@@ -33,14 +33,6 @@ def folder(tmp_path_factory):
     return striped_shards(tmp_path_factory.mktemp("striped") / "shards")
 
 
-@pytest.fixture
-def proxy(s3, monkeypatch):
-    with FaultyProxy(s3.endpoint).serving() as one:
-        for name, value in {**s3.environment, "AWS_ENDPOINT_URL": one.endpoint}.items():
-            monkeypatch.setenv(name, value)
-        yield one
-
-
 def samples_asked(proxy: FaultyProxy) -> int:
     """Requests for images; those of 512 bytes are for their keys, which messages name."""
     ends = [each.range.removeprefix("bytes=").split("-") for each in proxy.gets()]

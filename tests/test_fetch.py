@@ -19,7 +19,6 @@ from fastload.errors import ShardError
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
 from fastload.store import objects, plain_copy
-from tests.faulty_proxy import FaultyProxy
 from tests.pictures import jpeg, write_tree
 from tests.shards import noisy_picture, numbered, write_shards
 
@@ -36,14 +35,6 @@ def folder(tmp_path_factory):
 def address(s3, folder):
     (folder / "cleaning.csv").write_text("path,reason,action\n")
     return s3.upload(folder, "fetched/shards")
-
-
-@pytest.fixture
-def proxy(s3, monkeypatch):
-    with FaultyProxy(s3.endpoint).serving() as one:
-        for name, value in {**s3.environment, "AWS_ENDPOINT_URL": one.endpoint}.items():
-            monkeypatch.setenv(name, value)
-        yield one
 
 
 def contents(folder: Path) -> dict[str, bytes]:

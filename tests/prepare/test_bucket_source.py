@@ -11,7 +11,7 @@ import sys
 import tarfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -125,14 +125,6 @@ LAYOUTS = (
     *(plain, splits, webdataset, tar_of_folders, tars_in_folder),
     *(table, lines, catalogue),
 )
-
-
-@pytest.fixture
-def proxy(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    with FaultyProxy(s3.endpoint).serving() as one:
-        for name, value in {**s3.environment, "AWS_ENDPOINT_URL": one.endpoint}.items():
-            monkeypatch.setenv(name, value)
-        yield one
 
 
 @pytest.fixture

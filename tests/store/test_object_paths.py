@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -23,14 +22,6 @@ pytestmark = [pytest.mark.s3, pytest.mark.slow]
 pytest.importorskip("obstore", reason="needs obstore: pip install -e '.[dev]' in the checkout")
 
 NAMES = ("top.csv", "花/图 1.jpg", "a/b c%20#x.jpg", "a/deep/er/1.jpg", "a-b/2.jpg", "a.txt")
-
-
-@pytest.fixture
-def proxy(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    with FaultyProxy(s3.endpoint).serving() as one:
-        for name, value in {**s3.environment, "AWS_ENDPOINT_URL": one.endpoint}.items():
-            monkeypatch.setenv(name, value)
-        yield one
 
 
 @pytest.fixture
