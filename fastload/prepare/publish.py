@@ -12,7 +12,7 @@ from fastload.store.facts import JSON_BYTES
 from fastload.store.objects import Listed
 from fastload.store.places import FOLDER_NAME, INDEX_NAME, PlacedData, Places, places_in
 from fastload.store.remote import Bucket
-from fastload.store.remote_index import files_of_index
+from fastload.store.remote_index import files_of_index, note_published
 from fastload.store.remote_shards import listed_objects
 from fastload.store.uploads import Uploads
 
@@ -32,7 +32,7 @@ def publish_index(data: PlacedData, bucket: Bucket) -> str:
         Its address.
 
     Raises:
-        OSError: If a file of the index cannot be read.
+        OSError: If a file of the index cannot be read, or the note of it written.
         ShardError: If the store refuses to take it.
         StalledError: If the store does not answer.
     """
@@ -41,12 +41,14 @@ def publish_index(data: PlacedData, bucket: Bucket) -> str:
         former = _former(uploads)
         listing = listed_objects(below) or {}
         if former and former.recipe == places.recipe and _is_whole(former, uploads, listing):
+            note_published(data.path)
             return below.address
         for name in files_of_index(places):
             inner = places.folder if name in places.digests else ""
             uploads.upload(data.path / inner / name, f"{places.folder}/{name}")
         for name in (REPORT_NAME, INDEX_NAME):
             uploads.upload(data.path / name, name)
+        note_published(data.path)
         with suppress(ShardError, StalledError):  # what is left does no harm
             uploads.delete(*_left_over(former, places, listing))
     return below.address

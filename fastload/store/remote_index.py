@@ -6,8 +6,9 @@
     CACHE/fastload/NAME/copies/DIGEST/      of any other: a copy, made once for each index
 
 What `index.json` names is there before it, under names that no other index has, so whoever reads it
-finds an index that is whole. A copy is checked file by file, and has its name only then. Of the
-index of the bucket and that of this machine the newer counts.
+finds an index that is whole. A copy is checked file by file, and has its name only then. Where this
+machine's own index has been put into the bucket, another one there has come later and counts. One
+that could not be put there counts if it is newer by the times of both.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from fastload.store.streaming import parts_of
 
 _NAME = f"{FOLDER_NAME}/{INDEX_NAME}"  # below the address
 _COPIES = "copies"
+_PUBLISHED = ".published"  # holds the digest of the last own index that was put into the bucket
 _LARGE = 64 << 20  # bytes of seek tables, for which somebody may wait some seconds
 _KEPT_SECONDS = 7 * 86400.0  # a copy that nobody opened for so long is removed
 _LONGEST_NAME = 4096  # bytes of an object's, and a zero; S3 and Google allow 1,024
@@ -68,7 +70,7 @@ def find_remote_places(bucket: Bucket) -> PlacedData | None:
         if content is None:
             return None if mine is None else read_places(own, access=bucket.access)
         try:
-            if mine == content or (mine is not None and _is_newer(own, bucket)):
+            if mine == content or (mine is not None and _counts_here(own, mine, bucket)):
                 return read_places(own, access=bucket.access)
             copy = _copied(bucket, content, own)
             return read_places(copy, address=bucket.address, access=bucket.access)
@@ -99,8 +101,24 @@ def _content_of(folder: Path) -> bytes | None:
     return None
 
 
-def _is_newer(own: Path, bucket: Bucket) -> bool:
-    """Whether this machine's index is newer than the one in the bucket."""
+def note_published(folder: Path) -> None:
+    """Note that the index in a folder of this machine has been put into its bucket.
+
+    Raises:
+        OSError: If the note cannot be written.
+    """
+    write_atomically(folder / _PUBLISHED, _digest_of((folder / INDEX_NAME).read_bytes()).encode())
+
+
+def _digest_of(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _counts_here(own: Path, mine: bytes, bucket: Bucket) -> bool:
+    """Whether this machine's index, whose content is given, is newer than another in the bucket."""
+    with suppress(OSError):
+        if (own / _PUBLISHED).read_bytes() == _digest_of(mine).encode():
+            return False  # it was there: times of stores are whole seconds, and clocks differ
     with Requests(timeout_seconds=OPENING_SECONDS) as requests:
         there = requests.run(look_at(bucket, _NAME, timeout_seconds=OPENING_SECONDS))
     return (own / INDEX_NAME).stat().st_mtime_ns > there.version.modified_ns
@@ -113,7 +131,7 @@ def _copied(bucket: Bucket, content: bytes, own: Path) -> Path:
     """
     places = places_in(content, bucket.of(_NAME), bucket.of(FOLDER_NAME))
     copies = own / _COPIES
-    folder = copies / hashlib.blake2b(content, digest_size=16).hexdigest()
+    folder = copies / _digest_of(content)
     if (folder / INDEX_NAME).is_file():
         with suppress(OSError):  # a cache that is read-only serves as well
             os.utime(folder)
