@@ -202,7 +202,7 @@ def test_cleaning_reads_a_bucket_and_changes_nothing(
     before = s3.contents(place)
     arguments = ["--min-side", "16", "--workers", "1", "--report"]
     assert clean.main([address, *arguments, "remote.csv"]) == 0
-    assert f"next: {sys.executable} -m fastload.shard {address}" in capsys.readouterr().out
+    assert f" -m fastload.shard {address}" in capsys.readouterr().out
     assert clean.main(["data", *arguments, "local.csv"]) == 0
     assert Path("remote.csv").read_text() == Path("local.csv").read_text()
     assert "class 1/cut.jpg,truncated" in Path("remote.csv").read_text()
