@@ -58,6 +58,7 @@ from fastload.prepare.source import read_source
 from fastload.prepare.target import Target
 from fastload.store.manifest import Manifest
 from fastload.store.misplaced import is_address
+from fastload.store.remote import is_remote
 
 SMALLEST_SHARD = 10_000  # one small photograph
 
@@ -88,7 +89,7 @@ def _place_to_write(text: str) -> Path | str:
             `s3:` would be made of it.
     """
     out = place(text)
-    if isinstance(out, Path) and is_address(text):
+    if is_address(text) and not is_remote(text):
         raise argparse.ArgumentTypeError(
             f"must be a folder, or an address such as s3://bucket/shards, got {text!r}"
         )

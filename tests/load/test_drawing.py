@@ -143,7 +143,7 @@ def loader_of(shards, **options) -> Loader:
 
 
 def test_a_loader_shows_the_batch_to_come_and_is_as_before(shards):
-    with loader_of(shards, dtype=torch.float32, transform=lambda x, y: (x * 0, y)) as loader:
+    with loader_of(shards, dtype=torch.float32, transform=lambda image: image * 0) as loader:
         before = (loader.state_dict(), loader.stats(), loader.last_indices().tolist())
         drawing = loader.show(5)
         assert (loader.state_dict(), loader.stats(), loader.last_indices().tolist()) == before
