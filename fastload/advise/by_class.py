@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
 from fastload.load.selection import Select
-from fastload.store.collection import open_collection
+from fastload.store.collection import Collection
 from fastload.world import World
 
 MOST_PICTURES = 1200  # on a page
@@ -38,20 +38,26 @@ class ClassSamples:
 
 
 def draw_by_class(
-    data: str | os.PathLike[str], split: str, *, augment: Augment, seed: int = 0
+    data: str | os.PathLike[str],
+    split: str,
+    collection: Collection,
+    *,
+    augment: Augment,
+    seed: int = 0,
 ) -> ClassSamples:
     """Draw some samples of each class, or of the most and the least frequent ones.
 
     Args:
         data: Directory or address of the shards, or data in place.
         split: Name of the split.
+        collection: Its samples.
         augment: How the images are varied; their size decides how many fit.
         seed: Of the choice and of the crops.
 
     Raises:
         ShardError: If the shards are missing or damaged.
     """
-    rows, each = _chosen(data, split, size=augment.size, seed=seed)
+    rows, each = _chosen(collection, size=augment.size, seed=seed)
     loader = Loader(
         data,
         split=split,
@@ -77,11 +83,8 @@ def draw_by_class(
     return ClassSamples(jpegs=dict(jpegs), each=each)
 
 
-def _chosen(
-    data: str | os.PathLike[str], split: str, *, size: int, seed: int
-) -> tuple[NDArray[np.int64], int]:
+def _chosen(collection: Collection, *, size: int, seed: int) -> tuple[NDArray[np.int64], int]:
     """Rows of the index to draw, and how many of a class."""
-    collection = open_collection(data, split)
     counts = collection.class_counts
     most = max(2, min(MOST_PICTURES, int(MOST_BYTES / (_BYTES_PER_PIXEL * size**2))))
     present = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]

@@ -60,11 +60,11 @@ def draw_page(
     found = find_data(data)
     in_place = isinstance(found, PlacedData)
     contents = found.places if isinstance(found, PlacedData) else found.manifest
-    index = collection_of([found], split).index
+    collection = collection_of([found], split)
     counts = np.array(contents.splits[split].class_counts)
     if source is None and isinstance(found, PlacedData) and found.bucket is None:
         source = Path(found.root)
-    samples = draw_by_class(data, split, augment=augment, seed=seed)
+    samples = draw_by_class(data, split, collection, augment=augment, seed=seed)
     aside = _aside(found, contents.cleaning, source)
     parts = [
         _facts(contents, split, in_place=in_place),
@@ -72,7 +72,7 @@ def draw_page(
         f"<p>Images of each class; the dashed line is at {RARE}.</p>",
         long_tail(counts, RARE),
         *(f"<p>{page.escaped(line)}</p>" for line in imbalance(counts)),
-        f"<h2>Sizes</h2>{_sizes(index)}",
+        f"<h2>Sizes</h2>{_sizes(collection.index)}",
         "<h2>Classes, as a model sees them</h2>",
         *_classes(contents.class_names, counts, samples),
         "<h2>Set aside</h2>",

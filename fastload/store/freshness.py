@@ -18,7 +18,7 @@ from pathlib import Path
 from fastload.console.terminal import printable
 from fastload.store.holders import PlacedFiles
 from fastload.store.misplaced import IMAGES
-from fastload.store.object_paths import ObjectPath
+from fastload.store.object_paths import ObjectPath, folders_with
 from fastload.store.objects import Listed
 from fastload.store.places import PlacedData, files_of, folders_of
 from fastload.store.remote_shards import listed_objects
@@ -183,17 +183,6 @@ def sum_of_names(names: Iterable[str]) -> int:
     return zlib.crc32(b"\0".join(sorted(os.fsencode(name) for name in names)))
 
 
-def folders_with(files: Iterable[str]) -> list[str]:
-    """Paths of the folders that files lie in or below, sorted; the first is "", that of all."""
-    paths = {""}
-    for file in files:
-        folder = file.rpartition("/")[0]
-        while folder not in paths:
-            paths.add(folder)
-            folder = folder.rpartition("/")[0]
-    return sorted(paths)
-
-
 def look_at_folders(root: Path, files: Iterable[str]) -> list[tuple[str, int, int]]:
     """Path, time and CRC-32 of the names of folders, of each folder that files lie in or below.
 
@@ -202,7 +191,7 @@ def look_at_folders(root: Path, files: Iterable[str]) -> list[tuple[str, int, in
         files: Paths of files.
     """
     found = []
-    for path in folders_with(files):
+    for path in sorted({"", *folders_with(files)}):
         place = root / path if path else root
         modified_ns = place.stat().st_mtime_ns
         with os.scandir(place) as entries:
@@ -214,7 +203,7 @@ def look_at_folders(root: Path, files: Iterable[str]) -> list[tuple[str, int, in
 def look_at_listed(root: ObjectPath, files: Iterable[str]) -> list[tuple[str, int, int]]:
     """The same of data in an object store: 0, and CRC-32 of all names in the folder."""
     found = []
-    for path in folders_with(files):
+    for path in sorted({"", *folders_with(files)}):
         within = (place.name for place in (root / path if path else root).iterdir())
         found.append((path, 0, sum_of_names(name for name in within if name[0] != ".")))
     return found

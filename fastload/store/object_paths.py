@@ -114,7 +114,7 @@ class ObjectList:
         self._sizes = array("q", (sizes[place] for place in order))
         self._modified = array("q", (modified[place] for place in order))
         names = [names[place] for place in order]
-        self._folders = _folders_of(names)
+        self._folders = folders_with(names)
         if both := next((name for name in names if name in self._folders), ""):
             raise ShardError(
                 "is an object, and others lie below it as in a folder; rename it",
@@ -123,8 +123,8 @@ class ObjectList:
         return names
 
 
-def _folders_of(names: Iterable[str]) -> set[str]:
-    """Each folder that a name lies in or below; "" is the address itself."""
+def folders_with(names: Iterable[str]) -> set[str]:
+    """Each folder that a name lies in or below; "" is that of all names."""
     folders = set[str]()
     for name in names:
         folders.add("")
