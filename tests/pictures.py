@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
+
+PILLOW = tuple(int(part) for part in PIL.__version__.split(".")[:2])
+TURNS_BY_XMP = PILLOW >= (11, 3)  # of every format, as fastload; before, of some
+Image.init()
+HAS_AVIF = "AVIF" in Image.OPEN and bool(features.check("avif"))  # wheels of Pillow 11.3 and newer
 
 
 def photograph(

@@ -39,7 +39,8 @@ _ENDING_BYTES = len(_NO_COMMENT) + len(_COMMENT.format(0))
 
 # How torch's unpickler names a class that it does not take, and one that it does not fill.
 _CLASS = re.compile(r"GLOBAL ([\w.]+)")
-_FILLED = re.compile(r"Can only (SETITEM|append).* but got <class '([\w.]+)'>")
+_FILLED = re.compile(r"Can only (SETITEM|append|extend).* but got <class '([\w.]+)'>")
+_FILLED_2_5 = re.compile(r"'(\w+)' object does not support item assignment")  # torch 2.5, a dict
 
 _DAMAGED = "put back a sound copy of the file, or begin anew without it"
 
@@ -194,7 +195,7 @@ def _meets_class(file: BinaryIO, left_out: dict[str, type]) -> bool:
     try:
         with torch.serialization.safe_globals(list(left_out.values())):
             _load(file, "meta")
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, TypeError) as error:
         return _leave_out(str(error), left_out)
     except RuntimeError:  # tensors that cannot be without values, such as sparse ones
         return False
@@ -241,18 +242,23 @@ def _leave_out(reason: str, left_out: dict[str, type]) -> bool:
     """Note the class at which torch's unpickler stopped; False if it stopped for another reason."""
     base: type = _Nothing
     if found := _CLASS.search(reason):
-        name = found[1] if "." in found[1] else f"builtins.{found[1]}"
-        if name in left_out:  # a module that torch blocks altogether
+        names = [found[1] if "." in found[1] else f"builtins.{found[1]}"]
+        if names[0] in left_out:  # a module that torch blocks altogether
             return False
     elif found := _FILLED.search(reason):
-        name, base = found[2], _NothingInDict if found[1] == "SETITEM" else _NothingInList
-        if left_out.get(name, base).__base__ is base:
-            return False
+        names, base = [found[2]], _NothingInDict if found[1] == "SETITEM" else _NothingInList
+    elif found := _FILLED_2_5.search(reason):
+        names = [name for name, kind in left_out.items() if kind.__name__ == found[1]]
+        base = _NothingInDict
     else:
         return False
-    module, _, short = name.rpartition(".")
-    left_out[name] = type(short, (base,), {"__module__": module, "__qualname__": short})
-    return True
+    changed = False
+    for name in names:
+        if left_out.get(name, object).__base__ is not base:
+            module, _, short = name.rpartition(".")
+            left_out[name] = type(short, (base,), {"__module__": module, "__qualname__": short})
+            changed = True
+    return changed
 
 
 def _is_safetensors(file: BinaryIO) -> bool:

@@ -94,6 +94,8 @@ def device_of(device: str | int | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except (RuntimeError, ValueError) as error:
+        if isinstance(device, int) and device >= 0:  # torch 2.5, on a machine without accelerators
+            raise ValueError(_unusable(device, _first_sentence(error))) from error
         name = "cuda" if device == "gpu" else device
         meant = did_you_mean(name, ("cpu", "cuda", "mps", "xpu"))
         raise ValueError(f"{expected}, got {shown(device)}{meant}") from error
@@ -101,11 +103,19 @@ def device_of(device: str | int | torch.device) -> torch.device:
         raise ValueError(f"device must be one that holds data, got {shown(device)}")
     reason = _why_unusable(found)
     if reason:
-        raise ValueError(
-            f"device {shown(device)} cannot be used, PyTorch {torch.__version__} says: {reason};"
-            f" here are {', '.join(_usable())}"
-        )
+        raise ValueError(_unusable(device, reason))
     return with_index(found)
+
+
+def _unusable(device: str | int | torch.device, reason: str) -> str:
+    return (
+        f"device {shown(device)} cannot be used, PyTorch {torch.__version__} says: {reason};"
+        f" here are {', '.join(_usable())}"
+    )
+
+
+def _first_sentence(error: Exception) -> str:
+    return first_line(error).split(". ")[0].rstrip(".")
 
 
 def _why_unusable(device: torch.device) -> str:
@@ -114,7 +124,7 @@ def _why_unusable(device: torch.device) -> str:
     except NotImplementedError:  # its text is about an operator, over many lines
         return f"not built for {device.type}"
     except (RuntimeError, AssertionError, ImportError) as error:
-        return first_line(error).split(". ")[0].rstrip(".")  # the first sentence
+        return _first_sentence(error)
     return ""
 
 

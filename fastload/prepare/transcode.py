@@ -99,7 +99,7 @@ _NOT_TAKEN = re.compile(
     r"|cannot handle|unable to determine J2K image mode",
     re.IGNORECASE,
 )
-_TOO_MUCH_TEXT = re.compile(r"MAX_TEXT_(CHUNK|MEMORY)")
+_TOO_MUCH_TEXT = re.compile(r"MAX_TEXT_(CHUNK|MEMORY)|Decompressed Data Too Large")  # Pillow 10.2
 
 # What libjpeg-turbo does not decode: hierarchical JPEG, and lossless JPEG with arithmetic codes.
 _UNKNOWN_FRAMES = frozenset({0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
@@ -328,12 +328,12 @@ _BARE: dict[str, Callable[[bytes], bytes]] = {"JPEG": bare_jpeg, "PNG": bare_png
 def _open(data: bytes, kind: str) -> Image.Image:
     if kind == "JPEG":  # not Image.open: it takes a picture with a depth map for an animation
         return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    Image.init()
     needed = _FEATURES.get(kind)
-    if needed and not features.check(needed):
+    if needed and (kind not in Image.OPEN or not features.check(needed)):
         raise SetAsideError(
             Reason.UNSUPPORTED, f"is {_article(kind)} file, which this Pillow was built without"
         )
-    Image.init()
     plugin = "DIB" if kind == "BMP" and not data.startswith(b"BM") else kind
     opened: Image.Image = Image.OPEN[plugin][0](io.BytesIO(data), "")  # tells why, Image.open not
     return opened

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -184,10 +185,10 @@ def test_a_distributed_sampler_splits_it(shards):
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")  # torchdata 0.11
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_stateful_data_loader_continues_within_an_epoch(shards, num_workers):
-    from torchdata.stateful_dataloader import StatefulDataLoader
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
 
-    def make() -> StatefulDataLoader:
-        return StatefulDataLoader(
+    def make() -> Any:
+        return stateful.StatefulDataLoader(
             TarDataset(shards, output="tensor"),
             batch_size=4,
             shuffle=True,

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from fastload.pixels.orientation import orientation_of_jpeg
-from tests.pictures import jpeg
+from tests.pictures import PILLOW, TURNS_BY_XMP, jpeg
 
 XMP_NAME = b"http://ns.adobe.com/xap/1.0/\0"
 SOUND = jpeg(0, height=8, width=16)
@@ -96,6 +96,7 @@ def pillows_orientation(data: bytes) -> int | None:
     return next((known for known in range(2, 9) if known == value), 1)
 
 
+@pytest.mark.skipif(not TURNS_BY_XMP, reason="needs Pillow 11.3, which turns by XMP")
 @pytest.mark.parametrize("seed", range(4))
 def test_a_jpeg_is_turned_as_pillow_turns_it(seed: int):
     draw = random.Random(seed)
@@ -118,7 +119,9 @@ def test_exif_that_goes_on_in_another_segment_is_read_whole():
     block = exif(order, [entry(order, TAG, 3, 1, struct.pack("<HH", 8, 0))], at=70_000)
     first, second = block[:60_000], b"Exif\0\0" + block[60_000:]
     data = with_blocks(first, second)
-    assert orientation_of_jpeg(data) == pillows_orientation(data) == 8
+    assert orientation_of_jpeg(data) == 8
+    if PILLOW >= (10, 4):  # before, it read the first segment only
+        assert pillows_orientation(data) == 8
 
 
 def test_what_is_no_jpeg_is_not_turned():

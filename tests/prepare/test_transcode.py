@@ -18,6 +18,8 @@ from fastload.pixels.jpeg import MAX_PIXELS, read_header, restart_interval_for
 from fastload.prepare.reasons import Reason, Rules, SetAsideError
 from fastload.prepare.transcode import Stored, store_image
 from tests.pictures import (
+    HAS_AVIF,
+    TURNS_BY_XMP,
     encoded,
     jpeg,
     orientation_exif,
@@ -212,6 +214,10 @@ XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 def test_every_format_is_turned_as_pillow_turns_it(
     core: str, rules: Rules, kind: str, extension: str, mode: str, said: dict[str, Any]
 ):
+    if kind == "AVIF" and not HAS_AVIF:
+        pytest.skip("needs a Pillow that writes AVIF, such as 11.3")
+    if list(said) == ["xmp"] and not TURNS_BY_XMP:
+        pytest.skip("needs Pillow 11.3, which turns by XMP in every format")
     data = encoded(picture(1, mode=mode, spacing=40), kind, **said)
     stored = store_image(data, extension=extension, rules=rules)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
@@ -247,6 +253,8 @@ ODD_CHUNKS = {
 @pytest.mark.parametrize("behind", [False, True])
 @pytest.mark.parametrize("name", list(ODD_CHUNKS))
 def test_a_png_is_turned_by_whatever_chunk_pillow_reads(name: str, behind: bool):
+    if name == "eXIf with a name" and not TURNS_BY_XMP:
+        pytest.skip("needs Pillow 11.3, which reads that too")
     data = png_with(ODD_CHUNKS[name], behind=behind)
     stored = store_image(data, extension=".png", rules=ANY_SIZE)
     try:
@@ -440,7 +448,6 @@ LARGE_METADATA = {
     "profile.webp": lambda: encoded(picture(0), "WEBP", icc_profile=NOISE),
     "exif.webp": lambda: encoded(picture(0), "WEBP", exif=LARGE_EXIF),
     "xmp.webp": lambda: encoded(picture(0), "WEBP", xmp=NOISE),
-    "profile.avif": lambda: encoded(picture(0), "AVIF", icc_profile=NOISE),
     "layers.tif": tiff_with_layers,
     "profile.tif": lambda: encoded(picture(0), "TIFF", icc_profile=NOISE),
     "profile.jpg": lambda: encoded(picture(0), icc_profile=NOISE),
@@ -449,6 +456,8 @@ LARGE_METADATA = {
     "exif.jpg": lambda: jpeg_with(segments_of(0xE1, LARGE_EXIF[:16], 60)),
     "unknown.jpg": lambda: jpeg_with(segments_of(0xEA, b"?", 200)),
 }
+if HAS_AVIF:
+    LARGE_METADATA["profile.avif"] = lambda: encoded(picture(0), "AVIF", icc_profile=NOISE)
 
 
 ODD_PNG_CHUNKS = {

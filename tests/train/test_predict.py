@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 
 from fastload import Augment, Loader, TarDataset
 from fastload.pixels.decode import cpu_renderer
+from tests.pictures import HAS_AVIF
 from tests.train.pictures import CLASSES, striped_picture, striped_shards
 from train import asking
 from train.predict import main
@@ -258,7 +259,8 @@ def test_a_table_keeps_its_classes_where_files_lie_elsewhere_or_are_not_there(
     table, good = tmp_path / "below" / "t.csv", photographs / CLASSES[1] / "0.jpg"
     up = os.path.relpath(photographs / CLASSES[2] / "0.jpg", table.parent)
     lines = [f"{good},{CLASSES[1]}", f"{up},{CLASSES[2]}", f"gone.jpg,{CLASSES[0]}"]
-    lines.append(f"zero\0byte.jpg,{CLASSES[0]}")
+    zero = "\0" if sys.version_info >= (3, 11) else ""  # before, csv takes none
+    lines.append(f"zero{zero}byte.jpg,{CLASSES[0]}")
     table.write_text("\n".join(["path,label", *lines]), encoding="utf-8")
 
     assert predict(run, table, "--out", tmp_path / "a.jsonl") == 0
@@ -273,6 +275,7 @@ def test_a_table_keeps_its_classes_where_files_lie_elsewhere_or_are_not_there(
     ("text", "expected"),
     [
         (f"path\n{'x' * 200_000}\n", "is damaged"),
+        *([] if sys.version_info >= (3, 11) else [("path\na\0b.jpg\n", "is damaged")]),
         ("a.jpg\nb.jpg\n", "must name the columns, such as path"),
         ("path,path\na.jpg,b.jpg\n", "two columns path"),
     ],
@@ -351,7 +354,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     ".jpg": {"quality": 97},
     ".jp2": {"irreversible": False},
     ".webp": {"lossless": True},
-    ".avif": {"quality": 95},
+    **({".avif": {"quality": 95}} if HAS_AVIF else {}),
     **{key: {} for key in (".png", ".bmp", ".tiff", ".gif", ".ppm")},
     **{key: {} for key in (".tga", ".pcx", ".dib", ".sgi")},
 }
