@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from fastload.console.page import Picture, card, escaped
+from fastload.console.page import Picture, card, escaped, place
 from fastload.console.terminal import counted, printable
 from fastload.prepare.duplicates import COPY_OF
 from fastload.prepare.reasons import Reason
@@ -48,8 +48,8 @@ def aside_parts(rows: Iterable[Row], root: Path | None) -> list[str]:
     jpegs = {} if root is None else draw_thumbnails(root, dict.fromkeys(pictured))
     ordered = sorted(shown, key=lambda slug: -counts[slug])
     parts = [
-        _reason(slug, shown[slug], counts[slug], jpegs, is_open=place < 3)
-        for place, slug in enumerate(ordered)
+        _reason(slug, shown[slug], counts[slug], jpegs, is_open=number < 3)
+        for number, slug in enumerate(ordered)
     ]
     if groups:
         title = "stand in several classes or splits"
@@ -100,7 +100,7 @@ def _reason(
 
 
 def _card(path: str, jpegs: Mapping[str, bytes], detail: str, action: str) -> str:
-    lines = [f'<span class="place">{escaped(_shortened(path))}</span>'] * (path in jpegs)
+    lines = [place(_shortened(path))] * (path in jpegs)
     lines += [escaped(_shortened(detail))] * bool(detail)
     lines += [escaped(action)] * (action != "set aside")
     return card(Picture(jpeg=jpegs.get(path), place=_shortened(path)), lines)

@@ -130,7 +130,7 @@ def _tail(counts: NDArray[np.int64]) -> list[str]:
     """How long the tail is, as a table, and what follows from it."""
     lines = [line.partition(": ") for line in imbalance(counts)]
     known = [(page.escaped(head), page.escaped(said)) for head, _, said in lines if said]
-    advice = [page.escaped(head.capitalize()) for head, _, said in lines if not said]
+    advice = [page.escaped(head[:1].upper() + head[1:]) for head, _, said in lines if not said]
     return [page.facts(known), *(f"<p>{line}.</p>" for line in advice)]
 
 
@@ -167,14 +167,10 @@ def _classes(names: tuple[str, ...], counts: NDArray[np.int64], samples: ClassSa
         drawn = "".join(
             page.image(jpeg, names[label][:_LONGEST]) for jpeg in samples.jpegs.get(label, ())
         )
-        summary = (
-            f"<b>{label}</b> {page.name(_shortened(names[label]))}: {counted(count, 'image')}"
-            f"{page.bar(count / counts.max())}"
-        )
+        said = f"<b>{label}</b> {page.name(_shortened(names[label]))}: {counted(count, 'image')}"
+        summary = f"<summary {page.filled(count / counts.max())}>{said}</summary>"
         is_open = " open" if place < _OPEN else ""
-        parts.append(
-            f"<details{is_open}><summary>{summary}</summary>{drawn or 'no picture'}</details>"
-        )
+        parts.append(f"<details{is_open}>{summary}{drawn or 'no picture'}</details>")
     return parts
 
 
