@@ -159,7 +159,7 @@ def lines(title: str, unit: str, points: DataFrame, *, log_x: bool) -> Chart:
     with _drawing(3.2) as (figure, axes):
         points.plot(ax=axes, marker="o", color=LINES, ylabel=unit, logx=log_x)
         axes.yaxis.set_major_formatter(_readable)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.07 * float(points.max(axis=None)))  # whole marks at the top
         axes.set_xticks(points.index, [number_text(x) for x in points.index])
         axes.minorticks_off()
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))

@@ -89,12 +89,17 @@ def _paragraph(text: str) -> str:
 
 
 def _table(
-    titles: Sequence[str], lines: Iterable[Sequence[str]], *, marked: Collection[Any] = ()
+    titles: Sequence[str],
+    lines: Iterable[Sequence[str]],
+    *,
+    marked: Collection[Any] = (),
+    words: int = 0,
 ) -> str:
+    """A table of a name, of numbers, and of so many columns of words."""
     return table_of_cells(
         [escaped(title) for title in titles],
         [[escaped(cell) for cell in line] for line in lines],
-        numbers=range(1, len(titles) - 1),
+        numbers=range(1, len(titles) - words),
         marked=[escaped(name) for name in marked],
     )
 
@@ -154,7 +159,7 @@ def _costs(rows: DataFrame) -> str:
     )
     return _section(
         f"What it costs, {settings[0]} cores",
-        _table(titles, lines, marked=found.index[found["kind"] == "ours"]),
+        _table(titles, lines, marked=found.index[found["kind"] == "ours"], words=1),
         _paragraph(
             "CPU seconds are of the process and its workers, user and system. Memory is anonymous "
             "and shared pages, the interpreter's included, mapped files not. First batch: from "
@@ -339,7 +344,7 @@ def _failed(rows: DataFrame) -> str:
     missing = failures(rows)
     if not missing:
         return ""
-    return _section("Without a result", _table(("loader", "why"), missing.items()))
+    return _section("Without a result", _table(("loader", "why"), missing.items(), words=1))
 
 
 def _method(rows: list[Row], sources: Iterable[str]) -> str:

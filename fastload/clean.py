@@ -32,6 +32,7 @@ from fastload.prepare.report import (
     reason_table,
     refuse_foreign_report,
     refuse_to_move,
+    repeat_lines,
     write_report,
 )
 from fastload.prepare.source import read_source
@@ -200,6 +201,7 @@ def _run(
         f"{_are(fit)} fit to train on, {_are(bad)} not{':' if bad else ''}",
         *reason_table(counts),
         *([remedy] if remedy else []),
+        *repeat_lines(rows),
         f"each of them is in {options.report}",
     ]
     if more is None:

@@ -63,6 +63,7 @@ def closing_lines(
         f"left out    {counted(aside, 'file')}",
         *reason_table(places.cleaning),
         *([f"            {outcome.remedy}"] if outcome.remedy else []),
+        *(f"repeats     {line}" for line in outcome.repeats),
         *_slow_lines(places.stored, named),
         f"report      {folder / REPORT_NAME}",
         f"index       {place}",

@@ -18,7 +18,7 @@ import numpy as np
 
 from fastload.advise.contents import report
 from fastload.advise.sheet import draw_sheet
-from fastload.advise.survey import draw_page
+from fastload.advise.survey import draw_page, read_report
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, add_seed_option, local_folder, whole_number
 from fastload.console.shell import program
@@ -27,7 +27,8 @@ from fastload.errors import ShardError
 from fastload.files import write_atomically
 from fastload.load.augment import Augment
 from fastload.load.reweighting import class_weights
-from fastload.store.collection import open_collection, read_contents
+from fastload.prepare.report import repeat_lines
+from fastload.store.collection import find_data, open_collection, read_contents
 from fastload.store.making import make_missing_indexes
 from fastload.store.remote import name_of
 
@@ -57,7 +58,17 @@ def _inspect(options: argparse.Namespace) -> int:
     index = open_collection(directory, split).index
     width = shutil.get_terminal_size().columns
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"  # None where it is closed
-    say(*report(contents, split, index, width=width, whole=options.all, encoding=encoding))
+    say(
+        *report(
+            contents,
+            split,
+            index,
+            width=width,
+            whole=options.all,
+            encoding=encoding,
+            repeats=_repeats(directory),
+        )
+    )
     if not len(index):
         raise ShardError(f"split {split!r} has no images to draw", where=directory)
     augment = AUGMENTS[options.augment](options.size)
@@ -79,6 +90,14 @@ def _inspect(options: argparse.Namespace) -> int:
         shown = counted(min(count, len(index)), "sample")
         say(f"{options.sheet}: a contact sheet of {shown}")
     return 0
+
+
+def _repeats(directory: str) -> list[str]:
+    """What is said of images that a class has several times."""
+    try:
+        return repeat_lines(read_report(find_data(directory)) or [])
+    except ShardError:  # the page says what is wrong with the report
+        return []
 
 
 def command_line() -> CommandParser:

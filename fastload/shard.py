@@ -52,6 +52,7 @@ from fastload.prepare.report import (
     quarantine,
     reason_table,
     refuse_to_move,
+    repeat_lines,
     write_report,
 )
 from fastload.prepare.source import read_source
@@ -113,6 +114,7 @@ def closing_lines(outcome: ShardOutcome, out: Path | str, words: Sequence[str]) 
         f"set aside   {counted(aside, 'file')}",
         *reason_table(manifest.cleaning),
         *([f"            {outcome.remedy}"] if outcome.remedy else []),
+        *(f"repeats     {line}" for line in repeat_lines(outcome.rows)),
         f"report      {out}/{REPORT_NAME}",
         *next_lines(manifest, out, words),
     ]

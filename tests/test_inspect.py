@@ -81,7 +81,7 @@ def test_the_long_tail_is_described(shards):
     # Classes of 10, 5 and thirty-five of 1 image are rare: 50 of 125.
     assert "rare: 37 classes have fewer than 20 images, 40.0% of all images" in text
     # The rarest 32 of 40 classes: one of 0 and 31 of 1 image.
-    assert "the rarest 80 % of the classes hold 24.8% of the images" in text
+    assert "the rarest 80% of the classes hold 24.8% of the images" in text
     assert "empty: 1 class has no image" in text
     assert 'reweight="sqrt"' in text
 

@@ -19,6 +19,12 @@ from fastload.console import page
 from fastload.console.terminal import counted
 from fastload.files import write_atomically
 
+_MAIN = {
+    "macro_top1": "macro-average top-1",
+    "top1": "top-1",
+    "macro_top5": "macro-average top-5",
+    "top5": "top-5",
+}  # figures that are shown first -> their names
 PICTURES_SHOWN = 500  # on a page: some 5 MB of thumbnails
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
@@ -150,7 +156,8 @@ def as_html(answers: Answers) -> str:
         )
     if answers.figures:
         parts.append(_figures(answers.figures))
-    parts += [page.card(_picture(row), _lines(row, answers.class_names)) for row in shown]
+    cards = [page.card(_picture(row), _lines(row, answers.class_names)) for row in shown]
+    parts.append(f'<div class="cards">{"".join(cards)}</div>')
     if failed:
         rows = [(page.escaped(row.name), page.escaped(row.reason)) for row in failed]
         parts.append(f"<h2>Not read: {counted(len(failed), 'file')}</h2>")
@@ -165,13 +172,30 @@ def _picture(row: Answer) -> page.Picture:
 def _lines(row: Answer, names: Sequence[str]) -> Iterator[str]:
     yield page.name(os.path.basename(row.name))  # noqa: PTH119  a name within a tar is no path
     if row.truth is not None:
-        right = "is" if row.truth == row.labels[0] else "is <b>not the answer</b> but"
-        yield f"{right} {page.name(names[row.truth])}"
-    for label, probability in zip(row.labels, row.probabilities, strict=True):
-        yield f"{page.bar(probability)} {probability:.1%} {page.name(names[label])}"
+        label = page.name(names[row.truth])
+        yield "as labelled" if row.truth == row.labels[0] else f"<b>not as labelled:</b> {label}"
+    yield "".join(
+        f"<div {page.filled(probability)}>{probability:.1%} {page.name(names[label])}</div>"
+        for label, probability in zip(row.labels, row.probabilities, strict=True)
+    )
 
 
 def _figures(figures: Mapping[str, Mapping[str, float]]) -> str:
+    """The figures of each split: the main ones in percent, and below them all."""
+    heads = ["split", *_MAIN.values()]
+    main = [
+        [page.escaped(split or "all"), *(_percent(found.get(name)) for name in _MAIN)]
+        for split, found in figures.items()
+    ]
+    table = page.table(heads, main, numbers=range(1, len(heads)))
+    return f"{table}<details><summary>All figures</summary>{_all_figures(figures)}</details>"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+def _all_figures(figures: Mapping[str, Mapping[str, float]]) -> str:
     heads = ["figure", *(page.escaped(split or "all") for split in figures)]
     names = dict.fromkeys(name for found in figures.values() for name in found)
     rows = [

@@ -99,7 +99,8 @@ def line_chart(name: str, series: Mapping[str, Sequence[tuple[float, float]]]) -
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.set_xlabel("epoch", loc="right")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(finite), frameon=False)
+        if len(finite) > 1:
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(finite), frameon=False)
 
     return _text(_drawn(name, draw)) if values else _EMPTY
 

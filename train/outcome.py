@@ -168,18 +168,18 @@ def _report(run: Run, folder: Path, best: BestEpoch, log: Sequence[Mapping[str, 
         f"{split}: {name}": percent(verdict.figures[key])
         for split, verdict in best.verdicts.items()
         for name, key in (
-            ("top-1", "top1"),
             ("macro-average top-1", "macro_top1"),
             ("macro-average top-1, prior corrected", "corrected_macro_top1"),
+            ("top-1", "top1"),
         )
     }
     train = loaders.train
     return Report(
         title=folder.name,
         facts={
-            "model": options.model.model,
             **figures,
             "best epoch": which,
+            "model": options.model.model,
             "training": f"{speed['images_per_second']:.0f} images/s on {train.device}",
             "waiting for data": f"{speed['waiting_share']:.1%}, back-end {train.backend}",
         },

@@ -19,6 +19,7 @@ from fastload.console.page import (
     facts,
     figure,
     name,
+    place,
     table,
 )
 from fastload.console.terminal import counted, printable
@@ -90,7 +91,7 @@ class Report:
                 f"<h2>What a probability is worth</h2>{self._calibration()}",
                 f"<h2>Most confused pairs</h2>{_confusions(self.confusions)}",
                 f"<h2>Training images to look at</h2>{_doubts(self.doubts)}",
-                f"<h2>Options</h2><pre><code>{escaped(self.options)}</code></pre>",
+                f"<h2>Options</h2>{_folded('All, as TOML', self.options)}",
             ],
         )
 
@@ -114,17 +115,22 @@ class Report:
             chart = figure(reliability_chart(caption, points), escaped(caption))
         rows = [
             (
-                f"{place / len(fitted.bins):.0%}–{(place + 1) / len(fitted.bins):.0%}",
+                f"{number / len(fitted.bins):.0%}–{(number + 1) / len(fitted.bins):.0%}",
                 f"{part.count:,}",
                 f"{part.confidence:.0%}",
                 f"{part.accuracy:.0%}",
                 bar(part.accuracy),
             )
-            for place, part in enumerate(fitted.bins)
+            for number, part in enumerate(fitted.bins)
             if part.count
         ]
         heads = ("probability", "answers", "mean", "right", "")
         return f"<p>{errors}</p>{chart}<figure>{table(heads, rows, numbers=(0, 1, 2, 3))}</figure>"
+
+
+def _folded(title: str, text: str) -> str:
+    code = f"<pre><code>{escaped(text)}</code></pre>"
+    return f"<details><summary>{title}</summary>{code}</details>"
 
 
 def _points(share: float) -> str:
@@ -147,7 +153,8 @@ def _scatter(classes: ClassTable) -> str:
 
 def _hardest(classes: ClassTable) -> str:
     known = [i for i, accuracy in enumerate(classes.accuracies) if not math.isnan(accuracy)]
-    hardest = sorted(known, key=lambda i: (classes.accuracies[i], i))[:10]
+    # Of equal ones first those that had most to learn from: in a long tail many are at 0.
+    hardest = sorted(known, key=lambda i: (classes.accuracies[i], -classes.train_counts[i], i))[:10]
     rows = [
         (name(classes.names[i]), f"{classes.train_counts[i]:,}", f"{classes.accuracies[i]:.0%}")
         for i in hardest
@@ -241,14 +248,15 @@ def _doubts(doubts: Doubts | None) -> str:
 def _cards(findings: Sequence[Finding]) -> str:
     if not findings:
         return "<p>None.</p>"
-    return "".join(
+    cards = "".join(
         card(
             found.picture,
             (
                 f"labelled <b>{name(found.truth)}</b>",
                 f"looks like <b>{name(found.answer)}</b>, {found.probability:.1%}",
-                f'<span class="place">{escaped(found.picture.place)}</span>',
+                place(found.picture.place),
             ),
         )
         for found in findings
     )
+    return f'<div class="cards">{cards}</div>'

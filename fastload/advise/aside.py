@@ -1,4 +1,7 @@
-"""What was set aside, as parts of a page: by reason, with thumbnails, and copies side by side."""
+"""What a cleaning report tells, as parts of a page: by reason, and copies side by side.
+
+Copies are those that went, and those that stayed: a class that has a photograph three times.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from fastload.console.page import Picture, card, escaped
+from fastload.console.page import Picture, card, escaped, place
 from fastload.console.terminal import counted, printable
 from fastload.prepare.duplicates import COPY_OF
 from fastload.prepare.reasons import Reason
-from fastload.prepare.report import Row
+from fastload.prepare.report import REPEAT, Row
 from fastload.prepare.thumbnails import draw_thumbnails
 
 MOST_OF_A_REASON = 24  # files on a page; the report has them all
@@ -45,12 +48,27 @@ def aside_parts(rows: Iterable[Row], root: Path | None) -> list[str]:
     jpegs = {} if root is None else draw_thumbnails(root, dict.fromkeys(pictured))
     ordered = sorted(shown, key=lambda slug: -counts[slug])
     parts = [
-        _reason(slug, shown[slug], counts[slug], jpegs, is_open=place < 3)
-        for place, slug in enumerate(ordered)
+        _reason(slug, shown[slug], counts[slug], jpegs, is_open=number < 3)
+        for number, slug in enumerate(ordered)
     ]
     if groups:
-        parts.append(_copies(groups, jpegs))
+        title = "stand in several classes or splits"
+        parts.append(_copies(title, groups, jpegs))
     return parts
+
+
+def repeat_parts(rows: Iterable[Row], root: Path | None) -> list[str]:
+    """The images that one class of a split has several times, as HTML; none where there are none.
+
+    Args:
+        rows: Of the report.
+        root: See `aside_parts`.
+    """
+    groups = sorted(_groups([row for row in rows if row.reason == REPEAT]), key=len, reverse=True)
+    pictured = [path for group in groups[:MOST_GROUPS] for path in list(group)[:MOST_COPIES]]
+    jpegs = {} if root is None else draw_thumbnails(root, pictured)
+    title = "stand several times in one class of a split"
+    return [_copies(title, groups, jpegs)] if groups else []
 
 
 def _left_alone(slug: str) -> bool:
@@ -82,7 +100,7 @@ def _reason(
 
 
 def _card(path: str, jpegs: Mapping[str, bytes], detail: str, action: str) -> str:
-    lines = [f'<span class="place">{escaped(_shortened(path))}</span>'] * (path in jpegs)
+    lines = [place(_shortened(path))] * (path in jpegs)
     lines += [escaped(_shortened(detail))] * bool(detail)
     lines += [escaped(action)] * (action != "set aside")
     return card(Picture(jpeg=jpegs.get(path), place=_shortened(path)), lines)
@@ -96,7 +114,7 @@ def _shortened(text: str) -> str:
 def _groups(rows: Sequence[Row]) -> list[dict[str, str]]:
     """Copies of one picture: path -> what became of it, group by group."""
     raw = {printable(row.path): row.path for row in rows}
-    actions = {row.path: row.action for row in rows}
+    actions = {row.path: row.action for row in rows if row.action != "stored"}
     group_of: dict[str, list[str]] = {}
     for row in rows:
         said = row.detail.removeprefix(COPY_OF)
@@ -111,13 +129,12 @@ def _groups(rows: Sequence[Row]) -> list[dict[str, str]]:
     return [{path: actions.get(path, "stays") for path in sorted(group)} for group in groups]
 
 
-def _copies(groups: Sequence[Mapping[str, str]], jpegs: Mapping[str, bytes]) -> str:
+def _copies(title: str, groups: Sequence[Mapping[str, str]], jpegs: Mapping[str, bytes]) -> str:
     count = sum(len(group) for group in groups)
     found = f"{counted(len(groups), 'picture')} in {counted(count, 'file')}, side by side"
-    title = "<b>stand in several classes or splits</b>"
-    lines = [f"<details open><summary>{title}: {found}</summary>"]
+    lines = [f"<details open><summary><b>{title}</b>: {found}</summary>"]
     if len(groups) > MOST_GROUPS:
-        lines.append(f"<p>The first {MOST_GROUPS} pictures; cleaning.csv has them all.</p>")
+        lines.append(f"<p>{counted(MOST_GROUPS, 'picture')} shown; cleaning.csv names all.</p>")
     for group in groups[:MOST_GROUPS]:
         shown = list(group.items())[:MOST_COPIES]
         cards = "".join(_card(path, jpegs, what, "set aside") for path, what in shown)

@@ -33,6 +33,7 @@ def report(
     width: int = 80,
     whole: bool = False,
     encoding: str = "utf-8",
+    repeats: Sequence[str] = (),
 ) -> list[str]:
     """What is printed about a shard directory, as lines of text.
 
@@ -43,6 +44,7 @@ def report(
         width: Width of the terminal, in columns.
         whole: List every class, however many there are.
         encoding: Encoding of the terminal; what it cannot show becomes ASCII.
+        repeats: What is said of images that a class has several times.
     """
     blocks = [
         table(split_rows(contents)),
@@ -55,7 +57,7 @@ def report(
         ),
         imbalance(np.array(contents.splits[split].class_counts)),
         table(size_rows(index)) if len(index) else [],
-        _preparation(contents),
+        [*_preparation(contents), *(f"repeats: {line}" for line in repeats)],
     ]
     lines = [line for block in blocks if block for line in ("", *block)]
     return [for_encoding(line, encoding) for line in lines[1:]]
@@ -117,7 +119,7 @@ def imbalance(counts: NDArray[np.int64]) -> list[str]:
     lines = [
         f"imbalance: {most / fewest:,.1f} : 1, from {images} of a class to {fewest:,}",
         f"rare: {_have(len(rare))} fewer than {RARE} images, {share:.1%} of all images",
-        f"long tail: the rarest 80 % of the classes hold {tail:.1%} of the images",
+        f"long tail: the rarest 80% of the classes hold {tail:.1%} of the images",
     ]
     if len(present) < len(counts):
         lines.append(f"empty: {_have(len(counts) - len(present))} no image")
@@ -132,7 +134,7 @@ def _have(classes: int) -> str:
 
 def size_rows(index: Index) -> list[tuple[str, ...]]:
     """A table of the sizes of images, the line of heads included; the index has one at least."""
-    rows: list[tuple[str, ...]] = [("images", "smallest", "5 %", "median", "95 %", "largest")]
+    rows: list[tuple[str, ...]] = [("images", "smallest", "5%", "median", "95%", "largest")]
     for name, values in size_columns(index).items():
         marks = np.percentile(values, [0, 5, 50, 95, 100])
         rows.append((name, *(f"{mark:,.0f}" for mark in marks)))

@@ -48,7 +48,8 @@ def long_tail(counts: NDArray[np.int64], rare: int) -> str:
     ]
     if rare < most:
         at = _HIGH - height(rare)
-        lines += f'<path class="guide" d="M0,{at:.1f}H{_WIDE}"/>'
+        for kind in ("halo", "guide"):  # seen above the bars, too
+            lines += f'<path class="{kind}" d="M0,{at:.1f}H{_WIDE}"/>'
     count = len(ordered)
     below = [(0.0, "1"), (0.5, f"{count // 2:,}"), (1.0, f"{count:,} classes")]
     scale = ", logarithmic" if logarithmic else ""

@@ -6,13 +6,13 @@ The page is one file without scripts. The browser draws the names, so every scri
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastload.advise.aside import aside_parts
+from fastload.advise.aside import aside_parts, repeat_parts
 from fastload.advise.by_class import ClassSamples, draw_by_class
 from fastload.advise.contents import RARE, imbalance, size_columns, size_rows, split_rows
 from fastload.advise.diagrams import histogram, long_tail
@@ -20,7 +20,7 @@ from fastload.console import page
 from fastload.console.terminal import counted
 from fastload.errors import ShardError
 from fastload.load.augment import Augment
-from fastload.prepare.report import REPORT_NAME, rows_in
+from fastload.prepare.report import REPORT_NAME, Row, repeat_lines, rows_in
 from fastload.store.collection import Found, collection_of, find_data, read_beside
 from fastload.store.manifest import Manifest
 from fastload.store.mapped import Index
@@ -65,44 +65,81 @@ def draw_page(
     if source is None and isinstance(found, PlacedData) and found.bucket is None:
         source = Path(found.root)
     samples = draw_by_class(data, split, collection, augment=augment, seed=seed)
-    aside = _aside(found, contents.cleaning, source)
+    aside, repeats = _told(found, contents.cleaning, source)
     parts = [
-        _facts(contents, split, in_place=in_place),
+        _facts(contents, in_place=in_place),
+        *_leading_to(contents.cleaning, repeats),
         "<h2>The long tail</h2>",
-        f"<p>Images of each class; the dashed line is at {RARE}.</p>",
+        f"<p>Images of each class of {page.name(split)}; the dashed line is at {RARE}.</p>",
         long_tail(counts, RARE),
-        *(f"<p>{page.escaped(line)}</p>" for line in imbalance(counts)),
+        *_tail(counts),
         f"<h2>Sizes</h2>{_sizes(collection.index)}",
         "<h2>Classes, as a model sees them</h2>",
         *_classes(contents.class_names, counts, samples),
-        "<h2>Set aside</h2>",
+        '<h2 id="aside">Set aside</h2>',
         *(aside or ["<p>Nothing.</p>"]),
+        *repeats,
     ]
     return page.document(f"{name_of(data)}, {split}", parts)
 
 
-def _aside(found: Found, cleaning: Mapping[str, int], source: Path | None) -> list[str]:
-    """What the report says, where it is there."""
+def read_report(found: Found) -> list[Row] | None:
+    """The lines of the cleaning report; None where there is none.
+
+    Raises:
+        ShardError: If it is too large to be shown, or damaged.
+    """
+    report = read_beside(found, REPORT_NAME, _MOST_REPORT_BYTES)
+    return None if report is None else rows_in(report, REPORT_NAME)
+
+
+def _told(
+    found: Found, cleaning: Mapping[str, int], source: Path | None
+) -> tuple[list[str], list[str]]:
+    """What the report says: of what was set aside, and of what stands there several times."""
     try:
-        report = read_beside(found, REPORT_NAME, _MOST_REPORT_BYTES)
-        if report is None:
-            count = counted(sum(cleaning.values()), "file")
-            missing = f"<p>{count}; there is no {REPORT_NAME} that names them.</p>"
-            return [missing] if any(cleaning.values()) else []
-        parts = aside_parts(rows_in(report, REPORT_NAME), source)
+        rows = read_report(found)
     except ShardError as error:
-        return [f"<p>Not shown: {page.escaped(str(error))}.</p>"]
-    if parts and source is None:
-        parts.insert(0, "<p>Without pictures: <code>--source DIR</code> names their folder.</p>")
-    return parts
+        return [f"<p>Not shown: {page.escaped(str(error))}.</p>"], []
+    if rows is None:
+        count = counted(sum(cleaning.values()), "file")
+        missing = f"<p>{count}; there is no {REPORT_NAME} that names them.</p>"
+        return [missing] * any(cleaning.values()), []
+    aside, repeats = aside_parts(rows, source), repeat_parts(rows, source)
+    for parts in (aside, repeats):
+        if parts and source is None:
+            words = "Without pictures: <code>--source DIR</code> names their folder."
+            parts.insert(0, f"<p>{words}</p>")
+    if repeats:
+        said = "".join(f"{line}; each copy is seen in an epoch." for line in repeat_lines(rows))
+        repeats = ['<h2 id="repeats">Repeats</h2>', f"<p>{said}</p>", *repeats]
+    return aside, repeats
 
 
-def _facts(contents: Manifest | Places, split: str, *, in_place: bool) -> str:
+def _leading_to(cleaning: Mapping[str, int], repeats: Sequence[str]) -> list[str]:
+    """Links to what stands below all classes."""
+    links = []
+    if count := sum(cleaning.values()):
+        links.append(f'<a href="#aside">{counted(count, "file")} set aside</a>')
+    if repeats:
+        links.append('<a href="#repeats">Repeats within a class</a>')
+    return [f"<p>{' · '.join(links)}</p>"] * bool(links)
+
+
+def _tail(counts: NDArray[np.int64]) -> list[str]:
+    """How long the tail is, as a table, and what follows from it."""
+    lines = [line.partition(": ") for line in imbalance(counts)]
+    known = [(page.escaped(head), page.escaped(said)) for head, _, said in lines if said]
+    advice = [page.escaped(head[:1].upper() + head[1:]) for head, _, said in lines if not said]
+    return [page.facts(known), *(f"<p>{line}.</p>" for line in advice)]
+
+
+def _facts(contents: Manifest | Places, *, in_place: bool) -> str:
     heads, *rows = [[page.escaped(cell) for cell in row] for row in split_rows(contents)]
     kind = "read where they lie" if in_place else "stored as shards"
     total = sum(one.samples for one in contents.splits.values())
     classes = counted(len(contents.class_names), "class")
-    said = f"<p>{counted(total, 'image')} of {classes}, {kind}. Below: {page.name(split)}.</p>"
+    said = f"<p>{counted(total, 'image')} of {classes}, {kind}.</p>"
     stored = "; ".join(f"{count:,} {name}" for name, count in contents.stored.items() if count)
     stored = f"<p>Stored: {page.escaped(stored)}.</p>" * bool(stored)
     return said + page.table(heads, rows, numbers=range(1, len(heads))) + stored
@@ -130,14 +167,10 @@ def _classes(names: tuple[str, ...], counts: NDArray[np.int64], samples: ClassSa
         drawn = "".join(
             page.image(jpeg, names[label][:_LONGEST]) for jpeg in samples.jpegs.get(label, ())
         )
-        summary = (
-            f"<b>{label}</b> {page.name(_shortened(names[label]))}: {counted(count, 'image')}"
-            f"{page.bar(count / counts.max())}"
-        )
+        said = f"<b>{label}</b> {page.name(_shortened(names[label]))}: {counted(count, 'image')}"
+        summary = f"<summary {page.filled(count / counts.max())}>{said}</summary>"
         is_open = " open" if place < _OPEN else ""
-        parts.append(
-            f"<details{is_open}><summary>{summary}</summary>{drawn or 'no picture'}</details>"
-        )
+        parts.append(f"<details{is_open}>{summary}{drawn or 'no picture'}</details>")
     return parts
 
 

@@ -41,8 +41,7 @@ class Picture:
 
     def html(self) -> str:
         """The thumbnail, as a link where there is a file; the place alone without a thumbnail."""
-        place = escaped(self.place)
-        shown = f'<span class="place">{place}</span>'
+        shown = place(self.place)
         if self.jpeg is not None:
             shown = image(self.jpeg, self.place)
         return f'<a href="{html.escape(self.link)}">{shown}</a>' if self.link else shown
@@ -79,7 +78,7 @@ def table(
     """A table, which scrolls where the page is narrow.
 
     Args:
-        heads: The heads of the columns, as HTML; none: the table has no line of heads.
+        heads: The heads of the columns, as HTML without tags; none: the table has no line of heads.
         rows: The cells, as HTML.
         numbers: The columns that are aligned to the right.
         marked: First cells of the rows that stand out.
@@ -92,7 +91,8 @@ def table(
         )
         return f"<tr{kind}>{inner}</tr>"
 
-    head = f"<thead>{line('th', heads)}</thead>" if heads else ""
+    whole = [head.replace("-", "-&NoBreak;") for head in heads]  # "top-1" stays on one line
+    head = f"<thead>{line('th', whole)}</thead>" if heads else ""
     body = "".join(line("td", row, ' class="ours"' if row[0] in marked else "") for row in rows)
     return f'<div class="wide" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
 
@@ -128,8 +128,8 @@ def image(data: bytes, words: str, *, side: int | None = None) -> str:
 
 
 def figure(body: str, caption: str) -> str:
-    """Something to look at, with the words below it; both as HTML."""
-    return f"<figure>{body}<figcaption>{caption}</figcaption></figure>"
+    """Something to look at, below what it shows; both as HTML."""
+    return f"<figure><figcaption>{caption}</figcaption>{body}</figure>"
 
 
 def card(picture: Picture, lines: Iterable[str]) -> str:
@@ -143,6 +143,11 @@ def bar(share: float) -> str:
     return f'<span class="bar" style="width:{5 * share:.2f}em"></span>'
 
 
+def filled(share: float) -> str:
+    """Attributes of an element whose ground shows a share in [0, 1] of its width."""
+    return f'class="share" style="--share: {share:.1%}"'
+
+
 def escaped(text: str) -> str:
     """A text for HTML: names come from folders, and may hold controls and broken UTF-8."""
     return "\n".join(html.escape(printable(line)) for line in text.split("\n"))
@@ -154,6 +159,16 @@ def name(text: str) -> str:
     Its language is unknown, and need not be the page's. It is one line, whatever it holds.
     """
     return f'<bdi lang="">{html.escape(printable(text))}</bdi>'
+
+
+def place(text: str) -> str:
+    """Where something is stored: each part of the path keeps its place, whatever its script.
+
+    So does the ending of a file's name. Lines end between the parts, where there is no room for
+    all.
+    """
+    parts = (f'<bdi dir="ltr" lang="">{escaped(part)}</bdi>' for part in text.split("/"))
+    return f'<span class="place">{"/<wbr>".join(parts)}</span>'
 
 
 def link_to(file: Path, folder: Path) -> str:

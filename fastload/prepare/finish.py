@@ -66,8 +66,8 @@ def finish_shards(
     """
     files = [file for shard in plan.shards for file in shard.files]
     verdicts = [verdict for journal in journals for verdict in journal.verdicts]
-    examined = without_duplicates(list(zip(files, verdicts, strict=True)))
-    rows = report_rows(plan.source, examined)
+    examined, repeats = without_duplicates(list(zip(files, verdicts, strict=True)))
+    rows = report_rows(plan.source, examined, repeats)
     check_what_is_left(plan, [file for file, one in examined if isinstance(one, Kept)], rows)
     remaining = (verdict for _, verdict in examined)
     finished: dict[str, list[FinishedShard]] = {}

@@ -39,7 +39,7 @@ def clean_folder(source: Source, *, rules: Rules, workers: int) -> list[Row]:
             examined.append((file, verdict))
             aside += isinstance(verdict, Dropped)
             progress.add(note=f"{aside:,} set aside")
-    return report_rows(source, without_duplicates(examined))
+    return report_rows(source, *without_duplicates(examined))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

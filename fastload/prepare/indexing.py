@@ -29,7 +29,7 @@ from fastload.console.progress import Progress
 from fastload.console.terminal import printable, say
 from fastload.errors import OutputError, ShardError
 from fastload.files import explain_os_error, locked
-from fastload.prepare.duplicates import find_duplicates
+from fastload.prepare.duplicates import find_copies
 from fastload.prepare.examine import examine_files
 from fastload.prepare.examined import Examined, Known
 from fastload.prepare.finish import check_what_is_left
@@ -43,7 +43,14 @@ from fastload.prepare.plan import (
 )
 from fastload.prepare.reasons import Rules
 from fastload.prepare.remedies import remedy_line
-from fastload.prepare.report import REPORT_NAME, Row, count_reasons, report_rows, write_report
+from fastload.prepare.report import (
+    REPORT_NAME,
+    Row,
+    count_reasons,
+    repeat_lines,
+    report_rows,
+    write_report,
+)
 from fastload.prepare.source import File, Source
 from fastload.prepare.spread import examine_on_nodes
 from fastload.prepare.verdict import Dropped, Verdict
@@ -102,6 +109,7 @@ class IndexOutcome:
         examined: Files that were read in this run.
         images_per_second: How fast they were read.
         remedy: Options that would keep what was left out, or "".
+        repeats: A line about images that their class and split have several times, or none.
         fresh: Whether the index was there already, and held.
     """
 
@@ -109,6 +117,7 @@ class IndexOutcome:
     examined: int
     images_per_second: float
     remedy: str
+    repeats: Sequence[str]
     fresh: bool = False
 
 
@@ -253,7 +262,12 @@ def write_index_of(
         recipe = _recipe(source, options, keys)
         if former and not count and former.places.recipe == recipe and not find_change(former):
             return IndexOutcome(
-                data=former, examined=0, images_per_second=0.0, remedy="", fresh=True
+                data=former,
+                examined=0,
+                images_per_second=0.0,
+                remedy="",
+                repeats=(),
+                fresh=True,
             )
         known = Known(examined.shrink(known.rows), known.texts)
         outcome = _write(plan, known, named, options, folder, recipe, examined)
@@ -263,6 +277,7 @@ def write_index_of(
         examined=count,
         images_per_second=count / max(seconds, 1e-9),
         remedy=remedy_line(outcome[1], options.rules),
+        repeats=repeat_lines(outcome[1]),
     )
 
 
@@ -322,12 +337,14 @@ def _write(
     examined: Examined,
 ) -> tuple[PlacedData, list[Row]]:
     source, files = plan.source, plan.source.files
-    copies = _duplicates(files, known)
+    dropped, repeats = _copies(files, known)
     stays = known.kept()
-    stays[list(copies)] = False
+    stays[list(dropped)] = False
     told = np.flatnonzero(~stays | (known.rows["text_size"] > 0)).tolist()
     rows = report_rows(
-        source, [(files[place], copies.get(place) or known.verdict(place)) for place in told]
+        source,
+        [(files[place], dropped.get(place) or known.verdict(place)) for place in told],
+        repeats,
     )
     kept = np.flatnonzero(stays)
     check_what_is_left(plan, [files[place] for place in kept.tolist()], rows)
@@ -369,8 +386,8 @@ def _write(
     return read_places(folder), rows
 
 
-def _duplicates(files: Sequence[File], known: Known) -> dict[int, Verdict]:
-    """Place among the files -> why a copy goes."""
+def _copies(files: Sequence[File], known: Known) -> tuple[dict[int, Dropped], dict[str, str]]:
+    """Place among the files -> why a copy goes; and which copies stay, as in `Copies`."""
     kept = np.flatnonzero(known.kept())
     digests = known.rows[["digest", "twin"]][kept]
     order = np.lexsort((digests["twin"], digests["digest"]))
@@ -379,10 +396,11 @@ def _duplicates(files: Sequence[File], known: Known) -> dict[int, Verdict]:
     repeated = np.concatenate([[False], same]) | np.concatenate([same, [False]])
     places = kept[order[repeated[: len(order)]]].tolist()
     images = ((files[place], known.rows[place]) for place in places)
-    dropped = find_duplicates(
+    dropped, repeats = find_copies(
         (file, f"{int(row['digest']):016x}{int(row['twin']):016x}") for file, row in images
     )
-    return {place: dropped[files[place].path] for place in places if files[place].path in dropped}
+    goes = {place: dropped[files[place].path] for place in places if files[place].path in dropped}
+    return goes, repeats
 
 
 def _holders(source: Source) -> tuple[NDArray[np.uint32], NDArray[np.void], bytes]:

@@ -23,11 +23,16 @@ from fastload.store.object_paths import ObjectPath
 
 REPORT_NAME = "cleaning.csv"
 REPORT_FIELDS = ("path", "reason", "detail", "action")
+REPEAT = "repeat"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the report. `reason` is a slug, or "changed" for an image that is stored."""
+    """A line of the report.
+
+    `reason` is a slug; for an image that is stored "changed", or `REPEAT` where its class and split
+    have the same image under another path. An image that is both has two lines.
+    """
 
     path: str
     reason: str
@@ -35,12 +40,15 @@ class Row:
     action: str
 
 
-def report_rows(source: Source, examined: Iterable[tuple[File, Verdict]]) -> list[Row]:
+def report_rows(
+    source: Source, examined: Iterable[tuple[File, Verdict]], repeats: Mapping[str, str]
+) -> list[Row]:
     """The lines of the report, sorted by path.
 
     Args:
         source: The source of the files; its oddities are set aside too.
         examined: Each file with what became of it.
+        repeats: See `duplicates.Copies`.
     """
     rows = [Row(odd.path, odd.reason.slug, odd.detail, "set aside") for odd in source.oddities]
     for file, verdict in examined:
@@ -48,6 +56,7 @@ def report_rows(source: Source, examined: Iterable[tuple[File, Verdict]]) -> lis
             rows.append(Row(file.path, verdict.reason.slug, verdict.detail, "set aside"))
         elif verdict.change:
             rows.append(Row(file.path, "changed", verdict.change, "stored"))
+    rows += [Row(path, REPEAT, other, "stored") for path, other in repeats.items()]
     return sorted(rows, key=lambda row: row.path)
 
 
@@ -55,6 +64,16 @@ def count_reasons(rows: Iterable[Row]) -> dict[str, int]:
     """How many files were set aside for each reason, the commonest first."""
     counts = Counter(row.reason for row in rows if row.action != "stored")
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def repeat_lines(rows: Iterable[Row]) -> list[str]:
+    """One line about images that stand several times in a class of a split; none without such."""
+    count = sum(row.reason == REPEAT for row in rows)
+    if not count:
+        return []
+    if count == 1:
+        return ["1 image that stays is a copy of another of its class and split"]
+    return [f"{count:,} images that stay are copies of others of their class and split"]
 
 
 def write_report(path: Path, rows: Iterable[Row]) -> None:

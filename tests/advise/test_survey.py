@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fastload import index, inspect, shard
-from fastload.advise import by_class, survey
+from fastload import clean, index, inspect, shard
+from fastload.advise import aside, by_class, survey
 from fastload.load.augment import Augment
 from fastload.store.index import read_index
 from tests.pictures import encoded, jpeg, picture, write_tree
@@ -40,6 +40,8 @@ def data(tmp_path_factory) -> Path:
         "train/玫瑰/same.jpg": jpeg(40),
         f"train/{LONG}/same.jpg": jpeg(40),
         "train/玫瑰/also in val.jpg": jpeg(41),
+        **{f"train/玫瑰/again {i}.jpg": jpeg(0) for i in (1, 2)},
+        f"train/{LONG}/again.jpg": jpeg(20),
         "val/玫瑰/0.jpg": jpeg(41),
         "train/玫瑰/grau.jpg": grey(30),
         f"train/{LONG}/half.jpg": jpeg(31)[:300],
@@ -72,10 +74,10 @@ def part(html: str, begin: str, end: str = "</details>") -> str:
 
 def test_every_class_has_its_name_number_and_samples(drawn):
     html, reader = drawn
-    assert "玫瑰: 6 images" in reader.text
+    assert "玫瑰: 8 images" in reader.text
     assert LONG in reader.text
-    samples = pictures(part(html, "as a model sees them", "<h2>"))
-    assert len(samples) == 6 + 2 + 1
+    samples = pictures(part(html, "as a model sees them", "<h2"))
+    assert len(samples) == 6 + 2 + 2  # six of a class at most
     assert {each.size for each in samples} == {(32, 32)}
 
 
@@ -93,7 +95,7 @@ def test_what_was_set_aside_has_its_reason_and_a_picture_where_one_can_be_made(d
 def test_copies_stand_side_by_side(drawn):
     html, reader = drawn
     assert "2 pictures in 4 files, side by side" in reader.text
-    copies = part(html, "side by side")
+    copies = part(html, "several classes or splits")
     for group, (first, second) in zip(
         copies.split('class="copies')[1:], (("also in val", "0"), ("same", "same")), strict=True
     ):
@@ -104,6 +106,52 @@ def test_copies_stand_side_by_side(drawn):
     assert copies.count("stays") == 1  # the one of val, which nothing is trained on
 
 
+def test_repeats_within_a_class_stand_side_by_side_the_most_frequent_first(drawn):
+    html, reader = drawn
+    assert "3 images that stay are copies of others of their class and split" in reader.text
+    assert "2 pictures in 5 files, side by side" in reader.text
+    first, second = html.partition('id="repeats"')[2].split('class="copies')[1:]
+    assert [name for name in ("0.jpg", "again 1.jpg", "again 2.jpg") if name in first]
+    assert f"{LONG}/again.jpg" in second
+    for group, count in ((first, 3), (second, 2)):
+        shown = [each.tobytes() for each in pictures(group)]
+        assert len(shown) == group.count("stays") == count
+        assert len(set(shown)) == 1
+
+
+def test_repeats_are_counted_in_text(data, tmp_path, capsys):
+    said = "3 images that stay are copies of others of their class and split"
+    assert inspect.main([str(data), "--size", "32", "--out", str(tmp_path / "page.html")]) == 0
+    assert f"repeats: {said}" in capsys.readouterr().out
+    assert clean.main([str(data), "--report", str(tmp_path / "report.csv")]) == 0
+    assert said in capsys.readouterr().out
+    assert shard.main([str(data), "--out", str(tmp_path / "shards"), "--workers", "1"]) == 0
+    assert f"repeats     {said}" in capsys.readouterr().out
+    rows = [line.split(",") for line in (tmp_path / "report.csv").read_text().splitlines()]
+    repeats = [
+        row[0] for row in rows if row[1:] == ["repeat", "is also train/玫瑰/0.jpg", "stored"]
+    ]
+    assert repeats == ["train/玫瑰/again 1.jpg", "train/玫瑰/again 2.jpg"]
+
+
+def test_repeats_on_a_page_are_bounded_in_number(data, monkeypatch):
+    monkeypatch.setattr(aside, "MOST_GROUPS", 1)
+    monkeypatch.setattr(aside, "MOST_COPIES", 2)
+    html, _ = page_of(data)
+    repeats = html.partition('id="repeats"')[2]
+    assert "1 picture shown; cleaning.csv names all" in repeats
+    assert "and 1 copy" in repeats
+    assert len(pictures(repeats)) == 2
+
+
+def test_the_page_leads_to_what_stands_below_the_classes(drawn):
+    html, reader = drawn
+    assert "6 files set aside" in reader.text.partition("The long tail")[0]
+    for name in ("aside", "repeats"):
+        assert f'href="#{name}"' in html
+        assert f'id="{name}"' in html
+
+
 def test_a_name_is_never_markup_and_turns_no_line_around(drawn):
     html, reader = drawn
     assert "script" not in reader.tags
@@ -111,7 +159,9 @@ def test_a_name_is_never_markup_and_turns_no_line_around(drawn):
     for sign in ("\u202e", "\u0007"):
         assert sign not in html
     assert "onerror" not in dict(reader.attributes)
-    assert {tag for tag in reader.tags if tag in {"link", "iframe", "object", "a"}} == set()
+    assert {tag for tag in reader.tags if tag in {"link", "iframe", "object"}} == set()
+    links = [value for name, value in reader.attributes if name == "href"]
+    assert links == ["#aside", "#repeats"]
     sources = [value for name, value in reader.attributes if name == "src"]
     assert sources
     assert all(value.startswith("data:image/") for value in sources)
@@ -169,7 +219,7 @@ def test_a_report_cannot_name_what_lies_outside_the_source(tmp_path):
     html, reader = page_of(shards, source=shards)
     assert "has one channel (grey): 2 files" in reader.text
     assert "odd (odd): 1 file" in reader.text  # a reason of another version
-    assert not pictures(html.partition("<h2>Set aside</h2>")[2])
+    assert not pictures(html.partition('<h2 id="aside">')[2])
 
 
 def test_thousands_of_classes_make_a_page_of_a_bounded_size(tmp_path, monkeypatch):

@@ -14,9 +14,18 @@ from tests.train.test_report import read
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("name", ["ink", "soft", "accent"])
 def test_text_stands_out_from_the_page(name, dark):
-    text, ground = (luminance(COLOURS[which][dark]) for which in (name, "page"))
-    low, high = sorted((text, ground))
-    assert (high + 0.05) / (low + 0.05) >= 4.5  # WCAG 2.2, 1.4.3
+    assert contrast(name, "page", dark=dark) >= 4.5  # WCAG 2.2, 1.4.3
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_text_stands_out_from_a_ground_that_is_filled(dark):
+    assert contrast("ink", "fill", dark=dark) >= 4.5
+    assert contrast("ink", "mark", dark=dark) >= 4.5
+
+
+def contrast(*names: str, dark: bool) -> float:
+    low, high = sorted(luminance(COLOURS[name][dark]) for name in names)
+    return (high + 0.05) / (low + 0.05)
 
 
 def luminance(colour: str) -> float:
@@ -45,6 +54,17 @@ def test_each_colour_of_a_drawing_is_one_variable_of_the_style():
 )
 def test_a_name_is_one_line_of_text(given, shown):
     assert page.name(given) == f'<bdi lang="">{shown}</bdi>'
+
+
+def test_the_parts_of_a_path_keep_their_order_and_are_text():
+    html = page.place("train/وردة/<b>.jpg")
+    parts = [f'<bdi dir="ltr" lang="">{part}</bdi>' for part in ("train", "وردة", "&lt;b&gt;.jpg")]
+    assert "/<wbr>".join(parts) in html
+    assert read(html).text == "train/وردة/<b>.jpg"
+
+
+def test_a_head_is_not_broken_at_a_hyphen():
+    assert read(page.table(("top-1",), [("0-1",)], numbers=())).text == "top-\u20601" + "0-1"
 
 
 def test_a_table_marks_rows_and_aligns_numbers():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastload.prepare.duplicates import find_duplicates
+from fastload.prepare.duplicates import find_copies
 from fastload.prepare.reasons import Reason
 from fastload.prepare.source import File
 from fastload.prepare.verdict import Dropped
@@ -21,13 +21,14 @@ def test_the_same_image_in_several_splits_stays_in_test_then_val():
         (file("val/a/2", "val"), "y"),
         (file("train/a/3"), "z"),
     ]
-    dropped = find_duplicates(images)
-    assert dropped == {
+    found = find_copies(images)
+    assert found.dropped == {
         "train/a/1": Dropped(Reason.TWO_SPLITS, "is also test/a/1"),
         "val/a/1": Dropped(Reason.TWO_SPLITS, "is also test/a/1"),
         "train/a/2": Dropped(Reason.TWO_SPLITS, "is also val/a/2"),
     }
-    assert find_duplicates(images[::-1]) == dropped
+    assert found.repeats == {}
+    assert find_copies(images[::-1]) == found
 
 
 def test_the_same_image_in_two_classes_goes_everywhere():
@@ -36,14 +37,31 @@ def test_the_same_image_in_two_classes_goes_everywhere():
         (file("train/b/1", label=1), "x"),
         (file("test/b/2", "test", label=1), "x"),
     ]
-    dropped = find_duplicates(images)
+    found = find_copies(images)
+    dropped = found.dropped
     assert {path: why.reason for path, why in dropped.items()} == dict.fromkeys(
         ("train/a/1", "train/b/1", "test/b/2"), Reason.TWO_CLASSES
     )
     assert dropped["train/a/1"].detail == "is also test/b/2"
     assert dropped["train/b/1"].detail == "is also train/a/1"
-    assert find_duplicates(images[::-1]) == dropped
+    assert found.repeats == {}  # nothing of it stays
+    assert find_copies(images[::-1]) == found
 
 
-def test_repeats_within_a_class_and_split_stay():
-    assert find_duplicates([(file("train/a/1"), "x"), (file("train/a/2"), "x")]) == {}
+def test_repeats_within_a_class_and_split_stay_and_name_the_first():
+    images = [(file(f"train/a/{n}"), "x") for n in (3, 1, 2)] + [(file("train/a/4"), "y")]
+    found = find_copies(images)
+    assert found.dropped == {}
+    assert found.repeats == dict.fromkeys(("train/a/2", "train/a/3"), "is also train/a/1")
+
+
+def test_of_copies_in_two_splits_those_that_stay_may_repeat_each_other():
+    images = [
+        (file("train/a/1"), "x"),
+        (file("train/a/2"), "x"),
+        (file("test/a/8", "test"), "x"),
+        (file("test/a/9", "test"), "x"),
+    ]
+    found = find_copies(images)
+    assert list(found.dropped) == ["train/a/1", "train/a/2"]
+    assert found.repeats == {"test/a/9": "is also test/a/8"}

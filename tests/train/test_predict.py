@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from fastload import Augment, Loader, TarDataset
 from fastload.pixels.decode import cpu_renderer
 from tests.pictures import HAS_AVIF
 from tests.train.pictures import CLASSES, striped_picture, striped_shards
+from tests.train.test_report import read
 from train import asking
+from train.answers import Answer, Answers, as_html
 from train.predict import main
 from train.run import main as train
 from train.tensorfile import read_tensors, write_tensors
@@ -525,6 +528,27 @@ def test_a_page_shows_some_pictures_and_says_how_many(run, photographs, tmp_path
     page = out.read_text(encoding="utf-8")
     assert page.count("<img ") == 4
     assert "The first 4 of them are shown" in page
+
+
+def test_a_page_begins_with_the_main_figures_and_says_what_was_not_as_labelled():
+    rows = [
+        Answer(name=f"{truth}.jpg", truth=truth, labels=(0, 1), probabilities=(0.75, 0.25))
+        for truth in (0, 1)
+    ]
+    figures: dict[str, Mapping[str, float]] = {
+        "val": {"photographs": 2, "loss": 1.5, "top1": 0.5, "macro_top1": 0.25}
+    }
+    names = ("rose", "\u73ab\u7470")
+    answers = Answers(
+        model="m", classes=names, class_names=names, top=2, rows=rows, figures=figures
+    )
+
+    text = read(as_html(answers)).text
+
+    assert text.index("25.0%50.0%––") < text.index("All figures") < text.index("loss1.5")
+    assert text.count("as labelled") == 2
+    assert "not as labelled: \u73ab\u7470" in text
+    assert text.count("75.0% rose") == 2
 
 
 def sentence(capsys: Any, *words: str | Path, status: int = 1) -> str:
