@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from fastload.console.page import Picture, card, escaped
+from fastload.console.page import Picture, card, escaped, name
 from fastload.console.terminal import counted, printable
 from fastload.prepare.duplicates import COPY_OF
 from fastload.prepare.reasons import Reason
 from fastload.prepare.report import Row
 from fastload.prepare.thumbnails import draw_thumbnails
 
+MOST_REASONS = 60  # on a page: more than there are, as a report may be of another version
 MOST_OF_A_REASON = 24  # files on a page; the report has them all
 MOST_GROUPS, MOST_COPIES = 40, 6
 # Reasons for which a file is not opened once more: it is not there, or harmed its decoder.
@@ -46,8 +47,11 @@ def aside_parts(rows: Iterable[Row], root: Path | None) -> list[str]:
     ordered = sorted(shown, key=lambda slug: -counts[slug])
     parts = [
         _reason(slug, shown[slug], counts[slug], jpegs, is_open=place < 3)
-        for place, slug in enumerate(ordered)
+        for place, slug in enumerate(ordered[:MOST_REASONS])
     ]
+    if len(ordered) > MOST_REASONS:
+        more = counted(len(ordered) - MOST_REASONS, "more reason")
+        parts.append(f"<p>{more}; cleaning.csv has them all.</p>")
     if groups:
         parts.append(_copies(groups, jpegs))
     return parts
@@ -75,16 +79,16 @@ def _reason(
     )
     more = f"<p>The first {len(rows):,}; cleaning.csv has them all.</p>" * (count > len(rows))
     return (
-        f"<details{' open' * is_open}><summary><b>{escaped(_words(slug))}</b>"
-        f" ({escaped(slug)}): {counted(count, 'file')}</summary>{more}"
+        f"<details{' open' * is_open}><summary><b>{escaped(_shortened(_words(slug)))}</b>"
+        f" ({escaped(_shortened(slug))}): {counted(count, 'file')}</summary>{more}"
         f'<div class="cards">{cards}</div></details>'
     )
 
 
 def _card(path: str, jpegs: Mapping[str, bytes], detail: str, action: str) -> str:
-    lines = [f'<span class="place">{escaped(_shortened(path))}</span>'] * (path in jpegs)
+    lines = [f'<span class="place">{name(_shortened(path))}</span>'] * (path in jpegs)
     lines += [escaped(_shortened(detail))] * bool(detail)
-    lines += [escaped(action)] * (action != "set aside")
+    lines += [escaped(_shortened(action))] * (action != "set aside")
     return card(Picture(jpeg=jpegs.get(path), place=_shortened(path)), lines)
 
 

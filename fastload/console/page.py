@@ -41,8 +41,7 @@ class Picture:
 
     def html(self) -> str:
         """The thumbnail, as a link where there is a file; the place alone without a thumbnail."""
-        place = escaped(self.place)
-        shown = f'<span class="place">{place}</span>'
+        shown = f'<span class="place">{name(self.place)}</span>'
         if self.jpeg is not None:
             shown = image(self.jpeg, self.place)
         return f'<a href="{html.escape(self.link)}">{shown}</a>' if self.link else shown
