@@ -17,6 +17,10 @@ from typing import IO, Any, BinaryIO
 
 READ_BYTES = 4 << 20  # of a file that is hashed, at a time
 
+# What a cell begins with that a spreadsheet computes, in whatever width it is typed:
+# https://owasp.org/www-community/attacks/CSV_Injection
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
 _LACKING = "the file system cannot do this; choose a place on a local disk"
 _SYSTEM_REASONS = {
     errno.ENOSPC: "no space is left on the device; free some, or choose another place",
@@ -195,12 +199,27 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -
 def write_spreadsheet(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a table for people: as `write_csv` does, with a byte-order mark before it.
 
-    Excel takes CSV without the mark for the code page of the system, such as GBK.
+    Excel takes CSV without the mark for the code page of the system, such as GBK. Each cell is a
+    `spreadsheet_cell`.
 
     Raises:
         OSError: If the file cannot be written.
     """
-    write_atomically(path, codecs.BOM_UTF8 + _as_csv(names, rows))
+    cells = ([*map(spreadsheet_cell, row)] for row in rows)
+    write_atomically(path, codecs.BOM_UTF8 + _as_csv(names, cells))
+
+
+def spreadsheet_cell(text: str) -> str:
+    """A text as a cell that no spreadsheet computes: with a ' before it where one would.
+
+    A folder may be called =HYPERLINK(...).
+    """
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+
+
+def text_of_cell(cell: str) -> str:
+    """The text that `spreadsheet_cell` made a cell of."""
+    return cell[1:] if cell[:1] == "'" and spreadsheet_cell(cell) != cell else cell
 
 
 def _as_csv(names: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:

@@ -24,7 +24,7 @@ from fastload.console.parser import CommandParser, add_seed_option, local_folder
 from fastload.console.shell import program
 from fastload.console.terminal import counted, say
 from fastload.errors import ShardError
-from fastload.files import write_atomically
+from fastload.files import expect_writable, write_atomically
 from fastload.load.augment import Augment
 from fastload.load.reweighting import class_weights
 from fastload.prepare.report import repeat_lines
@@ -47,11 +47,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("count", "reweight"):
         if getattr(options, name) is not None and options.sheet is None:
             parser.error(f"--{name} is about the contact sheet; name its file with --sheet")
+    options.out = options.out or Path(f"{name_of(options.shards)}-inspect.html")
+    if options.sheet and options.sheet.absolute() == options.out.absolute():
+        parser.error("--sheet must be another file than the page of --out")
     return run_command(parser.name, lambda: _inspect(options))
 
 
 def _inspect(options: argparse.Namespace) -> int:
     directory: str = options.shards
+    for path in filter(None, (options.out, options.sheet)):
+        expect_writable(path)
     make_missing_indexes(directory)
     contents = read_contents(directory)
     split = options.split or next((name for name in contents.splits), "train")
@@ -72,10 +77,9 @@ def _inspect(options: argparse.Namespace) -> int:
     if not len(index):
         raise ShardError(f"split {split!r} has no images to draw", where=directory)
     augment = AUGMENTS[options.augment](options.size)
-    out = options.out or Path(f"{name_of(directory)}-inspect.html")
     page = draw_page(directory, split, augment=augment, seed=options.seed, source=options.source)
-    write_atomically(out, page.encode())
-    say("", f"{out}: counts, sizes, samples and what was set aside; open it in a browser")
+    write_atomically(options.out, page.encode())
+    say("", f"{options.out}: counts, sizes, samples and what was set aside; open it in a browser")
     if options.sheet:
         count = options.count or SHEET_IMAGES
         sheet = draw_sheet(

@@ -36,6 +36,7 @@ from fastload.console.shell import program, trainer_command
 from fastload.console.terminal import say
 from fastload.cores import explain_cores
 from fastload.errors import FastloadError
+from fastload.files import expect_writable
 from fastload.load.backend import BackendName
 from fastload.store.collection import read_contents
 from fastload.store.making import make_missing_indexes
@@ -69,6 +70,7 @@ def _tune(question: Question, out: Path, *, card: Card | None, images: int | Non
     on_gpu = question.device.type == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise FastloadError(f"{question.device}: PyTorch finds no GPU; leave out --device")
+    expect_writable(out)
     make_missing_indexes(question.shards)
     contents = read_contents(question.shards)
     if "train" not in contents.splits:

@@ -21,6 +21,7 @@ from fastload.files import (
     sha256_of,
     sync_directory,
     sync_file,
+    text_of_cell,
     write_atomically,
     write_csv,
     write_spreadsheet,
@@ -120,7 +121,7 @@ def test_a_table_keeps_any_name(
     tmp_path: Path, write: Callable[[Path, Sequence[str], list[list[str]]], None], encoding: str
 ):
     rows = [['with "quotes", commas', "new\nline"], ["中文", os.fsdecode(b"caf\xe9")]]
-    rows += [["carriage\rreturn", "\r"], ["\r\n", " "]]
+    rows += [["carriage\rreturn", "c\r"], ["c\r\n", " "]]
     write(tmp_path / "t.csv", ("a", "b"), rows)
     text = (tmp_path / "t.csv").read_bytes().decode(encoding, "surrogateescape")
     assert list(csv.reader(io.StringIO(text, newline=""))) == [["a", "b"], *rows]
@@ -132,6 +133,19 @@ def test_a_table_for_people_begins_with_the_mark_that_spreadsheets_look_for(tmp_
     plain = (tmp_path / "programs.csv").read_bytes()
     assert plain == "name\n玫瑰\n".encode()
     assert (tmp_path / "people.csv").read_bytes() == b"\xef\xbb\xbf" + plain
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])
+def test_no_spreadsheet_computes_a_name_and_each_name_can_be_had_back(tmp_path: Path, sign: str):
+    names = [f"{sign}cmd|' /C calc'!A0", f"'{sign}1", f"''{sign}", sign, "'quoted'", "'", "a=b"]
+    write_spreadsheet(tmp_path / "t.csv", ("name",), [[name] for name in names])
+    with (tmp_path / "t.csv").open(encoding="utf-8-sig", newline="") as file:
+        cells = [row["name"] for row in csv.DictReader(file)]
+    assert not [cell for cell in cells if cell.startswith(sign)]
+    assert cells[4:] == names[4:]
+    assert [text_of_cell(cell) for cell in cells] == names
+    pandas = pytest.importorskip("pandas")
+    assert pandas.read_csv(tmp_path / "t.csv")["name"].tolist() == cells
 
 
 def test_a_path_lies_within_a_folder_wherever_links_lead(tmp_path: Path):

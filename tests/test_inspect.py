@@ -153,12 +153,16 @@ def test_a_damaged_sample_does_not_stop_the_look(tmp_path, caplog):
 
 
 def test_mistakes_are_one_sentence(shards, tmp_path, capsys):
-    nowhere = str(tmp_path / "nowhere" / "page.html")
+    nowhere, page = str(tmp_path / "nowhere" / "page.html"), str(tmp_path / "page.html")
+    (tmp_path / "folder.html").mkdir()
+    folder = str(tmp_path / "folder.html")
     empty = write_shards(tmp_path / "empty", {"train": []}, classes=["a"])
     for arguments, said in [
         ([str(tmp_path)], "there is no complete set of shards"),
         ([str(shards), "--split", "test"], "there is no split 'test'"),
         ([str(shards), "--out", nowhere], "there is no such file or folder"),
+        ([str(shards), "--out", folder], "is a folder, expected a regular file"),
+        ([str(shards), "--out", page, "--sheet", folder], "is a folder, expected"),
         ([str(empty)], "split 'train' has no images to draw"),
     ]:
         assert inspect.main(arguments) == 1
@@ -166,6 +170,7 @@ def test_mistakes_are_one_sentence(shards, tmp_path, capsys):
         assert error.startswith("fastload.inspect: ")
         assert said in error
         assert error.count("\n") == 1
+    assert not Path(page).exists()
 
 
 @pytest.mark.parametrize(
@@ -176,6 +181,10 @@ def test_mistakes_are_one_sentence(shards, tmp_path, capsys):
         (["--seed", "-1"], r"--seed must be in \[0, \d+\], got -1"),
         (["--reweight", "cube"], "--reweight must be inverse, sqrt or effective:BETA"),
         (["--count", "7"], "--count is about the contact sheet; name its file with --sheet"),
+        (
+            ["--out", "a.html", "--sheet", "./a.html"],
+            "--sheet must be another file than the page of --out",
+        ),
         (["--reweight", "sqrt"], "--reweight is about the contact sheet; name its file with"),
         (
             ["--sheet", "a.png"],

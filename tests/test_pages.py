@@ -24,6 +24,8 @@ pytestmark = [
 
 NAME = "玫瑰 <b onclick='x'>&amp;"
 LONG = "Schmalblättriges" * 15
+# One letter each, for a browser: no line can be broken within.
+FLOODS = ("\u0e17" + "\u0e49" * 80, "\U0001f468\u200d" * 30)
 HOSTILE = "<script>document.title='taken'</script>\u202e\r\n<img src=//example.com/x>"
 
 
@@ -34,7 +36,7 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
 
 
 def write_inspect_page(folder: Path) -> Path:
-    names = (NAME, LONG, HOSTILE.replace("/", "∕"))
+    names = (NAME, LONG, HOSTILE.replace("/", "∕"), *FLOODS)
     files = {
         f"train/{name}/{i}.jpg": jpeg(i + 9 * n) for n, name in enumerate(names) for i in (1, 2)
     }
@@ -42,8 +44,13 @@ def write_inspect_page(folder: Path) -> Path:
     files[f"train/{LONG}/{'half' * 50}.jpg"] = jpeg(4)[:200]
     data, out = write_tree(folder / "data", files), folder / "inspect.html"
     assert index.main([str(data), "--workers", "1"]) == 0
-    assert inspect.main([str(data), "--size", "64", "--out", str(out)]) == 0
+    options = ["--size", "64", "--out", str(out), "--sheet", str(folder / "sheet.html")]
+    assert inspect.main([str(data), *options]) == 0
     return out
+
+
+def write_sheet(folder: Path) -> Path:
+    return write_inspect_page(folder).with_name("sheet.html")
 
 
 def write_report(folder: Path) -> Path:
@@ -53,19 +60,19 @@ def write_report(folder: Path) -> Path:
 
 
 def write_answers(folder: Path) -> Path:
-    names = (NAME, LONG, HOSTILE)
+    names = (NAME, LONG, HOSTILE, *FLOODS)
     rows = [
         Answer(
             name=f"{HOSTILE}/{i}.jpg",
             truth=1,
-            labels=(0, 1, 2),
-            probabilities=(0.6, 0.3, 0.1),
+            labels=range(len(names)),
+            probabilities=(0.6, 0.3, 0.06, 0.03, 0.01),
             thumbnail=jpeg(i),
         )
         for i in range(9)
     ]
     rows.append(Answer(name=LONG, reason="ends before its last row"))
-    answers = Answers(model=NAME, classes=names, class_names=names, top=3, rows=rows)
+    answers = Answers(model=NAME, classes=names, class_names=names, top=len(names), rows=rows)
     out = folder / "answers.html"
     out.write_text(as_html(answers), encoding="utf-8")
     return out
@@ -77,6 +84,7 @@ def committed_page(_folder: Path) -> Path:
 
 WRITE: dict[str, Callable[[Path], Path]] = {
     "inspect": write_inspect_page,
+    "sheet": write_sheet,
     "report": write_report,
     "answers": write_answers,
     "benchmarks": committed_page,

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 import venv
 import zipfile
 from importlib.util import find_spec
@@ -86,7 +87,25 @@ def test_the_sdist_holds_what_git_tracks_of_the_core_and_no_build(built: Path):
         names = {name.partition("/")[2] for name in archive.getnames()}
     headers = {str(path.relative_to(ROOT)) for path in (ROOT / "native").glob("*/*.hpp")}
     assert headers <= names
-    assert not [name for name in names if name.endswith(".so")]
+    assert not [name for name in names if name.endswith(".so") or name.startswith("tests")]
+
+
+def test_nothing_in_a_release_says_when_where_or_by_whom_it_was_built(built: Path):
+    """So the same commit gives the same bytes, on machines with the same tools."""
+    asked = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
+    commit = int(subprocess.run(asked, capture_output=True, check=True).stdout)
+    (sdist,) = built.glob("*.tar.gz")
+    assert sdist.read_bytes()[3:8] == bytes(5)  # of gzip's header: no name, no time
+    with tarfile.open(sdist) as archive:
+        members = archive.getmembers()
+    assert [one.name for one in members] == sorted(one.name for one in members)
+    assert {(one.mtime, one.uid, one.gid, one.uname) for one in members} == {(commit, 0, 0, "")}
+    with zipfile.ZipFile(wheel_of(built)) as archive:
+        times = {one.date_time for one in archive.infolist()}
+        core = archive.read("fastload/pixels/_core.so")
+    assert times == {time.gmtime(commit - commit % 2)[:6]}
+    assert b"\3\0\0\0GNU\0" not in core  # a build ID
+    assert b"/tmp" not in core
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +204,19 @@ def test_a_wrong_argument_of_the_release_is_one_sentence(words: list[str], sente
     assert done.returncode == 1
     assert done.stderr.startswith(f"scripts/release: {sentence}")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_that_is_no_checkout_is_one_sentence(tmp_path: Path):
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy(ROOT / "scripts" / "release", tmp_path / "scripts")
+    done = subprocess.run(
+        [script, "--dry-run"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHON": sys.executable, "GIT_CEILING_DIRECTORIES": str(tmp_path)},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("scripts/release: a release is of what git tracks")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "dist").exists()

@@ -86,6 +86,7 @@ def test_the_help_lists_the_cards(capsys):
     [
         (["--model", "nothing"], "no torchvision classification model"),
         (["--device", "cuda"], "PyTorch finds no GPU"),
+        (["--out", "/"], "/: is a folder, expected a regular file"),
     ],
 )
 def test_a_mistake_is_one_sentence_on_standard_error(shards, tmp_path, capsys, more, said):

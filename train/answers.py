@@ -17,7 +17,7 @@ from typing import Any
 
 from fastload.console import page
 from fastload.console.terminal import counted
-from fastload.files import write_atomically
+from fastload.files import spreadsheet_cell, write_atomically
 
 _MAIN = {
     "macro_top1": "macro-average top-1",
@@ -26,7 +26,6 @@ _MAIN = {
     "top5": "top-5",
 }  # figures that are shown first -> their names
 PICTURES_SHOWN = 500  # on a page: some 5 MB of thumbnails
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +101,10 @@ def as_csv(answers: Answers) -> str:
     for place in range(1, answers.top + 1):
         heads += [f"answer_{place}", *[f"class_{place}"] * named, f"probability_{place}"]
     writer.writerow([*heads, *["set"] * within, *["not_read"] * failed])
-    names = [_safe(_text(name)) for name in answers.class_names]
-    classes = [_safe(_text(name)) for name in answers.classes]
+    names = [_cell(name) for name in answers.class_names]
+    classes = [_cell(name) for name in answers.classes]
     for row in rows:
-        cells = [_safe(_text(row.name)), *[row.split] * split]
+        cells = [_cell(row.name), *[_cell(row.split)] * split]
         cells += ["" if row.truth is None else names[row.truth]] * known
         for place in range(answers.top):
             if row.reason:
@@ -114,7 +113,7 @@ def as_csv(answers: Answers) -> str:
             label = row.labels[place]
             cells += [names[label], *[classes[label]] * named, f"{row.probabilities[place]:.6g}"]
         cells += ["; ".join(names[label] for label in row.within or ())] * within
-        writer.writerow([*cells, *[_safe(_text(row.reason))] * failed])
+        writer.writerow([*cells, *[_cell(row.reason)] * failed])
     return "\ufeff" + text.getvalue()
 
 
@@ -210,9 +209,8 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _safe(cell: str) -> str:
-    """The cell as a text, whatever it begins with."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+def _cell(text: str) -> str:
+    return spreadsheet_cell(_text(text))
 
 
 WRITERS: dict[str, Callable[[Answers], str]] = {

@@ -93,8 +93,6 @@ def find_photographs(
         FastloadError: If a place cannot be listed.
     """
     try:
-        if "" in words:  # as of a variable that a shell does not know
-            raise PhotographsError("a place without a name was given; name files or folders")
         refuse_addresses(words)
         # What two words mean is taken once, where two sources of training data would be a mistake.
         meant = (place for word in words for place in places_of([word]))

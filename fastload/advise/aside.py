@@ -16,6 +16,7 @@ from fastload.prepare.reasons import Reason
 from fastload.prepare.report import REPEAT, Row
 from fastload.prepare.thumbnails import draw_thumbnails
 
+MOST_REASONS = 60  # on a page: more than there are, as a report may be of another version
 MOST_OF_A_REASON = 24  # files on a page; the report has them all
 MOST_GROUPS, MOST_COPIES = 40, 6
 # Reasons for which a file is not opened once more: it is not there, or harmed its decoder.
@@ -49,8 +50,11 @@ def aside_parts(rows: Iterable[Row], root: Path | None) -> list[str]:
     ordered = sorted(shown, key=lambda slug: -counts[slug])
     parts = [
         _reason(slug, shown[slug], counts[slug], jpegs, is_open=number < 3)
-        for number, slug in enumerate(ordered)
+        for number, slug in enumerate(ordered[:MOST_REASONS])
     ]
+    if len(ordered) > MOST_REASONS:
+        more = counted(len(ordered) - MOST_REASONS, "more reason")
+        parts.append(f"<p>{more}; cleaning.csv has them all.</p>")
     if groups:
         title = "stand in several classes or splits"
         parts.append(_copies(title, groups, jpegs))
@@ -93,8 +97,8 @@ def _reason(
     )
     more = f"<p>The first {len(rows):,}; cleaning.csv has them all.</p>" * (count > len(rows))
     return (
-        f"<details{' open' * is_open}><summary><b>{escaped(_words(slug))}</b>"
-        f" ({escaped(slug)}): {counted(count, 'file')}</summary>{more}"
+        f"<details{' open' * is_open}><summary><b>{escaped(_shortened(_words(slug)))}</b>"
+        f" ({escaped(_shortened(slug))}): {counted(count, 'file')}</summary>{more}"
         f'<div class="cards">{cards}</div></details>'
     )
 
@@ -102,7 +106,7 @@ def _reason(
 def _card(path: str, jpegs: Mapping[str, bytes], detail: str, action: str) -> str:
     lines = [place(_shortened(path))] * (path in jpegs)
     lines += [escaped(_shortened(detail))] * bool(detail)
-    lines += [escaped(action)] * (action != "set aside")
+    lines += [escaped(_shortened(action))] * (action != "set aside")
     return card(Picture(jpeg=jpegs.get(path), place=_shortened(path)), lines)
 
 

@@ -167,7 +167,9 @@ def place(text: str) -> str:
     So does the ending of a file's name. Lines end between the parts, where there is no room for
     all.
     """
-    parts = (f'<bdi dir="ltr" lang="">{escaped(part)}</bdi>' for part in text.split("/"))
+    parts = (
+        f'<bdi dir="ltr" lang="">{html.escape(printable(part))}</bdi>' for part in text.split("/")
+    )
     return f'<span class="place">{"/<wbr>".join(parts)}</span>'
 
 

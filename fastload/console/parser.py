@@ -67,6 +67,18 @@ class CommandParser(argparse.ArgumentParser):
         else:
             super().print_help(file)
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:  # noqa: ANN401
+        """The value of a word, as argparse asks for it.
+
+        A path of no letters would be the current folder: `fastload clean "$DATA"` without DATA. An
+        option that takes any text takes none, too.
+        """
+        if not arg_string and not (action.option_strings and action.type in {None, str}):
+            raise argparse.ArgumentError(
+                action, "must not be empty; is a variable of the shell not set?"
+            )
+        return super()._get_value(action, arg_string)
+
     def _join_values(self, words: Sequence[str]) -> list[str]:
         """The words with a name such as -x joined to its option, as argparse takes it: --out=-x."""
         known = self._option_string_actions

@@ -48,6 +48,7 @@ th {{ color: var(--soft); font-weight: 600 }}
 @media (max-width: 30rem) {{ table {{ font-size: .92em }} }}
 td.n, th.n {{ text-align: right }} td.n {{ white-space: nowrap }}
 td bdi {{ display: inline-block; min-width: 7em; overflow-wrap: anywhere }}
+h1, p, summary, figcaption, .place, .pair > div {{ overflow: clip; overflow-clip-margin: 4px }}
 tr.ours td {{ background: var(--mark) }}
 .pair {{ display: flex; flex-wrap: wrap; gap: .3em 1.5em; padding: .6em 0;
        border-bottom: 1px solid var(--rule) }} .pair > div {{ width: 23em; max-width: 100% }}

@@ -89,10 +89,12 @@ def elide(text: str, room: int) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number of things in words: "1 class", "2 classes", "1,200 images", "3 copies"."""
+    """A number of things in words: "1 class", "2 copies", "1,200 images"."""
     if count != 1:
-        noun = f"{noun[:-1]}ie" if noun.endswith("py") else noun
-        noun += "es" if noun.endswith(("s", "x", "tch", "sh")) else "s"
+        if noun.endswith("y") and noun[-2] not in "aeiou":
+            noun = f"{noun[:-1]}ies"
+        else:
+            noun += "es" if noun.endswith(("s", "x", "tch", "sh")) else "s"
     return f"{count:,} {noun}"
 
 

@@ -66,7 +66,7 @@ class Drawing:
     def _grid(self) -> str:
         size = self.pictures.shape[1]
         # In a notebook there is no style sheet of ours.
-        cell = f"margin:0;width:{max(size, NARROWEST)}px;overflow-wrap:anywhere"
+        cell = f"margin:0;width:{max(size, NARROWEST)}px;overflow-wrap:anywhere;overflow:clip"
         cells = []
         for picture, classes in zip(self.pictures, self.classes, strict=True):
             words = "<br>".join(f"<b>{label}</b> {name(said)}" for label, said in classes)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastload.errors import OutputError, ShardError
-from fastload.files import lies_within, write_spreadsheet
+from fastload.files import lies_within, text_of_cell, write_spreadsheet
 from fastload.prepare.reasons import Reason
 from fastload.prepare.source import File, Source
 from fastload.prepare.verdict import Dropped, Verdict
@@ -103,7 +103,7 @@ def rows_in(report: bytes, where: str) -> list[Row]:
             raise ShardError(
                 f"is no cleaning report: expected {','.join(REPORT_FIELDS)} in line 1", where=where
             )
-        return [Row(*cells) for cells in reader]
+        return [Row(*map(text_of_cell, cells)) for cells in reader]
     except (csv.Error, TypeError) as error:  # TypeError: another number of cells
         what = f"line {reader.line_num:,} of it is damaged"
         raise ShardError(f"{what}; make the data ready again", where=where) from error

@@ -3,11 +3,13 @@
     path in the report ─▶ a file, or a member of a tar ─▶ worker ─▶ a small JPEG, or nothing
 
 The files may hold anything, and some may end their decoder's process: see `transcode` and
-`workers`. Nothing outside the source's folder is opened because a report names it.
+`workers`. Because a report names it nothing is opened but what lies in the source's folder, or
+where links in that folder lead; as in `tree`, not through links to folders above it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
@@ -79,6 +81,8 @@ def _found(root: Path, paths: Iterable[str]) -> Iterator[File]:
         if "\0" in path or "" in parts or ".." in parts:
             continue  # no path that fastload writes: it might lead anywhere
         try:
+            if _leads_above(root, parts):
+                continue
             if (root / path).is_file():
                 if (root / path).stat().st_size <= MAX_FILE_BYTES:
                     yield _file(path)
@@ -88,6 +92,13 @@ def _found(root: Path, paths: Iterable[str]) -> Iterator[File]:
             continue
     for tar, names in islice(within.items(), _MOST_TARS):
         yield from _members(root, tar, names)
+
+
+def _leads_above(root: Path, parts: list[str]) -> bool:
+    """Whether a path leads through a link to a folder that holds the root; `tree` enters none."""
+    real = Path(os.path.realpath(root))
+    folders = (root.joinpath(*parts[:count]) for count in range(1, len(parts)))
+    return any(real.is_relative_to(os.path.realpath(folder)) for folder in folders)
 
 
 def _tars(root: Path, parts: list[str]) -> Iterator[str]:

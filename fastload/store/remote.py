@@ -72,7 +72,7 @@ def name_of(path: str | os.PathLike[str]) -> str:
     """The last part of an address or of a path, for titles and for names of files."""
     if is_remote(path):
         return str(path).rstrip("/").rpartition("/")[2]
-    return Path(path).resolve().name
+    return Path(os.path.realpath(path)).name
 
 
 def address_lies_within(address: str, folder: str) -> bool:

@@ -222,6 +222,38 @@ def test_a_report_cannot_name_what_lies_outside_the_source(tmp_path):
     assert not pictures(html.partition('<h2 id="aside">')[2])
 
 
+def test_no_file_above_the_source_is_shown_by_a_link_and_files_that_are_linked_are(tmp_path):
+    shards = numbered(tmp_path / "shards", {"train": 4})
+    (tmp_path / "secret.jpg").write_bytes(grey(1))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "flower.jpg").write_bytes(grey(2))
+    (shards / "above").symlink_to(tmp_path)
+    (shards / "rose").symlink_to(tmp_path / "elsewhere")
+    paths = ("above/secret.jpg", "above/elsewhere/flower.jpg", "rose/flower.jpg")
+    rows = "".join(f"{path},grey,,set aside\n" for path in paths)
+    (shards / "cleaning.csv").write_text(f"path,reason,detail,action\n{rows}")
+    html, _ = page_of(shards, source=shards)
+    aside = html.partition("<h2>Set aside</h2>")[2]
+    assert len(pictures(aside)) == 1
+    assert 'alt="rose/flower.jpg"' in aside
+
+
+def test_a_report_of_thousands_of_reasons_makes_no_thousands_of_parts(tmp_path):
+    shards = numbered(tmp_path / "shards", {"train": 4})
+    rows = "".join(f"{n}.jpg,reason {n} {'x' * 9999},,{'y' * 9999}\n" for n in range(200))
+    (shards / "cleaning.csv").write_text(f"path,reason,detail,action\n{rows}")
+    html, reader = page_of(shards)
+    assert "140 more reasons; cleaning.csv has them all." in reader.text
+    assert len(html) < 200_000
+
+
+def test_a_line_break_in_the_name_of_a_file_is_seen(tmp_path):
+    shards = numbered(tmp_path / "shards", {"train": 4})
+    rows = '"a\nb.jpg",grey,,set aside\n'
+    (shards / "cleaning.csv").write_text(f"path,reason,detail,action\n{rows}")
+    assert r"a\nb.jpg" in page_of(shards)[1].text
+
+
 def test_thousands_of_classes_make_a_page_of_a_bounded_size(tmp_path, monkeypatch):
     shards = numbered(tmp_path / "shards", {"train": 90}, classes=40)
     monkeypatch.setattr(by_class, "MOST_PICTURES", 12)

@@ -39,9 +39,22 @@ def refusal(capsys: pytest.CaptureFixture[str], name: str, arguments: Sequence[s
     return said.err.removeprefix(f"{name}: ").rstrip("\n")
 
 
+EMPTY = "must not be empty; is a variable of the shell not set?"
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
+        ("fastload.clean", "''", f"data {EMPTY}"),
+        ("fastload.index", "''", f"data {EMPTY}"),
+        ("fastload.inspect", "''", f"shards {EMPTY}"),
+        ("fastload.sample", "''", f"folder {EMPTY}"),
+        ("fastload.shard", "''", f"data {EMPTY}"),
+        ("fastload.tune", "''", f"shards {EMPTY}"),
+        ("fastload.verify", "''", f"directory {EMPTY}"),
+        ("fastload.fetch", "s3://bucket/shards ''", f"folder {EMPTY}"),
+        ("fastload.clean", "data --report=", f"--report {EMPTY}"),
+        ("fastload.shard", "data --out ''", f"--out {EMPTY}"),
         ("fastload.shard", "data --min-side 0", "--min-side must be at least 1, got 0"),
         ("fastload.shard", "data --max-side 0", "--max-side must be at least --min-side, got 0"),
         ("fastload.shard", "data --quality 101", "--quality must be in [1, 100], got 101"),
@@ -113,7 +126,7 @@ def refusal(capsys: pytest.CaptureFixture[str], name: str, arguments: Sequence[s
     ],
 )
 def test_a_wrong_value_is_said_of_the_option_that_was_typed(capsys, name, arguments, said):
-    assert refusal(capsys, name, arguments.split()) == said
+    assert refusal(capsys, name, shlex.split(arguments)) == said
 
 
 @pytest.mark.parametrize(

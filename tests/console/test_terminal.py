@@ -98,6 +98,9 @@ def test_a_size_has_few_digits_and_a_decimal_unit(count, said):
         (1_200, "batch", "1,200 batches"),
         (30, "epoch", "30 epochs"),
         (1, "process", "1 process"),
+        (1, "copy", "1 copy"),
+        (2, "copy", "2 copies"),
+        (2, "day", "2 days"),
         (1_234_567, "sample", "1,234,567 samples"),
     ],
 )

@@ -569,7 +569,6 @@ def test_mistakes_are_one_sentence_before_anything_is_read(run, photographs, tmp
         ((tmp_path / "none", image), "there is no such run"),
         ((run, tmp_path / "none"), "there is no such file or folder"),
         ((run, tmp_path / "*.jpg"), "matches no file"),
-        ((run, ""), "a place without a name"),
         ((run, image, "--out", tmp_path / f"{'x' * 245}.csv"), "longer than the file system"),
         ((run, image, "--out", tmp_path / "a.xlsx"), "must end in .csv, .jsonl, .html"),
         ((run, image, "--out", tmp_path), "must end in"),
@@ -586,6 +585,7 @@ def test_mistakes_are_one_sentence_before_anything_is_read(run, photographs, tmp
     assert (tmp_path / "b.csv").read_text() == "file\nx.jpg\n"
     assert "--top" in sentence(capsys, run, image, "--top", "0", status=2)
     assert "PHOTOS is missing" in sentence(capsys, run, status=2)
+    assert "PHOTOS must not be empty" in sentence(capsys, run, "", status=2)
     assert not list(tmp_path.glob("a.*"))
 
 
