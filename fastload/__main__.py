@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 
-from fastload.console.command import run_command
+from fastload.console.command import ended_by_interrupts, run_command
 from fastload.console.completion import SHELLS, completion_script
 from fastload.console.parser import CommandParser
 from fastload.console.shell import TRAINER, module_command, program
@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if words and words[0] in COMMANDS:
-        status: int = module_of(words[0]).main(words[1:])
+        with ended_by_interrupts():
+            module = module_of(words[0])
+        status: int = module.main(words[1:])
         return status
     if words and not words[0].startswith("-"):
         words = words[:1]  # the options behind an unknown command are not those of the overview

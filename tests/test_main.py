@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,36 @@ def test_before_torch_is_loaded_its_threads_are_told_to_sleep_as_by_the_script(m
         command = [sys.executable, "-c", program]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         assert done.stdout == f"{kept}\n"
+
+
+# Ctrl-C where a library would catch it, as some that torch loads do.
+INTERRUPTED = """
+import os, signal, sys
+from fastload.__main__ import main
+
+class Catches:
+    def find_spec(self, name, *_):
+        if name == "numpy":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except BaseException:
+                print("caught")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Catches())
+sys.exit(main(["export", "--help"]))
+"""
+
+
+def test_ctrl_c_while_a_command_is_imported_ends_it_at_once():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_when_a_command_is_imported_ctrl_c_is_an_exception_again(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["verify", "--help"])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_status_and_the_sentence_of_a_command_are_passed_on(script, tmp_path, capsys):
