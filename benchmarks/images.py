@@ -51,12 +51,13 @@ def repeated(images: Path, out: Path, *, times: int) -> Path:
         folder = partial / path.parent.name
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(times):
-            _link_or_copy(path, folder / f"{path.stem}-{number}{path.suffix.lower()}")
+            link_or_copy(path, folder / f"{path.stem}-{number}{path.suffix.lower()}")
     partial.rename(out)
     return out
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path | str, target: Path | str) -> None:
+    """The same file under another name; a copy where the target is on another file system."""
     try:
         os.link(source, target)
     except OSError:  # another file system

@@ -13,7 +13,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from benchmarks import plot, recipe_tables, scale_tables
+from benchmarks import plot, recipe_tables, scale_tables, start_tables
 from benchmarks.environment import ROOT
 from benchmarks.harness import ROWS, Row, read_rows
 from benchmarks.standings import (
@@ -36,9 +36,16 @@ from fastload.console.page import table as table_of_cells
 from fastload.console.parser import CommandParser
 
 COMPARISON = ROWS / "comparison.jsonl"
+
+
+def _results(path: Path) -> str:
+    parts = (long_table(path), start_tables.tables(path.with_name("start.jsonl")))
+    return "\n\n".join(part for part in parts if part)
+
+
 TABLES = {
     "README.md": (short_table, COMPARISON),
-    "docs/benchmarks.md": (long_table, COMPARISON),
+    "docs/benchmarks.md": (_results, COMPARISON),
     "docs/scale.md": (scale_tables.tables, ROWS / "scale.jsonl"),
     "docs/training.md": (recipe_tables.tables, ROWS / "recipe.jsonl"),
 }

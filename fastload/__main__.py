@@ -1,22 +1,26 @@
 """One command for all: `fastload shard data/` is `python -m fastload.shard data/`.
 
 `fastload COMMAND ...` imports the module of that command only and passes on its exit status.
-`fastload` alone is an overview, which imports neither NumPy nor torch.
+`fastload` alone is an overview, which imports neither NumPy nor torch. The trainer is a package
+beside this one, which imports fastload; here it is a name, that is looked up when it is typed.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from types import ModuleType
 
-from fastload.console.command import run_command
+from fastload.console.command import ended_by_interrupts, run_command
 from fastload.console.completion import SHELLS, completion_script
 from fastload.console.parser import CommandParser
-from fastload.console.shell import module_command, program, trainer_command
+from fastload.console.shell import TRAINER, module_command, program
 from fastload.console.terminal import say, table
-from fastload.installation import version
+from fastload.installation import PACKAGE, version
 
 COMMANDS = {
     "sample": "draw a small data set to try everything with",
@@ -24,12 +28,15 @@ COMMANDS = {
     "clean": "say which images must not be trained on, and why",
     "index": "index images where they lie, to train without a copy",
     "shard": "clean images, and store them as shards to train from",
+    "train": "train an image classifier",
+    "predict": "say what a trained model sees in photographs",
+    "export": "write a trained model as a file for other programs",
     "verify": "check every byte of shards, or of indexed images",
     "fetch": "copy shards or photographs from an object store",
     "tune": "find the parameters for this machine",
     "doctor": "try every back-end on ten images",
 }
-"""The modules of fastload that are commands, and what each does."""
+"""The commands, and what each does."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if words and words[0] in COMMANDS:
-        status: int = import_module(f"fastload.{words[0]}").main(words[1:])
+        with ended_by_interrupts():
+            module = module_of(words[0])
+        status: int = module.main(words[1:])
         return status
     if words and not words[0].startswith("-"):
         words = words[:1]  # the options behind an unknown command are not those of the overview
@@ -79,9 +88,20 @@ def command_line(name: str = "", *, with_options: bool = False) -> CommandParser
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog=parser.prog)
     for command, what in COMMANDS.items():
-        takes = [import_module(f"fastload.{command}").command_line()] if with_options else []
+        takes = [module_of(command).command_line()] if with_options else []
         commands.add_parser(command, help=what, parents=takes, add_help=not takes)
     return parser
+
+
+def module_of(command: str) -> ModuleType:
+    """The module that a command is, imported."""
+    if command not in TRAINER:
+        return import_module(f"fastload.{command}")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # train/run.py says why
+    trainer = spec_from_file_location("train", PACKAGE.parent / "train" / "__init__.py")
+    if trainer and trainer.name not in sys.modules:  # by its place: the user may have a train.py
+        sys.modules[trainer.name] = module_from_spec(trainer)
+    return import_module(TRAINER[command])
 
 
 def _path() -> list[str]:
@@ -89,7 +109,7 @@ def _path() -> list[str]:
         (module_command("fastload.sample", "data/"), "or your own: data/{train,val,test}/CLASS/"),
         (module_command("fastload.inspect", "data/"), "what they hold, indexed where they lie"),
         (module_command("fastload.shard", "data/"), "a copy in shards/, where that reads faster"),
-        (trainer_command("--data", "data/"), "or shards/"),
+        (module_command("train.run", "--data", "data/"), "or shards/"),
     ]
     lines = table([(do, f"# {why}") for do, why in steps], left=(0, 1))
     return [f"  {line.rstrip()}" for line in lines]

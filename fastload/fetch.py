@@ -13,7 +13,7 @@ from pathlib import Path
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, local_folder
 from fastload.console.progress import Progress
-from fastload.console.shell import module_command, program, trainer_command
+from fastload.console.shell import module_command, program
 from fastload.console.terminal import byte_size, counted, say
 from fastload.errors import ShardError
 from fastload.store.copying import copy_shards, plan_copy
@@ -45,7 +45,7 @@ def _run(address: str, folder: Path, splits: Sequence[str]) -> int:
     if len(copy.splits) < len(copy.manifest.splits):
         say(f"only {', '.join(copy.splits)} was copied; run it without --split for the rest")
     else:
-        say(f"next: {trainer_command('--data', folder)}")
+        say(f"next: {module_command('train.run', '--data', folder)}")
     return 0
 
 

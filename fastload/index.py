@@ -28,7 +28,7 @@ from fastload.clean import (
 )
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, add_seed_option, local_folder
-from fastload.console.shell import module_command, program, trainer_command
+from fastload.console.shell import module_command, program
 from fastload.console.terminal import counted, say
 from fastload.errors import ShardError, StalledError
 from fastload.pixels import native
@@ -86,12 +86,12 @@ def _slow_lines(stored: dict[str, int], named: Sequence[Path | str]) -> list[str
 def _next_lines(outcome: IndexOutcome, named: Sequence[Path | str]) -> list[str]:
     val = outcome.data.places.splits.get("val")
     if "train" not in outcome.data.places.splits:
-        return ["no train    for evaluation only: --val-data of train/run.py, or Loader(split=…)"]
+        return ["no train    for evaluation only: --val-data of training, or Loader(split=…)"]
     if val is None or not val.samples:
         return ["no val      training needs it; --val-fraction 0.1 takes it from train"]
     found = len(named) == 1 and _belongs_to(outcome.data, named[0])
     data = named[0] if found else outcome.data.path  # the index of --out is named itself
-    return [f"next        {trainer_command('--loader', 'dali', '--data', data)}"]
+    return [f"next        {module_command('train.run', '--loader', 'dali', '--data', data)}"]
 
 
 def _belongs_to(data: PlacedData, named: Path | str) -> bool:

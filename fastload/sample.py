@@ -23,7 +23,7 @@ def _run(options: argparse.Namespace) -> int:
     spoiled = write_sample(
         options.folder, images=options.images, seed=options.seed, workers=options.workers
     )
-    following = f"next: {module_command('fastload.shard', options.folder)}"
+    following = f"next: {module_command('fastload.inspect', options.folder)}"
     if spoiled is None:
         say(f"{options.folder} already holds this sample", following)
         return 0

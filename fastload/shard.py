@@ -33,7 +33,7 @@ from fastload.clean import (
 )
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, add_seed_option, local_folder
-from fastload.console.shell import module_command, program, trainer_command, with_options
+from fastload.console.shell import module_command, program, with_options
 from fastload.console.terminal import byte_size, counted, say
 from fastload.pixels import native
 from fastload.prepare.bucket import LARGEST_SHARD, bucket_target
@@ -124,9 +124,9 @@ def next_lines(manifest: Manifest, out: Path | str, words: Sequence[str]) -> lis
     """The next command: training, or sharding again where there is no val to choose an epoch by."""
     val = manifest.splits.get("val")
     if "train" not in manifest.splits:
-        return ["no train    for evaluation only: --val-data of train/run.py, or Loader(split=…)"]
+        return ["no train    for evaluation only: --val-data of training, or Loader(split=…)"]
     if val is not None and val.samples:
-        return [f"next        {trainer_command('--loader', 'dali', '--data', out)}"]
+        return [f"next        {module_command('train.run', '--loader', 'dali', '--data', out)}"]
     if val is not None:
         return [f"no val      all its images were set aside, {out}/{REPORT_NAME} says why"]
     other = type(out)(f"{out}-with-val")

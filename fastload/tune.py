@@ -32,7 +32,7 @@ from fastload.advise.recipe import recipe_text, write_recipe
 from fastload.advise.trials import TIME_SECONDS, Question, run_trials
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, positive_number, whole_number
-from fastload.console.shell import program, trainer_command
+from fastload.console.shell import module_command, program
 from fastload.console.terminal import say
 from fastload.cores import explain_cores
 from fastload.errors import FastloadError
@@ -99,7 +99,7 @@ def _tune(question: Question, out: Path, *, card: Card | None, images: int | Non
         *lines,
         *([f"machine     {limit}"] if limit else []),
         f"written to  {out}",
-        f"next        {trainer_command('--recipe', out)}",
+        f"next        {module_command('train.run', '--recipe', out)}",
     )
     return 0
 

@@ -38,6 +38,7 @@ from benchmarks import (
     remote_tables,
     report,
     standings,
+    start_tables,
     tutorial,
 )
 from benchmarks.bench_size import sized
@@ -558,6 +559,43 @@ def test_the_tables_of_readme_and_docs_are_those_of_the_committed_rows(name: str
     assert standings.replace_table(document, table(rows)) == document, (
         "run python -m benchmarks.report --tables"
     )
+
+
+def test_the_section_of_the_start_has_medians_and_ratios_round_by_round(tmp_path: Path):
+    facts = {
+        "images_from": "photographs",
+        "images": 2800,
+        "cpu": "a CPU",
+        "cores": 2,
+        "commit": "c",
+    }
+    installed = {"benchmark": "start-install", "wheel_bytes": 740_000, "installed_bytes": 2_100_000}
+    taken = {
+        start_tables.NEVER_SEEN: (4.0, 12.0, 6.0),
+        start_tables.AGAIN: (1.0, 3.0, 2.0),
+        start_tables.TUTORIAL: (2.0, 6.0, 4.0),
+    }
+    rows = [
+        *({**installed, **facts, "round": n, "seconds": s} for n, s in enumerate((3.0, 9.0, 4.0))),
+        *(
+            {"benchmark": "start-batch", "name": name, "round": n, "seconds": s, **facts}
+            | {"import_seconds": s / 2}
+            for name, seconds in taken.items()
+            for n, s in enumerate(seconds)
+        ),
+    ]
+    path = tmp_path / "start.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    section = start_tables.tables(path)
+    assert section.splitlines()[4:8] == [
+        "| fastload, a new folder | 6.0 (4.0–12.0) | 3.0 (2.0–6.0) | 2.00 (1.50–2.00) |",
+        "| fastload, the second time | 2.0 (1.0–3.0) | 1.0 (0.5–1.5) | 0.50 (0.50–0.50) |",
+        "| ImageFolder and DataLoader | 4.0 (2.0–6.0) | 2.0 (1.0–3.0) | 1 |",
+        "",
+    ]
+    for said in ("takes 4.0 (3.0–9.0) s", "has 0.74 MB", "installs 2.10 MB", "Median of 3"):
+        assert said in section
+    assert start_tables.tables(tmp_path / "no such file") == ""
 
 
 def recipe_row(part: str, name: str, seed: int, *macros: float, step: float) -> Row:

@@ -18,6 +18,7 @@ import torch
 
 import fastload
 from fastload.__main__ import COMMANDS
+from fastload.console.shell import TRAINER
 from tests.documents import BLOCKS, DOCUMENTS, ROOT, Block, check_extras, prose_of, text_of
 from tests.pictures import write_tree
 from tests.shards import flat_picture, numbered
@@ -109,7 +110,8 @@ def check_command(words: list[str], *, whole: bool) -> None:
     program, *words = [word for word in words if word not in {"python", "-m"}]
     options = {word.partition("=")[0] for word in words if re.match(r"--\w", word)}
     if program == "fastload":
-        program = f"fastload.{words.pop(0) if words[0] in COMMANDS else '__main__'}"
+        word = words.pop(0) if words[0] in COMMANDS else "__main__"
+        program = TRAINER.get(word, f"fastload.{word}")
     if whole and program.removeprefix("fastload.") in COMMANDS:
         import_module(program).command_line().read(words)
     if program == "pytest":

@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 from fastload import Augment, Loader, TarDataset, doctor, index, inspect, shard, verify
+from fastload.console.shell import module_command
 from fastload.errors import FastloadError, ShardError, TooManyCorruptError
 from fastload.load.loader import Loader as AnyLoader
 from fastload.pixels import native
@@ -601,6 +602,17 @@ def test_a_loader_says_why_it_could_not_make_an_index(tmp_path, capfd):
     write_tree(tmp_path, {"data/train/a/0.jpg": b"no image", "data/val/a/0.jpg": b"none"})
     with pytest.raises(ShardError, match=r"data: no index could be made: none of the 2 files"):
         AnyLoader(tmp_path / "data")
+
+
+@pytest.mark.parametrize("started", ["/else where/bin/fastload", "-c"])
+def test_making_an_index_names_commands_as_the_user_typed_the_one_that_runs(
+    started, root, monkeypatch, capfd
+):
+    monkeypatch.setattr(sys, "argv", [started])
+    assert len(TarDataset(root)) > 0
+    said = capfd.readouterr().err
+    for command in ("index", "shard"):
+        assert f"`{module_command(f'fastload.{command}', root)}`" in said
 
 
 def test_shards_are_preferred_and_an_unfinished_run_of_shard_is_not_indexed(root, tmp_path):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import fastload
-from fastload.__main__ import COMMANDS, main
+from fastload.__main__ import COMMANDS, main, module_of
+from fastload.console.shell import TRAINER
 
 PACKAGE = Path(fastload.__file__).parent
 
@@ -27,7 +29,11 @@ def test_every_module_that_runs_is_a_command_and_every_command_is_such_a_module(
     runs = {
         path.stem for path in PACKAGE.rglob("*.py") if '__name__ == "__main__"' in path.read_text()
     }
-    assert set(COMMANDS) == runs - {"__main__"}
+    assert set(COMMANDS) - set(TRAINER) == runs - {"__main__"}
+    trainer = (PACKAGE.parent / "train").glob("*.py")
+    runs = {path.stem for path in trainer if '__name__ == "__main__"' in path.read_text()}
+    assert {module.removeprefix("train.") for module in TRAINER.values()} == runs
+    assert set(TRAINER) < set(COMMANDS)
 
 
 def test_the_script_that_pip_installs_is_this_command():
@@ -35,7 +41,7 @@ def test_the_script_that_pip_installs_is_this_command():
     assert '\n[project.scripts]\nfastload = "fastload.__main__:main"\n' in pyproject
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [word for word in COMMANDS if word not in TRAINER])
 def test_a_command_has_the_same_help_by_both_ways(command, script, monkeypatch, capsys):
     with pytest.raises(SystemExit) as raised:
         main([command, "--help"])
@@ -44,12 +50,87 @@ def test_a_command_has_the_same_help_by_both_ways(command, script, monkeypatch, 
     assert by_script.startswith(f"usage: fastload {command} ")
     monkeypatch.setattr(sys, "argv", [str(PACKAGE / f"{command}.py"), "--help"])
     with pytest.raises(SystemExit):
-        import_module(f"fastload.{command}").main()
+        module_of(command).main()
     by_module = capsys.readouterr().out
     assert by_module.startswith(f"usage: python -m fastload.{command} ")
     assert by_script == by_module.replace(
         f"python -m fastload.{command} ", f"fastload {command} ", 1
     )
+
+
+@pytest.mark.parametrize("command", TRAINER)
+def test_the_trainer_has_the_same_help_by_both_ways(command, script, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    by_script = capsys.readouterr().out
+    module = TRAINER[command].removeprefix("train.")
+    monkeypatch.setattr(sys, "argv", [str(PACKAGE.parent / "train" / f"{module}.py"), "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        module_of(command).main()
+    by_module = capsys.readouterr().out
+    assert by_script.startswith(f"usage: fastload {command} ")
+    assert by_script == by_module.replace(f"train/{module}.py ", f"fastload {command} ", 1)
+
+
+def test_a_train_py_in_the_current_folder_is_not_taken_for_the_trainer(tmp_path):
+    for name in ("train.py", "run.py"):
+        (tmp_path / name).write_text("raise SystemExit('the script of the user')")
+    done = subprocess.run(
+        [sys.executable, "-m", "fastload", "train", "--epoch", "3"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "fastload train: --epoch is no option; did you mean --epochs?\n"
+
+
+def test_before_torch_is_loaded_its_threads_are_told_to_sleep_as_by_the_script(monkeypatch):
+    program = (
+        "import os, sys\n"
+        "from fastload.__main__ import module_of\n"
+        "assert 'torch' not in sys.modules\n"
+        "module_of('predict')\n"
+        "print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    for given, kept in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        environment = {**os.environ, "OMP_WAIT_POLICY": given or ""}
+        if given is None:
+            del environment["OMP_WAIT_POLICY"]
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{kept}\n"
+
+
+# Ctrl-C where a library would catch it, as some that torch loads do.
+INTERRUPTED = """
+import os, signal, sys
+from fastload.__main__ import main
+
+class Catches:
+    def find_spec(self, name, *_):
+        if name == "numpy":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except BaseException:
+                print("caught")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Catches())
+sys.exit(main(["export", "--help"]))
+"""
+
+
+def test_ctrl_c_while_a_command_is_imported_ends_it_at_once():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_when_a_command_is_imported_ctrl_c_is_an_exception_again(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["verify", "--help"])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_status_and_the_sentence_of_a_command_are_passed_on(script, tmp_path, capsys):
@@ -79,7 +160,7 @@ def test_alone_it_is_an_overview(script, monkeypatch, capsys):
         "inspect data/",
         "shard data/",
     ]
-    assert path[3].endswith(" --data data/")
+    assert path[3].rpartition("/fastload ")[2] == "train --data data/"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +195,10 @@ def test_it_says_its_version(script, capsys):
 
 @pytest.mark.parametrize(
     ("words", "light"),
-    [([], ("numpy", "torch", "obstore", "shtab")), (["verify", "--help"], ("torch", "shtab"))],
+    [
+        ([], ("numpy", "torch", "obstore", "shtab", "train")),
+        (["verify", "--help"], ("torch", "shtab")),
+    ],
 )
 def test_only_the_command_that_is_typed_is_imported(words, light):
     program = (

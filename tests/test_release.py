@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,9 @@ import pytest
 
 import fastload
 from fastload.installation import DISTRIBUTION
+from tests.documents import BLOCKS
 from tests.pictures import flower_tree
+from tests.shards import flat_picture
 
 ROOT = Path(__file__).parents[1]
 COMPILERS = ("cc", "gcc", "c++", "g++", "clang", "clang++")
@@ -35,13 +38,15 @@ pytestmark = [
 ]
 
 
-def run_release(*words: str | Path) -> subprocess.CompletedProcess[str]:
+def run_release(
+    *words: str | Path, python: str | Path = sys.executable
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [ROOT / "scripts" / "release", *words],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHON": sys.executable},
+        env={**os.environ, "PYTHON": str(python)},
     )
 
 
@@ -118,22 +123,23 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages / "shared.pth").write_text("\n".join(ours) + "\n")
     subprocess.run(
         [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"),
-            *("--disable-pip-version-check", "--target", packages, wheel_of(built)),
+            *(sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install"),
+            *("--quiet", "--no-deps", "--no-index", "--ignore-installed"),
+            *("--disable-pip-version-check", wheel_of(built)),
         ],
         check=True,
     )
     return folder
 
 
-def ask(installed: Path, folder: Path, *words: str) -> str:
-    """What a program says in that environment, where there is no compiler."""
+def ask(installed: Path, folder: Path, *words: str, program: str = "python") -> str:
+    """What a program of that environment says, where there is no compiler."""
     path = str(installed / "bin")
     assert not any(shutil.which(name, path=path) for name in COMPILERS)
     environment = {**os.environ, "PATH": path, "CUDA_VISIBLE_DEVICES": ""}
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(
-        [installed / "bin" / "python", *words],
+        [installed / "bin" / program, *words],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -167,7 +173,7 @@ print(fastload.__version__, fastload.__file__, train.__file__)
 def test_what_a_command_of_the_wheel_says_to_do_next_can_be_done(installed: Path, tmp_path: Path):
     flower_tree(tmp_path / "data")
     said = ask(installed, tmp_path, "-m", "fastload.shard", "data")
-    (line,) = re.findall(r"^next +(\S+) (-m train\.run .*)$", said, re.MULTILINE)
+    (line,) = re.findall(r"^next +(\S+) (-m fastload train .*)$", said, re.MULTILINE)
     assert line[0] == "python"  # that of the environment, which comes first on the path
     recipe = [
         "--model",
@@ -184,6 +190,29 @@ def test_what_a_command_of_the_wheel_says_to_do_next_can_be_done(installed: Path
     assert "check passed" in checked
 
 
+SMALLER = {"sample": ["--images", "100"], "train": ["--epochs", "1", "--name", "NAME"]}
+
+
+def test_every_command_of_the_readme_runs_from_the_wheel(installed: Path, tmp_path: Path):
+    pytest.importorskip("onnxruntime", reason="pip install -e '.[export]'")
+    blocks = [block for block in BLOCKS if block.place.startswith("README.md")]
+    lines = [shlex.split(line) for block in blocks for line in block.lines]
+    commands = [words[1:] for words in lines if words[0] == "fastload"]
+    assert len(commands) == 7
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").write_bytes(flat_picture(1, 0).jpeg)
+    for command, *words in commands:
+        if (command, *words[:2]) == ("train", "--data", "shards/"):
+            shutil.rmtree(tmp_path / "runs")  # that name is taken
+        said = ask(
+            installed, tmp_path, command, *words, *SMALLER.get(command, []), program="fastload"
+        )
+        for line in re.findall(r"^next:? +(.*)", said, re.MULTILINE):
+            assert line.startswith("fastload "), line
+    for name in ("data-inspect.html", "answers.html", "shards/manifest.json", "runs/NAME/best.pt"):
+        assert (tmp_path / name).is_file(), name
+
+
 def test_an_extra_of_a_wheel_is_named_by_what_it_installs(installed: Path, tmp_path: Path):
     program = (
         "from fastload.installation import install_command as command;"
@@ -193,6 +222,17 @@ def test_an_extra_of_a_wheel_is_named_by_what_it_installs(installed: Path, tmp_p
     assert remote.endswith(" -m pip install 'obstore>=0.11'")
     for package in ("matplotlib>=", "tensorboard>=", "safetensors>="):
         assert package in train
+
+
+def test_the_release_says_which_packages_it_needs(tmp_path: Path):
+    venv.create(tmp_path / "venv", symlinks=True)
+    done = run_release("--dry-run", python=tmp_path / "venv" / "bin" / "python")
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r'scripts/release: needs some packages: \S+ -m pip install( "[a-z]+>=[\d.]+")+\n',
+        done.stderr,
+    )
+    assert '"setuptools>=' in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_the_folder_holds_what_was_planned(small: Path, capsys: pytest.CaptureFi
     assert sample.main([str(small), "--images", "100"]) == 0
     said = capsys.readouterr().out
     assert "already holds this sample" in said
-    assert module_command("fastload.shard", small) in said
+    assert module_command("fastload.inspect", small) in said
 
 
 def test_each_spoiled_file_is_noticed(small: Path):

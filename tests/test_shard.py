@@ -25,7 +25,7 @@ import webdataset
 from PIL import Image
 
 from fastload import shard
-from fastload.console.shell import trainer_command
+from fastload.console.shell import module_command
 from fastload.cores import usable_cores
 from fastload.installation import python_name
 from fastload.prepare import examine, finish
@@ -639,7 +639,7 @@ def test_without_val_the_next_command_makes_one(
     assert command[:3] == [python_name(), "-m", "fastload.shard"]
     assert shard.main(command[3:]) == 0
     said = capsys.readouterr().out
-    train = trainer_command("--loader", "dali", "--data", "my shards-with-val")
+    train = module_command("train.run", "--loader", "dali", "--data", "my shards-with-val")
     assert f"next        {train}\n" in said
     manifest = read_manifest("my shards-with-val")
     assert manifest.options["convert"]
@@ -657,7 +657,7 @@ def test_a_finished_directory_belongs_to_its_fraction(
     assert make(root, tmp_path / "out", "--val-fraction", "0.3") == 0
     said = capsys.readouterr().out
     assert "already holds these shards" in said
-    assert f"next        {trainer_command()}" in said
+    assert f"next        {module_command('train.run')}" in said
     assert make(root, tmp_path / "out", "--val-fraction", "0.4") == 1
     assert "with other options" in one_sentence(capsys)
 

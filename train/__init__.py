@@ -1,4 +1,4 @@
-"""The trainer: `python train/run.py` in a checkout, `python -m train.run` where it is installed.
+"""The trainer: `fastload train`; in a checkout `python train/run.py` is the same.
 
     run           the page: epochs, one epoch, one step
     command       command line -> options; recipe reads and writes them as TOML
@@ -15,7 +15,7 @@
     page          HTML of report and answers; pictures: thumbnails, links; class_sizes: a table
     console       what is printed; interrupt: Ctrl-C and SIGTERM
 
-After training, `python train/predict.py` says what a run's model sees in photographs:
+After training, `fastload predict` says what a run's model sees in photographs:
 
     predict       the command: RUN, PHOTOS, --out
     trained       best.pt -> Trained, whose temperature calibration finds; page holds parts of HTML

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastload.console.parser import CommandParser
+from fastload.console.shell import program
 from train.options import Field, Options, fields, tables
 from train.recipe import OptionsError, Tables, build_options, find_recipe, read_recipe
 
@@ -39,7 +40,7 @@ def parse(argv: Sequence[str] | None = None) -> Command:
     Raises:
         OptionsError: If a recipe, or the run to resume, cannot be read.
     """
-    parser = _parser()
+    parser = command_line()
     given = vars(parser.read(argv))
     recipe, resume = given.pop("recipe"), given.pop("resume")
     check = given.pop("check")
@@ -129,9 +130,10 @@ def latest_run(runs: Path) -> Path:
     return found[-1].parent
 
 
-def _parser() -> CommandParser:
+def command_line() -> CommandParser:
+    """What the command takes."""
     parser = CommandParser(
-        prog="train/run.py",
+        prog=program("train.run"),
         usage="%(prog)s [--recipe NAME] [--resume] [--check] [options]",
         description="Train an image classifier from shards, or from images where they lie. "
         "Results go to runs/<name>/.",

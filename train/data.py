@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fastload import Loader
 from fastload.console.parser import in_options
 from fastload.console.progress import Progress
-from fastload.console.shell import module_command
+from fastload.console.shell import module_command, program
 from fastload.cores import usable_cores
 from fastload.errors import FastloadError, TooManyCorruptError
 from fastload.load.augment import (
@@ -234,7 +234,7 @@ def check_held_out(options: Options, ranks: Ranks) -> None:
         damaged = [item for part in ranks.gathered(found) for item in part]
         if len(damaged) > options.data.max_corrupt_val * total:
             verify = module_command("fastload.verify", place)
-            again = "`python -m fastload.shard` writes the shards again"
+            again = f"`{program('fastload.shard')}` writes the shards again"
             if isinstance(contents, Places):
                 again = f"`{module_command('fastload.index', place)}` takes what is there now"
             raise DataError(

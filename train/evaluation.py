@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastload import Loader
+from fastload.console.shell import program
 from fastload.errors import TooManyCorruptError
 from train.assembly import Run
 from train.calibration import Calibration, TemperatureFit, calibration_of, temperature_of
@@ -262,8 +263,8 @@ def score(
         ranks.any(True)  # the others stop after this batch and do not wait for this rank
         raise TooManyCorruptError(
             f"{error}; the training so far is saved: write the shards again with "
-            "`python -m fastload.shard` (in place: put the files back), or leave the images out "
-            "with --max-corrupt-val SHARE, and continue with --resume"
+            f"`{program('fastload.shard')}` (in place: put the files back), or leave the images "
+            "out with --max-corrupt-val SHARE, and continue with --resume"
         ) from error
     return examination.finish(ranks, time.perf_counter() - began)
 

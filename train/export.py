@@ -28,6 +28,7 @@ from torch import Tensor
 
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser
+from fastload.console.shell import program
 from fastload.console.terminal import counted, say
 from fastload.files import expect_writable, write_atomically
 from train.agreement import TOLERANCE, compare, photographs_of
@@ -103,14 +104,14 @@ def _formats(text: str) -> list[str]:
     return names
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+def command_line() -> CommandParser:
+    """What the command takes."""
     parser = CommandParser(
-        prog="train/export.py",
+        prog=program("train.export"),
         description="Write a trained model as a file for other programs, with the names of its "
         "classes and how to prepare photographs.",
     )
-    parser.add_argument("run", type=Path, help="the folder of a run, or its best.pt")
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, or its best.pt")
     parser.add_argument(
         "--format",
         type=_formats,
@@ -119,18 +120,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="onnx, torchscript or safetensors, or several: onnx,safetensors (default: onnx)",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="PATH", help="a file or a folder (default: the run's folder)"
+        "--out", type=Path, metavar="FILE", help="a file or a folder (default: the run's folder)"
     )
     parser.add_argument(
         "--check",
         type=Path,
         nargs="+",
         default=(),
-        metavar="PHOTOGRAPHS",
+        metavar="PHOTOS",
         help="files and folders of photographs to compare the answers on (default: the run's val)",
     )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = command_line()
     options = parser.read(argv)
-    return run_command("train/export.py", lambda: _run(options))
+    return run_command(parser.name, lambda: _run(options))
 
 
 if __name__ == "__main__":

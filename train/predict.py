@@ -29,6 +29,7 @@ from PIL import Image
 
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
+from fastload.console.shell import program
 from fastload.console.terminal import counted, say
 from fastload.cores import usable_cores
 from fastload.errors import FastloadError, OutputError
@@ -196,10 +197,10 @@ def _notes(answers: Answers, found: Found) -> list[str]:
     return lines
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+def command_line() -> CommandParser:
+    """What the command takes."""
     parser = CommandParser(
-        prog="train/predict.py",
+        prog=program("train.predict"),
         description="Say what a trained model sees in photographs, and how sure it is.",
         epilog="Without --out a short table is printed. Where the class of a photograph is known, "
         "by its folder, its shard or its table, the figures of an evaluation are printed too.",
@@ -261,8 +262,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="threads that read and decode (default 0: one for each core)",
     )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = command_line()
     options = parser.read(argv)
-    return run_command("train/predict.py", lambda: _run(options))
+    return run_command(parser.name, lambda: _run(options))
 
 
 if __name__ == "__main__":

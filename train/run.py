@@ -37,7 +37,7 @@ from fastload.console.terminal import say
 from train import checkpoint
 from train.assembly import Run, assemble
 from train.clock import clock_for
-from train.command import Command, check_data, parse
+from train.command import Command, check_data, command_line, parse
 from train.console import Console
 from train.data import check_held_out, corrupt_share
 from train.diagnosis import check_first_batch, overfit_one_batch
@@ -181,10 +181,11 @@ def save_when_due(run: Run, last: Path, readings: Readings, interrupt: Interrupt
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
+    name = command_line().name
     try:
-        return run_command("train/run.py", lambda: train(parse(argv)))
+        return run_command(name, lambda: train(parse(argv)))
     except InterruptedRunError as stopped:
-        say(f"train/run.py: {stopped}; continue with --resume", error=True)
+        say(f"{name}: {stopped}; continue with --resume", error=True)
         return stopped.status
 
 

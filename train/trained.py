@@ -154,14 +154,14 @@ def _best_of(path: Path) -> Path:
             f"{path}: has no best.pt yet, which is written after the first epoch; wait for it, or "
             "continue the run with --resume"
         )
-    raise CheckpointError(f"{path}: has no best.pt, so it is no run of train/run.py")
+    raise CheckpointError(f"{path}: has no best.pt, so it is no run of the trainer")
 
 
 def _content(path: Path) -> dict[str, Any]:
     content = load_tensors(path)
     if not isinstance(content, Mapping) or "format" not in content:
         raise CheckpointError(
-            f"{path}: is no best.pt of train/run.py but a file of another trainer; start a run "
+            f"{path}: is no best.pt of fastload but a file of another trainer; start a run "
             "from it with `--init FILE`, and use that run's best.pt"
         )
     if content["format"] not in (1, FORMAT):
@@ -175,7 +175,7 @@ def _content(path: Path) -> dict[str, Any]:
             "beside it"
         )
     if missing := sorted(_KEYS - content.keys()):
-        raise CheckpointError(f"{path}: is no best.pt of train/run.py: it lacks {missing[0]}")
+        raise CheckpointError(f"{path}: is no best.pt of fastload: it lacks {missing[0]}")
     return dict(content)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fastload.console.shell import program
 from fastload.errors import ShardError
 from fastload.load.augment import Augment
 from fastload.pixels.jpeg import restart_interval_for
@@ -81,7 +82,7 @@ def stored_examples(data: str | os.PathLike[str]) -> Examples:
         encoded, bad = reader.read(rows, Scratch())
         for place, reason in bad.items():
             raise ShardError(
-                f"{reason}; check with `python -m fastload.verify`",
+                f"{reason}; check with `{program('fastload.verify')}`",
                 where=reader.locate(int(rows[place])),
             )
     records = collection.index[rows]

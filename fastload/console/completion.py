@@ -12,8 +12,10 @@ from fastload.installation import install_command
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 
 # What the values of an option or an argument are, by the name that --help shows for them.
-FOLDERS = frozenset({"DIR", "folder"})
-FILES = frozenset({"FILE", "FILE.html", "data", "directory", "shards"})
+FOLDERS = frozenset({"CACHE", "DIR", "RUNS", "folder"})
+FILES = frozenset(
+    ("DATA", "FILE", "FILE.html", "INIT", "PHOTOS", "RUN", "data", "directory", "recipe", "shards")
+)
 
 
 def completion_script(parser: CommandParser, shell: str) -> str:

@@ -11,45 +11,52 @@ from pathlib import Path
 from fastload.console.terminal import for_encoding, printable
 from fastload.installation import PACKAGE, find_origin, name_in_shell, python_name
 
+TRAINER = {"train": "train.run", "predict": "train.predict", "export": "train.export"}
+"""The commands of the trainer, which is a package beside fastload, and the module of each."""
+
+_WORDS = {module: f"fastload {command}" for command, module in TRAINER.items()}
+_SCRIPTS = {module: f"{module.replace('.', '/')}.py" for module in TRAINER.values()}
+
 
 def program(module: str) -> str:
     """A command of fastload, as it is called by the door that the user came through.
 
     Args:
-        module: The module of the command, such as "fastload.shard"; "fastload" for all of them.
+        module: The module of the command, such as "fastload.shard" or "train.run"; "fastload" for
+            all of them.
 
     Returns:
         "fastload shard" or "python -m fastload shard" in a process that was started so; otherwise,
-        as in a program that imports fastload, "python -m fastload.shard".
+        as in a program that imports fastload, "python -m fastload.shard". The trainer is then
+        "train/run.py" in a checkout. Of a wheel it is "python -m fastload train": in a folder with
+        a train.py of the user's, `python -m train.run` would run that.
     """
+    words = _WORDS.get(module, module.replace(".", " "))
     started = Path(*sys.argv[:1])  # an embedded Python has no argv[0]
     if started.name == "fastload":
-        return module.replace(".", " ")
+        return words
     if started.resolve() == PACKAGE / "__main__.py":
-        return f"python -m {module.replace('.', ' ')}"
-    return f"python -m {module}"
+        return f"python -m {words}"
+    if module not in _WORDS:
+        return f"python -m {module}"
+    return f"python -m {words}" if find_origin().checkout is None else _SCRIPTS[module]
 
 
 def module_command(module: str, *words: str | Path) -> str:
     """The `program` of a module with these words, as a shell in the current folder runs it."""
-    called = program(module)
-    python = called.startswith("python ")
-    found = python_name() if python else name_in_shell(Path(sys.argv[0]).absolute())
-    rest = called.removeprefix("python" if python else "fastload")
-    return f"{shell_word(found)}{rest}{_rest(words)}"
+    first, *rest = program(module).split(" ")
+    line: list[str | Path] = [python_name(), *rest, *words]
+    if first == "fastload":
+        line[0] = name_in_shell(Path(sys.argv[0]).absolute())
+    elif first != "python":
+        line.insert(1, _near(first))
+    return " ".join(map(shell_word, line))
 
 
-def trainer_command(*words: str | Path) -> str:
-    """`python train/run.py WORDS`, with the Python that runs and the trainer where it lies.
-
-    Of a wheel it is `python -m train.run WORDS`.
-    """
-    python, checkout = shell_word(python_name()), find_origin().checkout
-    if checkout is None:
-        return f"{python} -m train.run{_rest(words)}"
-    script, here = checkout / "train" / "run.py", Path.cwd()
-    near = script.relative_to(here) if script.is_relative_to(here) else script
-    return f"{python} {shell_word(near)}{_rest(words)}"
+def _near(script: str) -> Path:
+    """A script of the checkout, from the current folder."""
+    place, here = (find_origin().checkout or Path()) / script, Path.cwd()
+    return place.relative_to(here) if place.is_relative_to(here) else place
 
 
 def with_options(words: Sequence[str | Path], *options: str | Path) -> list[str | Path]:
@@ -82,7 +89,3 @@ def shell_word(word: str | Path) -> str:
 def _octal(byte: int) -> str:
     char = chr(byte)
     return char if char.isascii() and char.isprintable() and char not in "\\'" else f"\\{byte:03o}"
-
-
-def _rest(words: tuple[str | Path, ...]) -> str:
-    return "".join(f" {shell_word(word)}" for word in words)

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterable
 
+from fastload.console.shell import program
 from fastload.console.terminal import counted
 from fastload.errors import TooManyCorruptError
 from fastload.load.policy import Policy
@@ -55,5 +56,5 @@ class BadSamples:
                     f" max_corrupt_fraction {self._policy.max_corrupt_fraction:g} allows"
                     f" {int(self._allowed)};"
                     f" the last is {place}: {sample.reason};"
-                    " check with `python -m fastload.verify`"
+                    f" check with `{program('fastload.verify')}`"
                 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastload.console.shell import program
 from fastload.errors import TooManyCorruptError
 from fastload.load.plan import EpochPlan
 from fastload.pixels.decode import Renderer, render_upright
@@ -66,5 +67,5 @@ def render_neighbour(
             return int(neighbour.rows[0])
     raise TooManyCorruptError(
         f"the sample at position {position} of epoch {plan.number} and the {NEIGHBOURS} after it"
-        " cannot be decoded; check with `python -m fastload.verify`"
+        f" cannot be decoded; check with `{program('fastload.verify')}`"
     )

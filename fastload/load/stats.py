@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from fastload.console.page import escaped
 from fastload.console.page import table as cells_as_html
+from fastload.console.shell import program
 from fastload.console.terminal import counted, table
 from fastload.cores import usable_cores
 from fastload.pixels import native
@@ -159,7 +160,7 @@ class Stats:
             cores = counted(usable_cores(), "core")
             return f"more threads would help: there are {self.num_threads:,} for {cores}"
         return (
-            "more cores, smaller images (`python -m fastload.shard --max-side`) or a GPU that"
+            f"more cores, smaller images (`{program('fastload.shard')} --max-side`) or a GPU that"
             " decodes (the back-end dali) would help"
         )
 

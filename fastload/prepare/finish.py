@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.console.progress import Progress
+from fastload.console.shell import program
 from fastload.errors import LayoutError, OutputError
 from fastload.files import write_atomically, write_csv
 from fastload.prepare.duplicates import without_duplicates
@@ -114,7 +115,7 @@ def check_what_is_left(plan: Plan, kept: Sequence[File], rows: Sequence[Row]) ->
     remedy = refusal_advice(source, rows, plan.options.rules)
     training = training_needed(source.files)
     if not any(file.split == "train" or not training for file in kept):
-        advice = remedy or "`python -m fastload.clean` says why"
+        advice = remedy or f"`{program('fastload.clean')}` says why"
         raise OutputError(
             f"none of the {len(source.files):,} files of {source.root} can be "
             f"{'trained on' if training else 'kept'}; {advice}"

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.console.progress import Progress
+from fastload.console.shell import program
 from fastload.console.terminal import printable, say
 from fastload.errors import OutputError, ShardError
 from fastload.files import explain_os_error, locked
@@ -246,7 +247,7 @@ def write_index_of(
     if packed:
         raise OutputError(
             f"{source.root} holds {packed:,} of {len(source.files):,} images compressed, which "
-            "cannot be read where they lie; `python -m fastload.shard` stores them all"
+            f"cannot be read where they lie; `{program('fastload.shard')}` stores them all"
         )
     refuse_missing_classes(
         plan, [file for file in source.files if file.label not in source.imageless]

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fastload.console.shell import module_command
+from fastload.console.shell import module_command, program
 from fastload.console.terminal import say
 from fastload.errors import ShardError
 from fastload.files import explain_os_error
@@ -25,7 +25,6 @@ from fastload.store.remote import is_remote
 
 _SOURCES = frozenset((".tar", ".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet"))
 _OF_SHARDS = (".index.npy", ".sources.csv", ".idx", ".partial")  # an unfinished run, or copy
-_PROGRAM = "from fastload.index import main; sys.exit(main(sys.argv[1:]))"
 
 
 def make_missing_indexes(path: Paths, *, quiet: bool = False) -> None:
@@ -77,7 +76,7 @@ def _make(path: Path, *, quiet: bool) -> None:
     shown = not quiet and sys.stderr is not None and sys.stderr.isatty()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {_PROGRAM}", path],
+            [sys.executable, "-c", _program(), path],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=None if shown else subprocess.STDOUT,
@@ -94,8 +93,18 @@ def _make(path: Path, *, quiet: bool) -> None:
             process.terminate()
             raise
     if status:
-        why = last.removeprefix("fastload.index: ") or "see above"
+        name = program("fastload.index").removeprefix("python -m ")
+        why = last.removeprefix(f"{name}: ") or "see above"
         raise ShardError(f"no index could be made: {why}", where=os.fspath(path))
+
+
+def _program() -> str:
+    """What the other process runs, as a command that the user came to by the same door."""
+    typed = sys.argv[0] if sys.argv else ""
+    return (
+        f"import sys; sys.path[:] = {sys.path!r}; sys.argv[0] = {typed!r}; "
+        "from fastload.index import main; sys.exit(main())"
+    )
 
 
 def _passed_on(process: subprocess.Popen[bytes], *, quiet: bool) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from itertools import islice
 from pathlib import Path
 
 from fastload.arguments import did_you_mean
-from fastload.console.shell import module_command
+from fastload.console.shell import module_command, program
 
 _ARCHIVES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -51,7 +50,7 @@ def why_no_shards(directory: str | os.PathLike[str], marker: str) -> str:
     near = did_you_mean(path.name, [entry.name for entry in _entries(path.parent)])
     return (
         f"{missing}; give a folder of images, a tar or a table, or make shards with"
-        f" `python -m fastload.shard data/`{near}"
+        f" `{program('fastload.shard')} data/`{near}"
     )
 
 
@@ -106,20 +105,21 @@ def _of_folder(folder: Path, marker: str) -> str:
         return (
             f"there is no complete set of shards (tars, but no {marker}, which is written last);"
             " finish the run or the copy that was interrupted, or make shards of the images with"
-            " `python -m fastload.shard data/`"
+            f" `{program('fastload.shard')} data/`"
         )
     if has_images(folder):
         return (
             f"there is no complete set of shards (no {marker}), but images; index them with"
-            f" `python -m fastload.index {shlex.quote(str(folder))}`, or make shards of them with"
-            f" `python -m fastload.shard {shlex.quote(str(folder))}`, and give the folder that is"
+            f" `{module_command('fastload.index', folder)}`, or make shards of them with"
+            f" `{module_command('fastload.shard', folder)}`, and give the folder that is"
             " written"
         )
     packed = next((each.name for each in entries if each.name.lower().endswith(_ARCHIVES)), "")
     return (
         f"there is no complete set of shards (no {marker}; the folder is empty or holds other"
         " files), and no images; give a folder of images, such as CLASS/image.jpg, or make shards"
-        " with `python -m fastload.shard data/`" + (f"; unpack {packed} first" if packed else "")
+        f" with `{program('fastload.shard')} data/`"
+        + (f"; unpack {packed} first" if packed else "")
     )
 
 

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastload.arguments import did_you_mean, shown
-from fastload.console.shell import module_command
+from fastload.console.shell import module_command, program
 from fastload.errors import ShardError
 from fastload.files import explain_os_error, open_regular, write_atomically
 from fastload.store.facts import (
@@ -358,7 +358,7 @@ def places_in(data: bytes, where: str, folder: str) -> Places:
 
 
 def _checked(read: Callable[[], object], where: str, folder: str) -> Places:
-    remake = f"remove {folder} and run `python -m fastload.index` again"
+    remake = f"remove {folder} and run `{program('fastload.index')}` again"
     try:
         facts = read()
     except OSError as error:

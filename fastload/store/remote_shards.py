@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastload.console.shell import module_command
+from fastload.console.shell import module_command, program
 from fastload.errors import FastloadError, SamplePlace, ShardError, StalledError
 from fastload.store.facts import JSON_BYTES
 from fastload.store.holders import Stamp
@@ -126,7 +126,7 @@ def read_manifest_bytes(bucket: Bucket) -> bytes:
         raise MissingObjectError(
             f"there is no complete set of shards (no {MANIFEST_NAME}, which is written last) and no"
             f" index; photographs and tars are indexed by `{index}`, shards are written by"
-            " `python -m fastload.shard` and copied whole",
+            f" `{program('fastload.shard')}` and copied whole",
             where=bucket.address,
         )
     return data

@@ -48,6 +48,12 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["sample", "p"], {"photographs"}),
         (["inspect", "photographs", "--sheet", "s"], {"sheet.html"}),
         (["verify", "no such"], set()),
+        (["tr"], {"train"}),
+        (["train", "--data", "photo"], {"photographs", "photographs.csv"}),
+        (["train", "--loader", "n"], {"native"}),
+        (["train", "--resu"], {"--resume"}),
+        (["predict", "photographs", "photographs", "s"], {"sheet.html"}),
+        (["export", "photographs", "--out", "s"], {"sheet.html"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fastload.console import shell
-from fastload.console.shell import module_command, program, shell_word, trainer_command
+from fastload.console.shell import TRAINER, module_command, program, shell_word
 from fastload.console.terminal import say
 from fastload.installation import PACKAGE, Origin, python_name
 from tests.pictures import flower_tree
@@ -71,11 +71,12 @@ def test_an_ordinary_word_stays_as_it_is():
 
 def test_the_trainer_is_named_from_where_the_user_is(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert trainer_command("--check").endswith(" train/run.py --check")
+    assert module_command("train.run", "--check").endswith(" train/run.py --check")
     monkeypatch.chdir(tmp_path)
-    assert trainer_command().endswith(f" {shlex.quote(str(ROOT / 'train' / 'run.py'))}")
+    script = shlex.quote(str(ROOT / "train" / "export.py"))
+    assert module_command("train.export").endswith(f" {script}")
     monkeypatch.setattr(shell, "find_origin", lambda: Origin(None))
-    assert trainer_command("--check").endswith(" -m train.run --check")
+    assert module_command("train.run", "--check").endswith(" -m fastload train --check")
 
 
 def test_python_is_called_as_the_shell_finds_it(tmp_path, monkeypatch):
@@ -90,6 +91,25 @@ def test_python_is_called_as_the_shell_finds_it(tmp_path, monkeypatch):
     assert python_name() == "an environment/bin/python"
     monkeypatch.setenv("PATH", str(python.parent))
     assert python_name() == "python"
+
+
+@pytest.mark.parametrize("module", TRAINER.values())
+@pytest.mark.parametrize(
+    ("started", "shown"),
+    [
+        ("/a b/bin/fastload", "fastload {}"),
+        (str(PACKAGE / "__main__.py"), "python -m fastload {}"),
+        (str(PACKAGE / "shard.py"), "train/{}.py"),
+        ("-c", "train/{}.py"),
+    ],
+)
+def test_the_trainer_is_called_as_the_command_that_runs(module, started, shown, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [started])
+    command = {"train.run": "train"}.get(module, module.removeprefix("train."))
+    script = shown.startswith("train/")
+    assert program(module) == shown.format(module.removeprefix("train.") if script else command)
+    monkeypatch.setattr(shell, "find_origin", lambda: Origin(None))
+    assert not script or program(module) == f"python -m fastload {command}"
 
 
 @pytest.mark.parametrize(

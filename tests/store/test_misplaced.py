@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from fastload import Loader, TarDataset
+from fastload.console.shell import module_command
 from fastload.errors import ShardError
 from fastload.store.making import lacks_index
 from tests.shards import noisy_picture, numbered
@@ -70,7 +72,8 @@ def test_what_was_passed_is_told_apart(tmp_path, shards, pictures, kind, passed,
 def test_a_whole_home_or_disk_is_not_indexed_unasked(pictures, monkeypatch):
     monkeypatch.setenv("HOME", str(pictures))
     assert not lacks_index(Path(os.sep))
-    with pytest.raises(ShardError, match=r"but images; index them with `python -m fastload.index"):
+    index = re.escape(module_command("fastload.index", pictures))
+    with pytest.raises(ShardError, match=f"but images; index them with `{index}`"):
         Loader(pictures)
     assert lacks_index(pictures / "train")
 
