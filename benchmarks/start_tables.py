@@ -52,7 +52,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
 
 def _notes(path: Path, starts: Sequence[Row], installed: Sequence[Row]) -> list[str]:
     row, wheel = starts[0], installed[0]
-    rounds = 1 + max(each["round"] for each in starts)
+    rounds = len([each for each in starts if each["name"] == TUTORIAL])
     seconds = _spread([each["seconds"] for each in installed])
     megabytes = [f"{wheel[key] / 1e6:.2f} MB" for key in ("wheel_bytes", "installed_bytes")]
     return [

@@ -4,7 +4,7 @@
                     of the one that is taken spend their time
     step trials     the training step on synthetic images by batch size, on a GPU only
     advise          both -> back-end, threads, batch size, accumulation, AMP; what is the bottleneck
-    recipe          a TOML file for `train/run.py --recipe`
+    recipe          a TOML file for `fastload train --recipe`
 
 With `--gpu "RTX 3060"` no GPU is needed: the loader is measured here, what the card would do is
 taken from published rates, and each line says which.

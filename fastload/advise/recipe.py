@@ -1,4 +1,4 @@
-"""Advice as a recipe: a TOML file for `train/run.py --recipe`.
+"""Advice as a recipe: a TOML file for `fastload train --recipe`.
 
 Only this module knows the tables and keys of the trainer's recipes, and its tests read the recipe
 with the trainer's own parser.
