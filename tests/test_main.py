@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -12,6 +14,7 @@ import pytest
 
 import fastload
 from fastload.__main__ import COMMANDS, main
+from fastload.console.command import run_command
 
 PACKAGE = Path(fastload.__file__).parent
 
@@ -129,6 +132,41 @@ def test_only_the_command_that_is_typed_is_imported(words, light):
     assert "fastload.console.parser" in loaded
     assert not loaded & set(light)
     assert {name for name in COMMANDS if f"fastload.{name}" in loaded} == set(words) & set(COMMANDS)
+
+
+# Ctrl-C comes where NumPy would be loaded.
+INTERRUPTED = """
+import os, runpy, signal, sys
+
+class Watcher:
+    def find_spec(self, name, *_):
+        if name == "numpy":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Watcher())
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_while_a_command_is_imported_leaves_no_traceback(command):
+    words = [sys.executable, "-c", INTERRUPTED, f"fastload.{command}", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_is_heard_again_once_a_command_runs():
+    def stopped() -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return 0
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        assert run_command("fastload", stopped) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_closed_pipe_is_no_error():

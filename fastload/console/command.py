@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fastload.console.interrupt import take_back
 from fastload.console.terminal import say
 from fastload.errors import FastloadError, shortage_of
 from fastload.files import explain_os_error
@@ -19,6 +20,7 @@ def run_command(name: str, body: Callable[[], int]) -> int:
     Returns:
         The exit status of the body; 1 after an explained error; 130 after Ctrl-C.
     """
+    take_back()
     try:
         return body()
     except KeyboardInterrupt:

@@ -42,12 +42,14 @@ def module_command(module: str, *words: str | Path) -> str:
 def trainer_command(*words: str | Path) -> str:
     """`python train/run.py WORDS`, with the Python that runs and the trainer where it lies.
 
-    Of a wheel it is `python -m train.run WORDS`.
+    Of a wheel it is `python -m train.run WORDS`, but where Python would take a train.py of the
+    current folder for it.
     """
-    python, checkout = shell_word(python_name()), find_origin().checkout
-    if checkout is None:
+    python, checkout, here = shell_word(python_name()), find_origin().checkout, Path.cwd()
+    taken = any((here / name).exists() for name in ("train.py", "train/__init__.py"))
+    if checkout is None and not taken:
         return f"{python} -m train.run{_rest(words)}"
-    script, here = checkout / "train" / "run.py", Path.cwd()
+    script = (checkout or PACKAGE.parent) / "train" / "run.py"
     near = script.relative_to(here) if script.is_relative_to(here) else script
     return f"{python} {shell_word(near)}{_rest(words)}"
 

@@ -76,6 +76,10 @@ def test_the_trainer_is_named_from_where_the_user_is(tmp_path, monkeypatch):
     assert trainer_command().endswith(f" {shlex.quote(str(ROOT / 'train' / 'run.py'))}")
     monkeypatch.setattr(shell, "find_origin", lambda: Origin(None))
     assert trainer_command("--check").endswith(" -m train.run --check")
+    (tmp_path / "train").mkdir()  # with photographs: no package
+    assert trainer_command("--check").endswith(" -m train.run --check")
+    (tmp_path / "train.py").touch()
+    assert trainer_command().endswith(f" {shlex.quote(str(ROOT / 'train' / 'run.py'))}")
 
 
 def test_python_is_called_as_the_shell_finds_it(tmp_path, monkeypatch):
