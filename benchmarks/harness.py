@@ -136,6 +136,14 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All measurements of a JSONL file."""
+    """All measurements of a JSONL file.
+
+    Raises:
+        ValueError: If a line is none.
+    """
     with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
+        rows = [json.loads(line) for line in file if line.strip()]
+    for row in rows:
+        if not isinstance(row, dict) or not isinstance(row.get("benchmark"), str):
+            raise ValueError(f"{path} has a line that names no benchmark")  # noqa: TRY004  of data
+    return rows

@@ -38,6 +38,7 @@ STYLE: Any = {
     "grid.color": RULE,
     "legend.frameon": False,
     "text.color": SOFT,
+    "text.parse_math": False,  # a dollar sign in a name begins no formula
     "xtick.color": SOFT,
     "ytick.color": SOFT,
 }

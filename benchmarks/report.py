@@ -34,6 +34,7 @@ from fastload.console.command import run_command
 from fastload.console.page import document, escaped, facts
 from fastload.console.page import table as table_of_cells
 from fastload.console.parser import CommandParser
+from fastload.files import write_atomically
 
 COMPARISON = ROWS / "comparison.jsonl"
 
@@ -408,8 +409,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = [row for path in files for row in read_rows(path)]
     except ValueError as error:
         parser.error(f"a file holds no rows of JSON ({error}); name files of benchmarks/rows/")
+    if not rows:
+        parser.error("the files hold no rows; run python -m benchmarks.compare first")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(page(rows, [path.name for path in files]), encoding="utf-8")
+    write_atomically(arguments.out, page(rows, [path.name for path in files]).encode("utf-8"))
     print(f"wrote {arguments.out}")
     for written in write_pngs(table_of(rows), arguments.out.parent):
         print(f"wrote {written}")

@@ -15,8 +15,9 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 
-from fastload.console.command import ended_by_interrupts, run_command
+from fastload.console.command import run_command
 from fastload.console.completion import SHELLS, completion_script
+from fastload.console.interrupt import left_to_system
 from fastload.console.parser import CommandParser
 from fastload.console.shell import TRAINER, module_command, program
 from fastload.console.terminal import say, table
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if words and words[0] in COMMANDS:
-        with ended_by_interrupts():
+        with left_to_system():
             module = module_of(words[0])
         status: int = module.main(words[1:])
         return status

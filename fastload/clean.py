@@ -16,6 +16,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from fastload.console.interrupt import leave_to_system
+
+if __name__ == "__main__":
+    leave_to_system()
+
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, add_seed_option, add_workers_option
 from fastload.console.shell import module_command, program, with_options

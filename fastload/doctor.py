@@ -15,6 +15,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from fastload.console.interrupt import leave_to_system
+
+if __name__ == "__main__":
+    leave_to_system()
+
 import torch
 
 from fastload.advise.backends import BACKENDS, examine_apart, report

@@ -10,6 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastload.console.interrupt import leave_to_system
+
+if __name__ == "__main__":
+    leave_to_system()
+
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, local_folder
 from fastload.console.progress import Progress

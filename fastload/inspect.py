@@ -14,6 +14,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fastload.console.interrupt import leave_to_system
+
+if __name__ == "__main__":
+    leave_to_system()
+
 import numpy as np
 
 from fastload.advise.contents import report

@@ -18,6 +18,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from fastload.console.interrupt import leave_to_system
+
+if __name__ == "__main__":
+    leave_to_system()
+
 from fastload.clean import (
     add_cleaning_options,
     add_data_argument,

@@ -21,6 +21,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastload.console.interrupt import leave_to_system
+
+if __name__ == "__main__":
+    leave_to_system()
+
 import torch
 
 from fastload.advise.advice import advise, gpu_room, report

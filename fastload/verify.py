@@ -11,6 +11,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fastload.console.interrupt import leave_to_system
+
+if __name__ == "__main__":
+    leave_to_system()
+
 from fastload.console.command import run_command
 from fastload.console.parser import CommandParser
 from fastload.console.progress import Progress

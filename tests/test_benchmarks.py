@@ -730,6 +730,7 @@ def test_the_page_stands_alone_and_holds_every_part(tmp_path: Path):
     more = [
         *ROWS,
         row("fastload native", 900.0, kind="ours", benchmark="cold"),
+        row("<script>x</script> $x^{2$", 5.0),  # matplotlib would read a formula, and fail
         *(
             row("tf.data", rate, benchmark="consumer", consumer=rate, stalled_fraction=0.25)
             for rate in (400.0, 1000.0)
@@ -790,6 +791,7 @@ def test_the_page_stands_alone_and_holds_every_part(tmp_path: Path):
         ("compare", ["--parts", "cold,warm"], "--parts must be of prepare, loaders, cold"),
         ("report", ["nowhere"], "nowhere: there is no such file"),
         ("report", [__file__], "a file holds no rows of JSON"),
+        ("report", ["/dev/null"], "the files hold no rows"),
     ],
 )
 def test_a_wrong_argument_of_a_benchmark_is_one_sentence(

@@ -13,6 +13,7 @@ import pytest
 
 import fastload
 from fastload.__main__ import COMMANDS, main, module_of
+from fastload.console.command import run_command
 from fastload.console.shell import TRAINER
 
 PACKAGE = Path(fastload.__file__).parent
@@ -103,10 +104,9 @@ def test_before_torch_is_loaded_its_threads_are_told_to_sleep_as_by_the_script(m
         assert done.stdout == f"{kept}\n"
 
 
-# Ctrl-C where a library would catch it, as some that torch loads do.
+# Ctrl-C where NumPy would be loaded, and a library would catch it, as some that torch loads do.
 INTERRUPTED = """
-import os, signal, sys
-from fastload.__main__ import main
+import os, runpy, signal, sys
 
 class Catches:
     def find_spec(self, name, *_):
@@ -118,12 +118,21 @@ class Catches:
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Catches())
-sys.exit(main(["export", "--help"]))
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 
 
-def test_ctrl_c_while_a_command_is_imported_ends_it_at_once():
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([TRAINER.get(command, f"fastload.{command}")] for command in COMMANDS),
+        *(["fastload", command] for command in COMMANDS),
+    ],
+    ids=" ".join,
+)
+def test_ctrl_c_while_a_command_is_imported_ends_it_at_once(words):
+    called = [sys.executable, "-c", INTERRUPTED, *words, "--help"]
+    done = subprocess.run(called, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
@@ -213,6 +222,19 @@ def test_only_the_command_that_is_typed_is_imported(words, light):
     assert "fastload.console.parser" in loaded
     assert not loaded & set(light)
     assert {name for name in COMMANDS if f"fastload.{name}" in loaded} == set(words) & set(COMMANDS)
+
+
+def test_ctrl_c_is_heard_again_once_a_command_runs():
+    def stopped() -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return 0
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        assert run_command("fastload", stopped) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_closed_pipe_is_no_error():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +16,10 @@ from pathlib import Path
 if not __package__:  # run as a script: Python put train/ on the path, and the checkout is wanted
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastload.console.interrupt import leave_to_system
+
 if __name__ == "__main__":
-    # Ctrl-C in the seconds in which torch is imported ends the process without a traceback.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    leave_to_system()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as train/run.py says
 
 import torch
@@ -141,6 +140,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     raise SystemExit(main())

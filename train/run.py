@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,10 +19,10 @@ from pathlib import Path
 if not __package__:  # run as a script: Python put train/ on the path, and the checkout is wanted
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastload.console.interrupt import leave_to_system
+
 if __name__ == "__main__":
-    # Ctrl-C in the seconds in which torch is imported ends the process without a traceback.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    leave_to_system()
     # Between two operations torch's threads wait for each other by spinning, for up to 20 ms: on
     # two cores, one of them taken by another process, that made 9 images/s of 67. Threads that
     # sleep lose some 10 % where all cores are theirs (docs/training.md has the figures). OpenMP
@@ -190,6 +189,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     raise SystemExit(main())

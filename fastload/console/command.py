@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
+from fastload.console.interrupt import take_back
 from fastload.console.terminal import say
 from fastload.errors import FastloadError, shortage_of
 from fastload.files import explain_os_error
-
-
-@contextmanager
-def ended_by_interrupts() -> Iterator[None]:
-    """Ctrl-C ends the process at once, as while torch is imported.
-
-    In there libraries catch the exception that it would be, and go on with half of a module.
-    """
-    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if raises:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        if raises:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run_command(name: str, body: Callable[[], int]) -> int:
@@ -37,6 +20,7 @@ def run_command(name: str, body: Callable[[], int]) -> int:
     Returns:
         The exit status of the body; 1 after an explained error; 130 after Ctrl-C.
     """
+    take_back()
     try:
         return body()
     except KeyboardInterrupt:
