@@ -86,6 +86,14 @@ def test_the_distribution_has_the_name_that_pyproject_gives_it():
     assert DISTRIBUTION != installation.PACKAGE.name == "fastload"
 
 
+def test_the_pythons_that_pyproject_names_are_those_that_the_readme_says_were_tried():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"^The tests run with Python .*(?:\n.+)*", readme, re.MULTILINE)
+    named = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', PYPROJECT)
+    assert sorted({*re.findall(r"\b3\.\d+", said)}) == named
+    assert f'requires-python = ">={named[0]}"' in PYPROJECT
+
+
 def test_the_tests_run_from_a_checkout_and_are_told_to_install_it():
     assert find_origin() == Origin(ROOT.resolve(), editable=True)
     assert install_command("dali").endswith(" -m pip install -e '.[dali]'")
