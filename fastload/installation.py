@@ -16,8 +16,7 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 DISTRIBUTION = "fastload-images"
 """The name in pyproject.toml, under which pip and `importlib.metadata` know fastload."""
@@ -72,7 +71,7 @@ def recorded_checkout(direct_url: str) -> Path | None:
     url = urlsplit(record.get("url", ""))
     if "dir_info" not in record or url.scheme != "file":
         return None
-    folder = Path(url2pathname(url.path))
+    folder = Path(unquote(url.path))
     return folder if _is_checkout(folder) else None
 
 

@@ -205,7 +205,7 @@ def test_it_says_its_version(script, capsys):
 @pytest.mark.parametrize(
     ("words", "light"),
     [
-        ([], ("numpy", "torch", "obstore", "shtab", "train")),
+        ([], ("numpy", "torch", "obstore", "shtab", "train", "ssl")),
         (["verify", "--help"], ("torch", "shtab")),
     ],
 )
