@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 _PROC = Path("/proc/self")
+_TABLES = ("cgroup", "mountinfo")  # they hold paths: any bytes, and all line breaks but one
 
 
 def usable_cores() -> int:
@@ -52,7 +53,7 @@ def _limits() -> list[tuple[int, str]]:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else total
     cores = affinity
     with suppress(OSError, ValueError):
-        cgroups, mounts = (_PROC / "cgroup").read_text(), (_PROC / "mountinfo").read_text()
+        cgroups, mounts = (os.fsdecode((_PROC / name).read_bytes()) for name in _TABLES)
         quotas = map(quota_of, cgroup_folders(cgroups, mounts))
         cores = min([cores, *(math.ceil(quota) for quota in quotas if quota is not None)])
     ranks = _local_ranks()
@@ -80,8 +81,8 @@ def cgroup_folders(cgroups: str, mounts: str) -> Iterator[Path]:
         cgroups: The text of /proc/PID/cgroup.
         mounts: The text of /proc/PID/mountinfo.
     """
-    groups = [line.split(":", 2)[1:] for line in cgroups.splitlines()]
-    for line in mounts.splitlines():
+    groups = [line.split(":", 2)[1:] for line in cgroups.strip("\n").split("\n")]
+    for line in mounts.strip("\n").split("\n"):
         mount, _, system = line.partition(" - ")
         kind, _, options = system.split(" ", 2)
         root, folder = map(_unescaped, mount.split(" ")[3:5])
@@ -111,11 +112,11 @@ def _unescaped(path: str) -> str:
 def quota_of(cgroup: Path) -> float | None:
     """How many cores' time one cgroup may use; None for no limit of its own."""
     with suppress(OSError, ValueError):  # version 2: "max 100000" or "150000 100000"
-        quota, _, period = (cgroup / "cpu.max").read_text().strip().partition(" ")
+        quota, _, period = (cgroup / "cpu.max").read_text("ascii").strip().partition(" ")
         return _cores(quota, period or "100000")
     with suppress(OSError, ValueError):  # version 1: -1 for no limit
-        quota = (cgroup / "cpu.cfs_quota_us").read_text()
-        return _cores(quota, (cgroup / "cpu.cfs_period_us").read_text())
+        quota = (cgroup / "cpu.cfs_quota_us").read_text("ascii")
+        return _cores(quota, (cgroup / "cpu.cfs_period_us").read_text("ascii"))
     return None
 
 

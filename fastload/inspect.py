@@ -28,7 +28,7 @@ from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, add_seed_option, local_folder, whole_number
 from fastload.console.shell import program
 from fastload.console.terminal import counted, say
-from fastload.errors import ShardError
+from fastload.errors import FastloadError, ShardError
 from fastload.files import expect_writable, write_atomically
 from fastload.load.augment import Augment
 from fastload.load.reweighting import class_weights
@@ -62,6 +62,8 @@ def _inspect(options: argparse.Namespace) -> int:
     directory: str = options.shards
     for path in filter(None, (options.out, options.sheet)):
         expect_writable(path)
+    if options.source and not options.source.is_dir():
+        raise FastloadError(f"{options.source}: is no folder; --source names that of the images")
     make_missing_indexes(directory)
     contents = read_contents(directory)
     split = options.split or next((name for name in contents.splits), "train")

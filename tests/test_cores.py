@@ -114,6 +114,15 @@ def test_a_mount_point_may_hold_spaces():
     assert list(cgroup_folders("0::/a", mounts)) == [Path("/my groups"), Path("/my groups/a")]
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9", "\u2028".encode(), b"a\x1cb"])
+def test_a_mount_of_any_name_hides_no_quota(machine: Path, name: bytes):
+    write_cgroup(machine, "", cpu_max="200000 100000")
+    describe(machine, "0::/\n", V2)
+    with (machine / "proc/mountinfo").open("ab") as file:
+        file.write(b"\n40 22 8:2 / /mnt/%b rw shared:1 - ext4 /dev/sdb1 rw\n" % name)
+    assert usable_cores() == 2
+
+
 def test_no_folder_no_quota(tmp_path: Path):
     assert quota_of(tmp_path) is None
 

@@ -163,6 +163,7 @@ def test_mistakes_are_one_sentence(shards, tmp_path, capsys):
         ([str(shards), "--out", nowhere], "there is no such file or folder"),
         ([str(shards), "--out", folder], "is a folder, expected a regular file"),
         ([str(shards), "--out", page, "--sheet", folder], "is a folder, expected"),
+        ([str(shards), "--out", page, "--source", nowhere], "is no folder; --source names"),
         ([str(empty)], "split 'train' has no images to draw"),
     ]:
         assert inspect.main(arguments) == 1

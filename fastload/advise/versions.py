@@ -54,7 +54,7 @@ def _dali_versions() -> str:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else []:
+    for line in cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.exists() else []:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
