@@ -19,12 +19,13 @@ from fastload.advise.diagrams import histogram, long_tail
 from fastload.console import page
 from fastload.console.terminal import counted
 from fastload.errors import ShardError
+from fastload.files import lies_within
 from fastload.load.augment import Augment
 from fastload.prepare.report import REPORT_NAME, Row, repeat_lines, rows_in
 from fastload.store.collection import Found, collection_of, find_data, read_beside
 from fastload.store.manifest import Manifest
 from fastload.store.mapped import Index
-from fastload.store.places import PlacedData, Places
+from fastload.store.places import FOLDER_NAME, PlacedData, Places, index_folder
 from fastload.store.remote import name_of
 
 MOST_CLASSES = 3000  # that are listed; pictures of all would be gigabytes of the browser's memory
@@ -49,7 +50,8 @@ def draw_page(
         augment: How the samples are varied.
         seed: Of the choice of samples and of their crops.
         source: The folder that the shards were made from, or that what was set aside was moved to;
-            None: that of data in place, and unknown for shards.
+            None: that of data in place, and unknown for shards and where the index that was named
+            says that its data lie elsewhere.
 
     Returns:
         HTML that encodes as UTF-8.
@@ -63,7 +65,7 @@ def draw_page(
     collection = collection_of([found], split)
     counts = np.array(contents.splits[split].class_counts)
     if source is None and isinstance(found, PlacedData) and found.bucket is None:
-        source = Path(found.root)
+        source = _folder_named(data, found)
     samples = draw_by_class(data, split, collection, augment=augment, seed=seed)
     aside, repeats = _told(found, contents.cleaning, source)
     parts = [
@@ -81,6 +83,17 @@ def draw_page(
         *repeats,
     ]
     return page.document(f"{name_of(data)}, {split}", parts)
+
+
+def _folder_named(data: str | os.PathLike[str], found: PlacedData) -> Path | None:
+    """The folder of data in place, if it is the one that was named, or lies in it.
+
+    What an index says came with the data. It decides which images are read, each checked by its
+    CRC-32; a file that the report names is not checked, so it must not lie anywhere on this disk.
+    """
+    beside, root = index_folder(data), Path(found.root)
+    named = beside.parent if beside.name == FOLDER_NAME else beside.parents[1]
+    return root if lies_within(root, named) else None
 
 
 def read_report(found: Found) -> list[Row] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import tarfile
 from pathlib import Path
@@ -233,9 +234,30 @@ def test_no_file_above_the_source_is_shown_by_a_link_and_files_that_are_linked_a
     rows = "".join(f"{path},grey,,set aside\n" for path in paths)
     (shards / "cleaning.csv").write_text(f"path,reason,detail,action\n{rows}")
     html, _ = page_of(shards, source=shards)
-    aside = html.partition("<h2>Set aside</h2>")[2]
+    aside = html.partition('<h2 id="aside">Set aside</h2>')[2]
     assert len(pictures(aside)) == 1
     assert 'alt="rose/flower.jpg"' in aside
+
+
+def test_an_index_cannot_say_that_its_report_is_of_another_folder(tmp_path):
+    """It came with the data, and the files that a report names are not checked by a CRC."""
+    files = {f"train/rose/{i}.jpg": jpeg(i) for i in range(3)} | {"train/rose/grey.jpg": grey(3)}
+    root = write_tree(tmp_path / "data", files)
+    (tmp_path / "secret.jpg").write_bytes(grey(1))
+    assert index.main([str(root), "--workers", "1"]) == 0
+    folder = root / ".fastload"
+    aside = '<h2 id="aside">Set aside</h2>'
+    assert len(pictures(page_of(root)[0].split(aside)[1])) == 1
+    facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    forged = json.dumps({**facts, "root": "../..", "source": ["data"]}, indent=1)
+    (folder / "index.json").write_text(forged, encoding="utf-8")
+    rows = "secret.jpg,grey,,set aside\ndata/train/rose/grey.jpg,grey,,set aside\n"
+    (folder / "cleaning.csv").write_text(f"path,reason,detail,action\n{rows}")
+    html, reader = page_of(root)
+    assert not pictures(html.split(aside)[1])
+    assert "--source DIR names their folder" in reader.text
+    html, _ = page_of(root, source=tmp_path)
+    assert len(pictures(html.split(aside)[1])) == 2
 
 
 def test_a_report_of_thousands_of_reasons_makes_no_thousands_of_parts(tmp_path):
