@@ -7,6 +7,7 @@ sizes: nothing is padded, so an evaluation sample is counted once on any number 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -171,7 +172,17 @@ def joined(device: str) -> Iterator[Ranks]:
             ) from error
         raise
     finally:
-        distributed.destroy_process_group()
+        leave_group()
+
+
+def leave_group() -> None:
+    """Leave the group of processes, when its threads are done with what they exchanged.
+
+    Such a thread takes Python's lock to let a tensor go. What ends the group joins the thread, in
+    torch 2.5 with the lock held: where the one still waits for it, neither ever ends.
+    """
+    time.sleep(0.1)  # gives the lock away
+    distributed.destroy_process_group()
 
 
 def _device(name: str, *, local_rank: int, alone: bool) -> torch.device:

@@ -21,3 +21,29 @@ def test_torch_takes_no_more_threads_than_there_are_cores_for_the_process():
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert result.stdout == "1\n"
+
+
+# The threads of a group have just exchanged a tensor, and DistributedDataParallel outlives it.
+LEFT = """
+import gc, sys, torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from train.ranks import leave_group
+
+for number in range(6):
+    store = distributed.FileStore(f"{sys.argv[1]}/{number}", 1)
+    distributed.init_process_group("gloo", store=store, world_size=1, rank=0)
+    reducer = DistributedDataParallel(nn.Linear(2, 2)).reducer
+    gc.collect()
+    distributed.all_gather([torch.empty(1 << 22)], torch.ones(1 << 22), async_op=True).wait()
+    leave_group()
+    del reducer
+"""
+
+
+def test_a_group_is_left_when_its_threads_are_done(tmp_path):
+    """Otherwise torch 2.5 may wait for ever."""
+    command = [sys.executable, "-c", LEFT, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
