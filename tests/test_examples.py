@@ -90,6 +90,7 @@ def test_the_plain_loop_trains(shards, capsys, one_thread):
 
 @timm_warns
 def test_timm_trains_with_soft_targets_until_mixup_goes_off(shards, capsys, one_thread):
+    needs("timm")
     example = load_example("timm_train")
     mixed = ["--mixup", "0.2", "--cutmix", "1", "--mixup-off-epoch", "1"]
     example.main([str(shards), *SMALL, "--model", "resnet10t", *mixed])
@@ -98,6 +99,7 @@ def test_timm_trains_with_soft_targets_until_mixup_goes_off(shards, capsys, one_
 
 @timm_warns
 def test_a_timm_loader_keeps_soft_targets_when_mixup_goes_off(shards):
+    needs("timm")
     TimmLoader = load_example("timm_train").TimmLoader  # noqa: N806  a class
     augment = Augment(size=32, mix=Mix(mixup=0.0, cutmix=1.0))
     with Loader(shards, batch_size=BATCH, augment=augment, dtype=torch.float32) as inner:
@@ -141,6 +143,7 @@ print(json.dumps({
 
 @pytest.mark.slow
 def test_lightning_resumes_in_the_middle_of_an_epoch(shards, tmp_path):
+    needs("lightning")
     out = run("-c", RECORDED + LIGHTNING, str(shards), str(tmp_path / "run"), *SMALL, cwd=tmp_path)
     facts = json.loads(out.splitlines()[-1])
     assert facts["seen"] == epochs_of(shards, 2)
@@ -161,6 +164,7 @@ print(json.dumps(seen))
 
 @pytest.mark.slow
 def test_lightning_may_reload_the_loader_each_epoch(shards, tmp_path):
+    needs("lightning")
     out = run("-W", "error:this Loader gives", "-c", RECORDED + RELOADED, str(shards), cwd=tmp_path)
     assert json.loads(out.splitlines()[-1]) == epochs_of(shards, 3)
 
@@ -187,6 +191,7 @@ print(json.dumps(seen))
 
 @pytest.mark.slow
 def test_accelerate_resumes_in_the_middle_of_an_epoch(shards, tmp_path):
+    needs("accelerate")
     out = run("-c", ACCELERATE, str(shards), str(tmp_path / "run"), *SMALL, cwd=tmp_path)
     assert json.loads(out.splitlines()[-1]) == epochs_of(shards, 2)
     assert re.findall(r"epoch (\d)", out) == ["0", "1"]

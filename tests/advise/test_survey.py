@@ -200,7 +200,7 @@ def test_shards_show_what_was_set_aside_where_the_source_is_named(data, tmp_path
         (b"name,size\n", "is no cleaning report"),
         (b"path,reason,detail,action\na,b\n", "line 2 of it is damaged"),
         (b'path,reason,detail,action\n"a', "line 2 of it is damaged"),
-        (b"\xff\x00", "is no cleaning report"),
+        (b"\xff,x", "is no cleaning report"),
     ],
 )
 def test_a_report_that_is_none_is_named_on_the_page(tmp_path, report, said):

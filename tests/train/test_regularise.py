@@ -54,6 +54,7 @@ def test_stochastic_depth_is_torchvision_s_own_where_a_model_has_it(name):
     assert rates(built(name)) == pytest.approx(rates(expected))
 
 
+@pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")  # torchvision 0.20
 @pytest.mark.parametrize("name", ["efficientnet_b0", "maxvit_t"])
 def test_stochastic_depth_rises_from_nothing_in_the_first_block(name):
     found = rates(built(name, drop_path=0.3))
