@@ -413,6 +413,7 @@ def test_a_relay_closes_the_connection_where_there_is_no_server(web_server):
 
 def test_the_table_of_object_stores_compares_each_loader_with_its_own_disk(tmp_path: Path):
     of_disk = {
+        "benchmark": "remote",
         "used_cores": 1,
         "server_on_other_cores": True,
         "cpu_milliseconds_per_image": 0.5,

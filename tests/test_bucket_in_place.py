@@ -496,6 +496,7 @@ def test_rows_that_point_elsewhere_are_refused(s3, indexed):
         ("index.json", b"{", "is not JSON"),
         ("index.json", b"[" * 100_000, "is not JSON|brackets"),
     ],
+    ids=["many files", "no rows", "many folders", "cut off", "brackets"],  # not the bytes
 )
 def test_a_damaged_or_hostile_index_is_one_sentence_and_leaves_no_copy(
     s3, indexed, machine, tmp_path, name, content, message
@@ -511,7 +512,9 @@ def test_a_damaged_or_hostile_index_is_one_sentence_and_leaves_no_copy(
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "has 0 bytes, the index says"), (b"x" * 9_000_000, "")]
+    ("content", "message"),
+    [(b"", "has 0 bytes, the index says"), (b"x" * 9_000_000, "")],
+    ids=["none", "too many"],
 )
 def test_seek_tables_that_are_others_make_no_wrong_picture(s3, indexed, content, message):
     prefix, address = indexed
