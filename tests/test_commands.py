@@ -33,7 +33,7 @@ def next_words(done: subprocess.CompletedProcess[str]) -> list[str]:
 def test_from_drawn_photographs_to_a_look_at_the_shards(tmp_path):
     drawn = run(tmp_path, "fastload.sample", "my data/", "--images", "100")
     assert drawn.returncode == 0, drawn.stderr
-    assert next_words(drawn) == [python_name(tmp_path), "-m", "fastload.shard", "my data"]
+    assert next_words(drawn) == [python_name(tmp_path), "-m", "fastload.inspect", "my data"]
     assert "100 images of 10 species" in drawn.stdout + drawn.stderr
 
     sharded = run(tmp_path, "fastload.shard", "my data/", "--out", "my shards/")
