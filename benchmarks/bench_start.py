@@ -48,9 +48,9 @@ from fastload.console.command import run_command
 from fastload.console.parser import CommandParser, whole_number
 from fastload.cores import usable_cores
 from fastload.errors import FastloadError
+from fastload.store.places import FOLDER_NAME
 
 BATCH_SIZE, SIZE, WORKERS = 128, 224, 2
-INDEX = ".fastload"
 
 OF_FASTLOAD = (
     "import torch\nfrom fastload import Augment, Loader",
@@ -119,8 +119,8 @@ def first_batch(python: Path, data: Path, parts: tuple[str, str], *, indexed: bo
         indexed: Whether fastload's index of the data is there when the clock starts.
     """
     if not indexed:
-        shutil.rmtree(data / INDEX, ignore_errors=True)
-    elif not (data / INDEX).exists():
+        shutil.rmtree(data / FOLDER_NAME, ignore_errors=True)
+    elif not (data / FOLDER_NAME).exists():
         first_batch(python, data, OF_FASTLOAD, indexed=False)
     imports, loader = parts
     program = PROGRAM.format(imports=imports, loader=loader)
@@ -163,7 +163,7 @@ def _rows(benchmark: str, measured: Mapping[str, Sequence[Row]], data: Path) -> 
 
 
 def _count(data: Path) -> int:
-    return sum(len(list_images(split)) for split in data.iterdir() if split.name != INDEX)
+    return sum(len(list_images(split)) for split in data.iterdir() if split.name != FOLDER_NAME)
 
 
 def _run(command: Sequence[str | Path]) -> None:

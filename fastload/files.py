@@ -303,4 +303,4 @@ def sha256_of(path: Path) -> str:
 
 def lies_within(path: Path, folder: Path) -> bool:
     """Whether a path is a folder or lies in it, once links are followed."""
-    return path.resolve().is_relative_to(folder.resolve())
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

@@ -9,7 +9,6 @@ where links in that folder lead; as in `tree`, not through links to folders abov
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
@@ -18,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from fastload.cores import usable_cores
 from fastload.errors import FastloadError
+from fastload.files import lies_within
 from fastload.prepare.reading import read_bytes
 from fastload.prepare.reasons import Rules, SetAsideError
 from fastload.prepare.source import File
@@ -96,9 +96,8 @@ def _found(root: Path, paths: Iterable[str]) -> Iterator[File]:
 
 def _leads_above(root: Path, parts: list[str]) -> bool:
     """Whether a path leads through a link to a folder that holds the root; `tree` enters none."""
-    real = Path(os.path.realpath(root))
     folders = (root.joinpath(*parts[:count]) for count in range(1, len(parts)))
-    return any(real.is_relative_to(os.path.realpath(folder)) for folder in folders)
+    return any(lies_within(root, folder) for folder in folders)
 
 
 def _tars(root: Path, parts: list[str]) -> Iterator[str]:
