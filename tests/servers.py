@@ -7,13 +7,17 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 _START_SECONDS = 180.0  # SeaweedFS takes 3 s on an idle machine
 _STARTS = 3
@@ -37,6 +41,48 @@ def free_ports(count: int) -> list[int]:
 def closed_port() -> int:
     """A port that nothing listens at."""
     return free_ports(1)[0]
+
+
+@contextmanager
+def web_server(
+    handler: type[BaseHTTPRequestHandler],
+    certificate: tuple[Path, Path] | None = None,
+    **arguments: Any,
+) -> Iterator[str]:
+    """Run a web server of this process within the `with` block; nothing of it outlives the block.
+
+    Args:
+        handler: Answers the requests.
+        certificate: The files of a certificate and its key, for https.
+        arguments: Of the handler, such as `directory`.
+
+    Yields:
+        Its address.
+    """
+    quiet = type("Quiet", (handler,), {"timeout": 10, "log_message": lambda *_: None})
+    with _WebServer(("127.0.0.1", 0), partial(quiet, **arguments)) as server:
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            origin = "https://localhost" if certificate else "http://127.0.0.1"
+            yield f"{origin}:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _WebServer(ThreadingHTTPServer):
+    """Whose threads end with it, rather than in the middle of a later test's output."""
+
+    daemon_threads = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # clients may go when they like
+            super().handle_error(request, client_address)
 
 
 @contextmanager

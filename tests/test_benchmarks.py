@@ -12,13 +12,12 @@ import statistics
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 import urllib.request
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,7 @@ from benchmarks.light_server import INSTALL, has_light_server, light_server
 from fastload.errors import FastloadError
 from fastload.load.loader import Loader
 from fastload.store.index import read_index
-from tests.servers import closed_port
+from tests.servers import closed_port, web_server
 from tests.shards import numbered
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -356,26 +355,16 @@ def test_dropping_the_page_cache_keeps_the_files(folder: Path, tmp_path: Path):
 
 
 @pytest.fixture
-def web_server(tmp_path: Path):
+def file_server(tmp_path: Path):
     """A web server of a file of 3 MB; the file and the address of the server."""
     path = tmp_path / "file"
     path.write_bytes(np.random.default_rng(0).bytes(3_000_000))
-    handler = functools.partial(QuietHandler, directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield path, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with web_server(SimpleHTTPRequestHandler, directory=str(tmp_path)) as address:
+        yield path, address
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *_words: object) -> None:
-        pass
-
-
-def test_a_relay_holds_each_request_back_and_counts_what_comes_through(web_server):
-    path, address = web_server
+def test_a_relay_holds_each_request_back_and_counts_what_comes_through(file_server):
+    path, address = file_server
     with far(address, seconds=0.2) as relay:
         for number in (1, 2):
             began = time.monotonic()
@@ -406,7 +395,7 @@ def test_a_light_server_gives_ranges_of_files_to_a_client_of_s3(tmp_path):
         urllib.request.urlopen(server.endpoint, timeout=5)
 
 
-def test_a_relay_closes_the_connection_where_there_is_no_server(web_server):
+def test_a_relay_closes_the_connection_where_there_is_no_server(file_server):
     with far(f"http://127.0.0.1:{closed_port()}", seconds=0.0) as relay, pytest.raises(OSError):
         urllib.request.urlopen(relay.endpoint, timeout=30)
 

@@ -7,16 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from fastload import doctor, inspect, tune, verify
 from tests.faulty_proxy import Fault, FaultyProxy, Request
+from tests.servers import web_server
 from tests.train.pictures import striped_shards
 from train.run import main as train
 
@@ -196,18 +195,10 @@ def test_ctrl_c_ends_verify_while_a_server_stalls(s3, folder, proxy, tmp_path):
 
 def test_a_web_server_without_ranges_is_one_sentence(folder, capsys, monkeypatch):
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            began = time.monotonic()
-            assert verify.main([f"http://127.0.0.1:{server.server_port}"]) == 1
-            assert time.monotonic() - began < 60
-        finally:
-            server.shutdown()
-            thread.join()
+    with web_server(SimpleHTTPRequestHandler, directory=str(folder)) as address:
+        began = time.monotonic()
+        assert verify.main([address]) == 1
+        assert time.monotonic() - began < 60
     assert "the server sends no parts of objects (HTTP ranges)" in capsys.readouterr().err
 
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from fastload.store import objects, uploads
 from fastload.store.remote import Bucket
 from tests.clouds import Cloud, azurite, fake_gcs, moto
 from tests.pictures import jpeg, write_tree
+from tests.servers import web_server
 from tests.shards import numbered
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow]
@@ -240,24 +237,12 @@ def test_an_https_server_is_read_where_its_certificate_is_trusted(
     ranges = pytest.importorskip(
         "RangeHTTPServer", reason="needs pip install -e '.[dev]' in the checkout"
     )
-    monkeypatch.setattr(ranges.RangeRequestHandler, "log_message", lambda *_: None)
-    handler = partial(ranges.RangeRequestHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            address = f"https://localhost:{server.server_port}"
-            assert verify.main([address]) == 1
-            said = capsys.readouterr().err
-            assert "the server's certificate is not trusted on this machine" in said
-            assert said.count("\n") == 1
-            monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-            assert verify.main([address]) == 0
-            for one, other in zip(batches(folder), batches(address), strict=True):
-                assert np.array_equal(one[0], other[0])
-        finally:
-            server.shutdown()
-            thread.join()
+    with web_server(ranges.RangeRequestHandler, certificate, directory=str(folder)) as address:
+        assert verify.main([address]) == 1
+        said = capsys.readouterr().err
+        assert "the server's certificate is not trusted on this machine" in said
+        assert said.count("\n") == 1
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        assert verify.main([address]) == 0
+        for one, other in zip(batches(folder), batches(address), strict=True):
+            assert np.array_equal(one[0], other[0])

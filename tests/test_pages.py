@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from fastload import index, inspect
 from fastload.console.page import document
 from tests.browser import Browser, chromium
 from tests.pictures import encoded, jpeg, picture, write_tree
+from tests.servers import web_server
 from tests.train.test_report import report
 from train.answers import Answer, Answers, as_html
 
@@ -162,21 +162,14 @@ class Counting(http.server.BaseHTTPRequestHandler):
         self.asked.append(self.path)
         self.send_error(404)
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def elsewhere() -> Iterator[tuple[str, list[str]]]:
     """The address of a server, and the paths that it was asked for."""
     asked: list[str] = []
     handler = type("Handler", (Counting,), {"asked": asked})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
-        thread.join()
+    with web_server(handler) as address:
+        yield address, asked
 
 
 def test_markup_that_got_into_a_page_would_reach_nothing(browser, tmp_path, elsewhere):
