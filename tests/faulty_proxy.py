@@ -45,6 +45,8 @@ class FaultyProxy:
     sent: int = 0
     endpoint: str = ""
     _at_once: int = 0
+    # asyncio forgets a task whose client has gone while it waits for the upstream.
+    _tasks: set[asyncio.Task[None] | None] = field(default_factory=set)
 
     @contextmanager
     def serving(self) -> Iterator[FaultyProxy]:
@@ -70,6 +72,7 @@ class FaultyProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         parts = urlsplit(self.upstream)
         writers = [writer]
+        self._tasks.add(task := asyncio.current_task())
         try:
             up_reader, up_writer = await asyncio.open_connection(parts.hostname, parts.port)
             writers.append(up_writer)
@@ -80,6 +83,7 @@ class FaultyProxy:
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
+            self._tasks.discard(task)
             for one in writers:
                 one.transport.abort()
 
