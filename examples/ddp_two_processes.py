@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         train(**vars(options))
     finally:
+        time.sleep(0.1)  # on CPUs, torch 2.5 could wait for ever where a tensor is still let go
         distributed.destroy_process_group()
 
 

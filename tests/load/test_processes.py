@@ -28,6 +28,7 @@ import torch
 from torch import distributed
 from fastload.load.augment import Augment
 from fastload.load.loader import Loader
+from train.ranks import leave_group
 
 directory, state, steps, result, backend = sys.argv[1:]
 torch.set_num_threads(1)
@@ -65,7 +66,7 @@ if distributed.get_rank() == 0:
         json.dump(facts, file)
 train.close()
 evaluation.close()
-distributed.destroy_process_group()
+leave_group()
 """
 
 
