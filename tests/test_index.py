@@ -27,7 +27,7 @@ from fastload.console.shell import module_command
 from fastload.errors import FastloadError, ShardError, TooManyCorruptError
 from fastload.load.loader import Loader as AnyLoader
 from fastload.pixels import native
-from fastload.prepare.examined import BLOCK_FILES
+from fastload.prepare.examined import BLOCK_FILES, FOUND
 from fastload.prepare.plan import order_of_split
 from fastload.prepare.source import read_source
 from fastload.store import freshness
@@ -536,7 +536,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(many, tmp_path, capsys,
     log = root / ".fastload/examined-0"
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 300
-        while not log.exists() or log.stat().st_size == 0:
+        while not log.exists() or log.stat().st_size < BLOCK_FILES * FOUND.itemsize:
             assert time.monotonic() < deadline
             assert process.poll() is None, process.communicate()
             time.sleep(0.001)
